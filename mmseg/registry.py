@@ -56,10 +56,13 @@ def build(registry: Registry, cfg: Mapping[str, Any], where: str = "", **extra: 
 def _check_keys(cls: Any, kwargs: Mapping[str, Any], place: str) -> None:
     """Raise ConfigError for keys that the constructor of `cls` does not take, or that it lacks."""
     parameters = inspect.signature(cls).parameters
-    required = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    required = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in variadic]
     missing = [n for n in required if n not in kwargs]
     if missing:
-        raise ConfigError(f"{place} ({cls.__name__}): missing key {missing[0]!r}", f"keys {required}", "add it to the config")
+        raise ConfigError(
+            f"{place} ({cls.__name__}): missing key {missing[0]!r}", f"keys {required}", "add it to the config"
+        )
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in kwargs:
