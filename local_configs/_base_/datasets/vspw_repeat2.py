@@ -1,0 +1,44 @@
+# VSPW-480p: clips of four frames (t-9, t-6, t-3, t) cropped to 480x480; 50 passes over the videos count as one.
+dataset_type = "VSPWDataset"
+data_root = "data/vspw/VSPW_480p"
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+crop_size = (480, 480)
+dilation = [-9, -6, -3]
+train_pipeline = [
+    dict(type="LoadFrames"),
+    dict(type="LoadLabels", reduce_zero_label=True),
+    dict(type="Resize", img_scale=(853, 480), ratio_range=(0.5, 2.0)),
+    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="Normalize", **img_norm_cfg),
+    dict(type="Pad", size=crop_size, pad_val=0, seg_pad_val=255),
+    dict(type="PackClip"),
+    dict(type="Collect", keys=["img", "gt_semantic_seg"]),
+]
+test_pipeline = [
+    dict(type="LoadFrames"),
+    dict(
+        type="MultiScaleFlipAug",
+        img_scale=(853, 480),
+        flip=False,
+        transforms=[
+            dict(type="Resize", keep_ratio=True, size_divisor=32),
+            dict(type="RandomFlip"),
+            dict(type="Normalize", **img_norm_cfg),
+            dict(type="ImageToTensor", keys=["img"]),
+            dict(type="Collect", keys=["img"]),
+        ],
+    ),
+]
+data = dict(
+    samples_per_gpu=2,
+    workers_per_gpu=4,
+    train=dict(
+        type="RepeatDataset",
+        times=50,
+        dataset=dict(type=dataset_type, data_root=data_root, split="train", pipeline=train_pipeline, dilation=dilation),
+    ),
+    val=dict(type=dataset_type, data_root=data_root, split="val", pipeline=test_pipeline, dilation=dilation),
+    test=dict(type=dataset_type, data_root=data_root, split="val", pipeline=test_pipeline, dilation=dilation),
+)

@@ -1,0 +1,44 @@
+"""What every command-line tool needs around its main function."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable
+
+from mmseg.errors import SegError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit with its status; a user's mistake becomes one message instead of a traceback.
+
+    Exit status: what `main` returns (None means 0), 2 after a :class:`SegError`, 130 after Ctrl-C.
+    """
+    _warn_about_other_mmseg()
+    try:
+        status = main()
+    except SegError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    sys.exit(status or 0)
+
+
+def _rank_prefix() -> str:
+    rank = os.environ.get("RANK")
+    return f"[rank {rank}] " if rank not in (None, "0") else ""
+
+
+def _warn_about_other_mmseg() -> None:
+    """mmsegmentation and its forks install a top-level ``mmseg`` as well; say so before imports go wrong."""
+    owners = set(importlib.metadata.packages_distributions().get("mmseg", ())) - {"mmseg-video"}
+    if owners:
+        sys.stderr.write(
+            f"warning: {', '.join(sorted(owners))} also installs a package named 'mmseg', which may be imported "
+            "instead of this one\n  what to do: pip uninstall it, or use a fresh environment "
+            "(./tools/quickstart.sh makes one)\n"
+        )
