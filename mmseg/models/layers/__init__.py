@@ -1,0 +1,1 @@
+"""Plain modules shared by several models."""
