@@ -23,7 +23,7 @@ class Case:
         self.data = json.loads((GOLDEN / folder / f"{name}.json").read_text())
         arrays = GOLDEN / folder / f"{name}.npz"
         self.arrays = dict(np.load(arrays)) if arrays.exists() else {}
-        self.config = self.data["config"]
+        self.config = self.data.get("config")
 
     def __getitem__(self, key: str):
         return self.data[key]

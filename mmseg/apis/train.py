@@ -1,0 +1,137 @@
+"""Training from a config: everything that stands between ``tools/train.py`` and the training loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmseg.datasets import build_dataset
+from mmseg.engine import distributed
+from mmseg.engine.checkpoint import find_latest, load_checkpoint, read_checkpoint
+from mmseg.engine.logging import close_logging, environment, setup_logging, timestamp
+from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
+from mmseg.engine.test import test_dataset
+from mmseg.engine.train import Trainer
+from mmseg.errors import ConfigError, DataError
+from mmseg.evaluation import VSPWEvaluator
+from mmseg.models import build_segmentor
+
+logger = logging.getLogger("mmseg.apis")
+
+
+def train_segmentor(
+    cfg: Config,
+    work_dir: str | Path,
+    seed: int | None = None,
+    deterministic: bool = False,
+    validate: bool = True,
+    load_from: str | None = None,
+    resume_from: str | None = None,
+    auto_resume: bool = False,
+) -> dict[str, float]:
+    """Train the model of a config on its data. :func:`mmseg.engine.distributed.init` may have been called before.
+
+    Args:
+        cfg: see :class:`mmseg.engine.train.Trainer`; its ``load_from``, ``resume_from`` and ``seed`` serve as defaults.
+        work_dir: receives the config, logs and checkpoints; made if it is missing.
+        seed: None takes that of the checkpoint to resume from, else a random one.
+        deterministic: take reproducible GPU algorithms.
+        validate: evaluate on ``data.val``.
+        load_from: checkpoint whose weights the training starts from.
+        resume_from: checkpoint of a run that is to go on.
+        auto_resume: go on from the newest checkpoint in `work_dir`, if there is one.
+
+    Returns:
+        The scores of the last evaluation, in the main process.
+
+    Raises:
+        SegError: bad input; see :meth:`mmseg.engine.train.Trainer.run` for what else ends a training.
+    """
+    folder, name = Path(work_dir), timestamp()
+    _make_folder(folder)
+    setup_logging(folder / f"{name}.log", distributed.is_main(), cfg.get("log_level") or "INFO")
+    try:
+        resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
+        seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
+        set_determinism(deterministic or bool(cfg.get("deterministic")), bool(cfg.get("cudnn_benchmark")))
+        if distributed.device().type == "cpu":
+            torch.set_flush_denormal(True)  # denormal numbers are many times slower and mean nothing here
+        _report(cfg, folder, seed)
+        dataset = build_dataset(cfg.data.train, where="data.train")
+        model = _build_model(cfg, seed, dataset, None if resume_from else load_from or cfg.get("load_from"))
+        evaluate = _evaluation(cfg) if validate else None
+        meta = {"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text}
+        return Trainer(cfg, model, dataset, folder, seed, evaluate, resume_from, meta, name).run()
+    finally:
+        close_logging()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"work dir {folder}: {error.strerror}", "a folder", "choose another --work-dir") from error
+
+
+def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
+    """The same seed in all processes: the given one, that of the run to resume, or a new one."""
+    if seed is None and resume_from:
+        meta = read_checkpoint(resume_from)["meta"]  # by every process, so that a bad file stops all with one message
+        seed = meta.get("seed") if isinstance(meta, Mapping) else None
+    return distributed.broadcast_object(draw_seed() if seed is None else seed)
+
+
+def _report(cfg: Config, folder: Path, seed: int) -> None:
+    """Log what runs where, and keep the config as it is after all overrides."""
+    if not distributed.is_main():
+        return
+    for key, value in environment(distributed.device()).items():
+        logger.info("%s: %s", key, value)
+    path = folder / (Path(cfg.filename).name if cfg.filename else "config.py")
+    cfg.dump(str(path))
+    logger.info("%d process(es), seed %d, config %s", distributed.world_size(), seed, path)
+
+
+def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) -> nn.Module:
+    """The model with weights that depend on `seed` alone, or those of a checkpoint."""
+    seed_all(seed)
+    model = build_segmentor(cfg.model, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    if model.num_classes != dataset.num_classes:
+        raise ConfigError(
+            f"model.decode_head.num_classes = {model.num_classes}",
+            f"{dataset.num_classes}, the number of classes of data.train",
+            "set one to the other",
+        )
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    if load_from:
+        load_checkpoint(model, load_from)
+        logger.info("weights of %s loaded", load_from)
+    return model
+
+
+def _evaluation(cfg: Config) -> Callable[[nn.Module], dict[str, Any]] | None:
+    """A function that scores a model on ``data.val``; None, with a warning, if there is no such data."""
+    if cfg.data.get("val") is None:
+        logger.warning("the config has no data.val: training without validation")
+        return None
+    try:
+        dataset = build_dataset(cfg.data.val, where="data.val", test_mode=True)
+    except DataError as error:
+        logger.warning("training without validation, data.val cannot be used: %s", error)
+        return None
+    videos = [video.name for video in dataset.videos]
+
+    def evaluate(model: nn.Module) -> dict[str, Any]:
+        evaluator = VSPWEvaluator(dataset.num_classes, dataset.CLASSES, dataset.ignore_index, videos)
+        scores = test_dataset(model, dataset, evaluator)
+        if distributed.is_main():
+            logger.info("validation\n%s", evaluator.tables())
+        return scores
+
+    return evaluate

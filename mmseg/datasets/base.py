@@ -1,0 +1,191 @@
+"""What every video data set is: a list of videos, seen as clips in training and as streams in testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmseg.clips import CFFM_DILATION, inference_clip, train_clip, train_targets
+from mmseg.datasets.io import check_labels, read_frame, read_mask, reduce_labels
+from mmseg.datasets.transforms import Compose, TestPipeline
+from mmseg.errors import ConfigError, DataError
+
+IGNORE_INDEX = 255
+_NAMED = 5  # how many offenders an error message lists
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video: its name, and the paths of its frames and masks, oldest first."""
+
+    name: str
+    frames: tuple[str, ...]
+    labels: tuple[str, ...] | None  # None: the video has no masks
+
+
+class VideoDataset:
+    """Videos with per-pixel labels.
+
+    In training an item is a video, from which a clip is drawn; in testing the frames of a video are read in order,
+    each once.
+
+    Args:
+        videos: in data-set order.
+        pipeline: config dicts: transforms of clips in training, the test pipeline in testing; None if only files
+            and labels are read.
+        dilation: offsets of a clip's reference frames relative to the target, oldest first.
+        test_mode: testing.
+        classes: names in label order.
+        palette: RGB colours in label order, or None.
+        reduce_zero_label: raw label 0 is ignored and v is class v - 1.
+        short_videos: what to do in training with videos that have no clip: 'error' or 'drop'.
+
+    Attributes:
+        videos: list of :class:`Video`.
+        CLASSES, PALETTE, num_classes, ignore_index, dilation, pipeline, test_mode.
+
+    Raises:
+        ConfigError: an argument that cannot work.
+        DataError: no videos, or videos too short for a clip.
+    """
+
+    CLASSES: tuple[str, ...] | None = None
+    PALETTE: list[list[int]] | None = None
+    ignore_index = IGNORE_INDEX
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        pipeline: Sequence[Any] | None = None,
+        dilation: Sequence[int] = CFFM_DILATION,
+        test_mode: bool = False,
+        classes: Sequence[str] = (),
+        palette: Sequence[Sequence[int]] | None = None,
+        reduce_zero_label: bool = True,
+        short_videos: str = "error",
+    ) -> None:
+        self.videos, self.dilation, self.test_mode = list(videos), tuple(dilation), test_mode
+        self.CLASSES, self.PALETTE, self.num_classes = tuple(classes), palette, len(classes)
+        self.reduce_zero_label = reduce_zero_label
+        if short_videos not in ("error", "drop"):
+            raise ConfigError(f"short_videos={short_videos!r}", "'error' or 'drop'", "fix short_videos")
+        if not self.videos:
+            raise DataError("a data set without videos", "at least one video", "check the split")
+        if test_mode:
+            self.pipeline = TestPipeline(pipeline) if pipeline is not None else None
+            self._check_names()
+        else:
+            self.pipeline = Compose(pipeline, "train pipeline") if pipeline is not None else None
+            self._check_dilation()
+            self._check_lengths(short_videos)
+
+    def __len__(self) -> int:
+        """Videos in training, frames in testing."""
+        return sum(len(video.frames) for video in self.videos) if self.test_mode else len(self.videos)
+
+    def __getitem__(self, key: tuple[int, Sequence[int]]) -> dict[str, Any]:
+        """``ds[index, seed]``: the clip of video `index` that the tuple of integers `seed` determines."""
+        index, seed = key
+        return self.clip(index, np.random.default_rng(seed))
+
+    def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw a training clip from a video and run the pipeline on it.
+
+        Args:
+            index: of the video.
+            rng: the only source of randomness, for the choice of the clip and for the transforms.
+
+        Returns:
+            What the pipeline collects: ``img`` (T, 3, H, W) float32, ``gt_semantic_seg`` (T, 1, H, W) int64,
+            ``img_metas`` of the target frame (video, frame, filename, ori_shape ...).
+
+        Raises:
+            DataError: a file of the clip is missing, damaged or does not fit.
+        """
+        if self.pipeline is None or self.test_mode:
+            raise ConfigError("clips of a data set in test mode or without pipeline", "a training data set", "make one")
+        video = self.videos[index]
+        numbers = self.draw_clip(len(video.frames), rng)
+        target = video.frames[numbers[-1]]
+        return self.pipeline(
+            dict(
+                frames=[video.frames[i] for i in numbers],
+                labels=[video.labels[i] for i in numbers] if video.labels is not None else None,
+                num_classes=self.num_classes,
+                reduce_zero_label=self.reduce_zero_label,
+                rng=rng,
+                meta=dict(video=video.name, frame=numbers[-1], clip=numbers, filename=target, ori_filename=target),
+            )
+        )
+
+    def draw_clip(self, num_frames: int, rng: np.random.Generator) -> list[int]:
+        """Frame numbers of a training clip: time runs backwards half of the time, the target is uniform."""
+        targets = train_targets(num_frames, self.dilation)
+        backwards = rng.random() < 0.5
+        numbers = train_clip(targets[rng.integers(len(targets))], self.dilation)
+        return [num_frames - 1 - i for i in numbers] if backwards else numbers
+
+    def load_frame(self, video_index: int, number: int) -> np.ndarray:
+        """Frame `number` of a video, (H, W, 3) uint8 BGR. Raises DataError if it cannot be read."""
+        return read_frame(self.videos[video_index].frames[number])
+
+    def load_label(self, video_index: int, number: int) -> np.ndarray | None:
+        """Network labels of a frame, (H, W) uint8 with 255 for ignored pixels; None if the video has no masks.
+
+        Raises:
+            DataError: the mask is missing, damaged, coloured, or holds values that are no class.
+        """
+        paths = self.videos[video_index].labels
+        if paths is None:
+            return None
+        mask = read_mask(paths[number])
+        labels = reduce_labels(mask) if self.reduce_zero_label else mask
+        check_labels(labels, self.num_classes, paths[number], self.reduce_zero_label)
+        return labels
+
+    def clip_items(self) -> list[tuple[str, list[int]]]:
+        """(video name, frame numbers of the clip, target last) of every frame to be predicted, in order.
+
+        The streaming test loop does not need it; it is the list of items of a data set that reads clips.
+        """
+        return [
+            (video.name, inference_clip(target, self.dilation, len(video.frames)))
+            for video in self.videos
+            for target in range(len(video.frames))
+        ]
+
+    def _check_names(self) -> None:
+        """Results are filed under the names of the videos."""
+        seen: set[str] = set()
+        for video in self.videos:
+            if video.name in seen:
+                raise DataError(
+                    f"video {video.name!r} is listed twice in the split", "each video once", "remove a line"
+                )
+            seen.add(video.name)
+
+    def _check_dilation(self) -> None:
+        offsets = self.dilation
+        if not all(isinstance(d, int) and d <= 0 for d in offsets) or list(offsets) != sorted(offsets):
+            raise ConfigError(
+                f"dilation={list(offsets)}", "offsets of at most 0 in ascending order, as [-9, -6, -3]", "fix dilation"
+            )
+
+    def _check_lengths(self, short_videos: str) -> None:
+        """Leave out, or refuse, videos from which no clip can be drawn."""
+        short = [video for video in self.videos if not train_targets(len(video.frames), self.dilation)]
+        if not short:
+            return
+        self.videos = [video for video in self.videos if train_targets(len(video.frames), self.dilation)]
+        if short_videos == "drop" and self.videos:
+            return
+        names = ", ".join(f"{video.name} ({len(video.frames)} frames)" for video in short[:_NAMED])
+        raise DataError(
+            f"{len(short)} video(s) too short for a clip: {names}" + (", ..." if len(short) > _NAMED else ""),
+            f"at least {1 - min(self.dilation, default=0)} frames with dilation {list(self.dilation)}",
+            "remove them from the split file or set short_videos='drop' in the data set's config, or use a smaller "
+            "dilation",
+        )

@@ -1,0 +1,79 @@
+"""Class names of a data set: given in the config, lying beside the data, or those its type is known for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg.errors import ConfigError, DataError
+
+CLASSES_FILE = "classes.json"
+_MAX_CLASSES = 254  # labels are 8-bit, 255 is ignored, and raw labels are one higher
+
+Palette = list[list[int]]
+
+
+def read_classes_file(data_root: str | Path) -> tuple[str, ...] | None:
+    """The names, in label order, of ``<data_root>/classes.json``; None if there is no such file.
+
+    Raises:
+        DataError: the file is not a JSON list of different names.
+    """
+    path = Path(data_root) / CLASSES_FILE
+    if not path.is_file():
+        return None
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "a JSON list of class names", "fix the file") from error
+    fault = _fault(names)
+    if fault:
+        raise DataError(f"{path}: {fault}", "a JSON list of class names in label order", "fix the file")
+    return tuple(names)
+
+
+def resolve_classes(
+    data_root: str | Path,
+    classes: Sequence[str] | None,
+    palette: Sequence[Sequence[int]] | None,
+    num_classes: int | None,
+    default: tuple[tuple[str, ...], Palette],
+) -> tuple[tuple[str, ...], Palette | None]:
+    """Names and colours: from the config, else from ``classes.json``, else the `default` of the data set's type.
+
+    A data set with names of its own and no colours gets None for them. With `num_classes` alone, and names from
+    nowhere else, the classes are numbered.
+
+    Raises:
+        ConfigError: names, colours and `num_classes` do not agree.
+        DataError: ``classes.json`` is damaged.
+    """
+    if classes is not None and (fault := _fault(classes)):
+        raise ConfigError(f"classes: {fault}", "a list of class names in label order", "fix the list")
+    names = tuple(classes) if classes is not None else read_classes_file(data_root)
+    if names is None:
+        if num_classes is None or num_classes == len(default[0]):
+            names = default[0]
+        else:
+            names = tuple(f"class_{label}" for label in range(num_classes))
+    if num_classes is not None and num_classes != len(names):
+        raise ConfigError(f"num_classes={num_classes} with {len(names)} class names", "the same number", "fix one")
+    if palette is None:
+        return names, default[1] if names == default[0] else None
+    colours = [list(colour) for colour in palette]
+    if len(colours) != len(names) or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in colours):
+        raise ConfigError(
+            f"palette of {len(colours)} colours for {len(names)} classes", "one RGB colour 0..255 per class", "fix it"
+        )
+    return names, colours
+
+
+def _fault(names: object) -> str | None:
+    """What is wrong with a list of class names, if anything."""
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        return f"{names!r} is no list of names"
+    if not 1 <= len(names) <= _MAX_CLASSES:
+        return f"{len(names)} names (1 to {_MAX_CLASSES} are possible)"
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return f"{twice[0]!r} stands in the list more than once" if twice else None

@@ -1,0 +1,44 @@
+"""Transforms of whole clips; an image is a clip of one frame.
+
+A transform is called with a dict and returns it changed: ``img`` list of (H, W, 3) frames, ``gt`` list of (H, W) uint8
+labels (absent in testing), ``rng`` numpy Generator, the only source of randomness, ``meta`` what is known about the
+target frame, and what the data set gives to the loaders (``frames``, ``labels``, ``num_classes``,
+``reduce_zero_label``).
+"""
+
+from mmseg.datasets.transforms.colour import (
+    Normalize,
+    PhotoMetricDistortion,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+)
+from mmseg.datasets.transforms.compose import Compose
+from mmseg.datasets.transforms.formatting import Collect, ImageToTensor, PackClip
+from mmseg.datasets.transforms.geometry import Pad, RandomCrop, RandomFlip, Resize, rescale_size
+from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
+from mmseg.datasets.transforms.test_time import MultiScaleFlipAug, TestPipeline, View
+
+__all__ = [
+    "Collect",
+    "Compose",
+    "ImageToTensor",
+    "LoadFrames",
+    "LoadLabels",
+    "MultiScaleFlipAug",
+    "Normalize",
+    "PackClip",
+    "Pad",
+    "PhotoMetricDistortion",
+    "RandomCrop",
+    "RandomFlip",
+    "Resize",
+    "TestPipeline",
+    "View",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "rescale_size",
+]

@@ -1,0 +1,127 @@
+"""Transforms that change colours.
+
+Frames are 8-bit, so that a change of each channel on its own is a table of 256 entries: computed with the specified
+float arithmetic, then looked up, which gives the same numbers several times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmseg.errors import ConfigError
+from mmseg.registry import TRANSFORMS
+
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+def _linear_table(alpha: float = 1.0, beta: float = 0.0) -> np.ndarray:
+    """clip(v * alpha + beta) in float32, truncated to uint8, for v = 0..255."""
+    return np.clip(_LEVELS * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
+
+
+def adjust_brightness(image: np.ndarray, delta: float) -> np.ndarray:
+    """Add `delta` to (H, W, 3) uint8."""
+    return cv2.LUT(image, _linear_table(beta=delta))
+
+
+def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply (H, W, 3) uint8 by `factor`."""
+    return cv2.LUT(image, _linear_table(alpha=factor))
+
+
+def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the S of 8-bit HSV by `factor`; (H, W, 3) uint8 BGR."""
+    return _through_hsv(image, 1, _linear_table(alpha=factor))
+
+
+def adjust_hue(image: np.ndarray, delta: int) -> np.ndarray:
+    """Turn the H of 8-bit HSV (0..179) by `delta`; (H, W, 3) uint8 BGR."""
+    return _through_hsv(image, 0, ((np.arange(256) + delta) % 180).astype(np.uint8))
+
+
+def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    tables = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)  # (1, 256, 3)
+    tables[0, :, channel] = table
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
+
+@TRANSFORMS.register_module()
+class PhotoMetricDistortion:
+    """Random brightness, contrast, saturation and hue, each with probability 1/2; every frame of a clip draws its own.
+
+    Contrast comes before or after the colour steps, by a coin. Each step is clipped and truncated to uint8.
+
+    Args:
+        brightness_delta: added value is uniform in plus or minus this.
+        contrast_range: factor of all channels.
+        saturation_range: factor of S.
+        hue_delta: H is turned by an integer from -hue_delta to hue_delta - 1 (in units of two degrees).
+    """
+
+    def __init__(
+        self,
+        brightness_delta: float = 32,
+        contrast_range: Sequence[float] = (0.5, 1.5),
+        saturation_range: Sequence[float] = (0.5, 1.5),
+        hue_delta: int = 18,
+    ) -> None:
+        self.brightness_delta, self.hue_delta = brightness_delta, hue_delta
+        self.contrast_range, self.saturation_range = tuple(contrast_range), tuple(saturation_range)
+
+    def distort(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One draw for one frame (H, W, 3) uint8 BGR."""
+        if rng.integers(2):
+            image = adjust_brightness(image, rng.uniform(-self.brightness_delta, self.brightness_delta))
+        contrast_first = rng.integers(2)
+        if contrast_first:
+            image = self._contrast(image, rng)
+        if rng.integers(2):
+            image = adjust_saturation(image, rng.uniform(*self.saturation_range))
+        if rng.integers(2) and self.hue_delta:
+            image = adjust_hue(image, int(rng.integers(-self.hue_delta, self.hue_delta)))
+        return image if contrast_first else self._contrast(image, rng)
+
+    def _contrast(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return adjust_contrast(image, rng.uniform(*self.contrast_range)) if rng.integers(2) else image
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = [self.distort(image, results["rng"]) for image in results["img"]]
+        return results
+
+
+@TRANSFORMS.register_module()
+class Normalize:
+    """uint8 BGR to float32: channel order, minus mean, times 1/std.
+
+    Args:
+        mean: of the channels after the reordering, in grey levels.
+        std: the same.
+        to_rgb: reverse the channels.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_rgb: bool = True) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError(f"Normalize: mean={mean!r}, std={std!r}", "three numbers each, std above 0", "fix them")
+        self.mean, self.std, self.to_rgb = np.asarray(mean, np.float64), np.asarray(std, np.float64), to_rgb
+        levels = np.repeat(_LEVELS[None, :, None], 3, axis=2)  # (1, 256, 3)
+        self._table = self._apply(levels)
+
+    def _apply(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) float32 in final channel order; multiplies by the double-precision reciprocal."""
+        return cv2.multiply(cv2.subtract(image, self.mean[None]), 1 / self.std[None])
+
+    def normalize(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 or float32 BGR -> (H, W, 3) float32."""
+        if self.to_rgb:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return cv2.LUT(image, self._table) if image.dtype == np.uint8 else self._apply(image)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = [self.normalize(image) for image in results["img"]]
+        results["meta"]["img_norm_cfg"] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)
+        return results

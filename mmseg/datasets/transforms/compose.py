@@ -1,0 +1,35 @@
+"""A list of transforms as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmseg.errors import ConfigError
+from mmseg.registry import TRANSFORMS, build
+
+
+class Compose:
+    """Applies transforms one after the other.
+
+    Args:
+        transforms: config dicts (official type names are accepted) or callables.
+        where: dotted path of the list in the config file, for error messages.
+
+    Raises:
+        ConfigError: not a list, or an entry that cannot be built.
+    """
+
+    def __init__(self, transforms: Sequence[Any], where: str = "pipeline") -> None:
+        if isinstance(transforms, Mapping | str) or not isinstance(transforms, Sequence):
+            raise ConfigError(
+                f"{where} = {transforms!r}", "a list of transforms", "write pipeline=[dict(type=...), ...]"
+            )
+        self.transforms = [
+            t if callable(t) else build(TRANSFORMS, t, f"{where}[{i}]") for i, t in enumerate(transforms)
+        ]
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        for transform in self.transforms:
+            results = transform(results)
+        return results

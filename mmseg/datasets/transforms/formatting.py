@@ -1,0 +1,77 @@
+"""From arrays to the tensors of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmseg.errors import ConfigError
+from mmseg.registry import TRANSFORMS
+
+
+def to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """T frames (H, W, 3) -> (T, 3, H, W) float32."""
+    height, width, channels = images[-1].shape
+    clip = torch.empty((len(images), channels, height, width), dtype=torch.float32)
+    for out, image in zip(clip.numpy(), images):
+        out[...] = image.transpose(2, 0, 1)
+    return clip
+
+
+@TRANSFORMS.register_module()
+class ImageToTensor:
+    """``img``: list of frames -> (T, 3, H, W) float32 tensor.
+
+    Args:
+        keys: accepted for official configs; must be ['img'].
+    """
+
+    def __init__(self, keys: Sequence[str] = ("img",)) -> None:
+        if list(keys) != ["img"]:
+            raise ConfigError(f"ImageToTensor: keys={list(keys)!r}", "['img']", "use PackClip for labels")
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = to_tensor(results["img"])
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackClip:
+    """``img`` -> (T, 3, H, W) float32 and ``gt`` -> ``gt_semantic_seg`` (T, 1, H, W) int64."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = to_tensor(results["img"])
+        if "gt" in results:
+            results["gt_semantic_seg"] = torch.from_numpy(np.stack(results.pop("gt"))[:, None].astype(np.int64))
+        return results
+
+
+@TRANSFORMS.register_module()
+class Collect:
+    """Keep what goes into a batch: the `keys`, and ``img_metas``.
+
+    Args:
+        keys: 'img', 'gt_semantic_seg'.
+        meta_keys: entries of ``img_metas``; None keeps all. The video and the file name are always there.
+    """
+
+    def __init__(self, keys: Sequence[str], meta_keys: Sequence[str] | None = None) -> None:
+        self.keys, self.meta_keys = list(keys), meta_keys
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        collected = {}
+        for key in self.keys:
+            if key not in results:
+                raise ConfigError(
+                    f"Collect: no {key!r} in the results (there are {sorted(results)})",
+                    "a key that the transforms before it make",
+                    "add LoadLabels and PackClip for 'gt_semantic_seg'" if key == "gt_semantic_seg" else "fix keys",
+                )
+            collected[key] = results[key]
+        meta = results["meta"]
+        wanted = meta if self.meta_keys is None else ["video", "filename", *self.meta_keys]
+        collected["img_metas"] = {key: meta[key] for key in wanted if key in meta}
+        return collected

@@ -1,0 +1,227 @@
+"""Transforms that move pixels: one draw for the whole clip, the same for frames and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmseg.errors import ConfigError
+from mmseg.registry import TRANSFORMS
+
+Size = tuple[int, int]
+
+
+def rescale_size(height: int, width: int, scale: Sequence[int]) -> Size:
+    """(height, width) of the largest keep-ratio resize with long and short side within those of `scale`."""
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
+    """Bilinear resize (half-pixel centres) of (h, w, 3) to `size` (H, W)."""
+    return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
+    """Nearest-neighbour resize, source index floor(target index * h / H), of (h, w) to `size` (H, W)."""
+    return labels if labels.shape == size else cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+@TRANSFORMS.register_module()
+class Resize:
+    """Resize a clip.
+
+    Args:
+        img_scale: (long side, short side), in any order with `keep_ratio`, else (width, height); None takes the scale
+            that :class:`MultiScaleFlipAug` presets.
+        ratio_range: multiply `img_scale` by a factor drawn uniformly from this range.
+        keep_ratio: fit the frame into the scale, else stretch it.
+        size_divisor: a second resize that rounds each side up to a multiple of this (stretches, does not pad).
+        multiscale_mode: accepted for official configs; with a single scale it has no effect.
+    """
+
+    def __init__(
+        self,
+        img_scale: Sequence[int] | None = None,
+        ratio_range: Sequence[float] | None = None,
+        keep_ratio: bool = True,
+        size_divisor: int | None = None,
+        multiscale_mode: str = "range",
+    ) -> None:
+        if img_scale is not None and len(img_scale) == 1:
+            img_scale = img_scale[0]
+        if img_scale is not None and (len(img_scale) != 2 or not all(isinstance(s, int) for s in img_scale)):
+            raise ConfigError(f"Resize: img_scale={img_scale!r}", "one (long side, short side) pair", "give one scale")
+        if ratio_range is not None and img_scale is None:
+            raise ConfigError("Resize: ratio_range without img_scale", "both", "add img_scale")
+        self.img_scale, self.ratio_range, self.keep_ratio = img_scale, ratio_range, keep_ratio
+        self.size_divisor, self.multiscale_mode = size_divisor, multiscale_mode
+
+    def draw_scale(self, rng: np.random.Generator) -> Size:
+        """One draw of the integer scale."""
+        if self.ratio_range is None:
+            return tuple(self.img_scale)
+        low, high = self.ratio_range
+        return self.scaled(rng.random() * (high - low) + low)
+
+    def scaled(self, ratio: float) -> Size:
+        """``img_scale`` times a ratio, rounded down."""
+        return int(self.img_scale[0] * ratio), int(self.img_scale[1] * ratio)
+
+    def sizes(self, height: int, width: int, scale: Sequence[int]) -> list[Size]:
+        """The (height, width) of each resize that is done, in order."""
+        size = rescale_size(height, width, scale) if self.keep_ratio else (scale[1], scale[0])
+        sizes = [size]
+        if self.size_divisor:
+            sizes.append(tuple(-(-side // self.size_divisor) * self.size_divisor for side in size))
+        return sizes
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        meta = results["meta"]
+        scale = results.get("scale") or (self.draw_scale(results["rng"]) if self.img_scale is not None else None)
+        if scale is None:
+            raise ConfigError(
+                "Resize: no img_scale", "a scale here or in MultiScaleFlipAug", "add img_scale=(853, 480)"
+            )
+        height, width = results["img"][-1].shape[:2]
+        for size in self.sizes(height, width, scale):
+            results["img"] = [resize_image(image, size) for image in results["img"]]
+            if "gt" in results:
+                results["gt"] = [resize_labels(labels, size) for labels in results["gt"]]
+        new_height, new_width = results["img"][-1].shape[:2]
+        factors = [new_width / width, new_height / height] * 2
+        shape = results["img"][-1].shape
+        meta.update(img_shape=shape, pad_shape=shape, keep_ratio=self.keep_ratio)
+        meta["scale_factor"] = np.array(factors, dtype=np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomCrop:
+    """Cut a window out of a clip; a smaller clip stays as it is.
+
+    Args:
+        crop_size: (height, width) of the window.
+        cat_max_ratio: draw again, up to ten times, unless the labels of the last frame inside the window have at least
+            two classes and none of them covers this share of the labelled pixels. 1 accepts every window.
+        ignore_index: label that is not counted.
+    """
+
+    def __init__(self, crop_size: Sequence[int], cat_max_ratio: float = 1.0, ignore_index: int = 255) -> None:
+        if len(crop_size) != 2 or min(crop_size) <= 0:
+            raise ConfigError(f"RandomCrop: crop_size={crop_size!r}", "(height, width) above 0", "fix crop_size")
+        self.crop_size, self.cat_max_ratio, self.ignore_index = tuple(crop_size), cat_max_ratio, ignore_index
+
+    def offset_choices(self, height: int, width: int) -> Size:
+        """How many vertical and horizontal offsets there are for a frame of this size."""
+        return max(height - self.crop_size[0], 0) + 1, max(width - self.crop_size[1], 0) + 1
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Size:
+        """One draw of the (top, left) corner."""
+        vertical, horizontal = self.offset_choices(height, width)
+        return int(rng.integers(vertical)), int(rng.integers(horizontal))
+
+    def crop(self, array: np.ndarray, corner: Size) -> np.ndarray:
+        """The window at a corner, of frames (H, W, 3) or labels (H, W)."""
+        (top, left), (height, width) = corner, self.crop_size
+        return array[top : top + height, left : left + width]
+
+    def is_mixed(self, labels: np.ndarray) -> bool:
+        """Whether labels (h, w) have two classes or more and none that covers `cat_max_ratio` of them."""
+        counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])[:, 0].astype(np.float64)
+        counts[self.ignore_index] = 0
+        return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        height, width = results["img"][-1].shape[:2]
+        corner = self.draw(height, width, results["rng"])
+        if self.cat_max_ratio < 1 and "gt" in results:
+            for _ in range(10):
+                if self.is_mixed(self.crop(results["gt"][-1], corner)):
+                    break
+                corner = self.draw(height, width, results["rng"])
+        for key in ("img", "gt"):
+            if key in results:
+                results[key] = [self.crop(array, corner) for array in results[key]]
+        shape = results["img"][-1].shape
+        results["meta"].update(img_shape=shape, pad_shape=shape)
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomFlip:
+    """Mirror a whole clip with probability `prob`, or as :class:`MultiScaleFlipAug` presets it.
+
+    Args:
+        prob: probability; None never flips unless preset.
+        direction: 'horizontal' or 'vertical'.
+        flip_ratio: older name of `prob`.
+    """
+
+    def __init__(
+        self, prob: float | None = None, direction: str = "horizontal", flip_ratio: float | None = None
+    ) -> None:
+        if direction not in ("horizontal", "vertical"):
+            raise ConfigError(f"RandomFlip: direction={direction!r}", "'horizontal' or 'vertical'", "fix direction")
+        self.prob = flip_ratio if prob is None else prob
+        self.direction = direction
+        if self.prob is not None and not 0 <= self.prob <= 1:
+            raise ConfigError(f"RandomFlip: prob={self.prob!r}", "a probability", "give a number from 0 to 1")
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        flip = results.get("flip")
+        if flip is None:
+            flip = bool(self.prob) and bool(results["rng"].random() < self.prob)
+        results["meta"].update(flip=flip, flip_direction=self.direction)
+        if flip:
+            code = 1 if self.direction == "horizontal" else 0  # as cv2.flip counts them
+            for key in ("img", "gt"):
+                if key in results:
+                    results[key] = [cv2.flip(array, code) for array in results[key]]
+        return results
+
+
+@TRANSFORMS.register_module()
+class Pad:
+    """Enlarge a clip at the bottom and on the right.
+
+    Args:
+        size: (height, width) to pad to, or
+        size_divisor: pad each side to a multiple of this.
+        pad_val: value for frames; 0 after Normalize is the mean colour.
+        seg_pad_val: value for labels.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        size_divisor: int | None = None,
+        pad_val: float = 0,
+        seg_pad_val: int = 255,
+    ) -> None:
+        if (size is None) == (size_divisor is None):
+            raise ConfigError(
+                f"Pad: size={size!r}, size_divisor={size_divisor!r}", "exactly one of them", "drop one or add one"
+            )
+        self.size, self.size_divisor, self.pad_val, self.seg_pad_val = size, size_divisor, pad_val, seg_pad_val
+
+    def pad(self, array: np.ndarray, value: float) -> np.ndarray:
+        """`array` (h, w) or (h, w, 3) padded to (H, W); one that is large enough already stays as it is."""
+        height, width = array.shape[:2]
+        if self.size is not None:
+            below, right = max(self.size[0] - height, 0), max(self.size[1] - width, 0)
+        else:
+            below, right = -height % self.size_divisor, -width % self.size_divisor
+        if not (below or right):
+            return array
+        return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=[value] * 3)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = [self.pad(image, self.pad_val) for image in results["img"]]
+        if "gt" in results:
+            results["gt"] = [self.pad(labels, self.seg_pad_val) for labels in results["gt"]]
+        results["meta"]["pad_shape"] = results["img"][-1].shape
+        return results

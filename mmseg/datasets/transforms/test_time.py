@@ -1,0 +1,144 @@
+"""The test pipeline: one frame in, one or several network inputs ("views") out.
+
+In testing every frame is decoded and transformed once and handed to the model's stream; what a clip is, the
+stream knows. So the pipeline of an official config (load, then MultiScaleFlipAug around the rest) is applied to frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmseg.datasets.transforms.compose import Compose
+from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
+from mmseg.errors import ConfigError
+from mmseg.registry import TRANSFORMS
+
+AUGMENT_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+Scale = tuple[int, int]
+
+
+@dataclass
+class View:
+    """One network input made from a frame."""
+
+    img: torch.Tensor  # (3, h, w) float32
+    flip: bool  # mirrored left to right: the prediction must be mirrored back
+    scale: Scale | None  # what Resize was asked for; None leaves it to the pipeline
+
+
+@TRANSFORMS.register_module()
+class MultiScaleFlipAug:
+    """The transforms of the test pipeline, and at which scales and flips they are applied.
+
+    Args:
+        transforms: config dicts.
+        img_scale: (long side, short side) or a list of them; None takes multiples of the frame's own size.
+        img_ratios: factors of `img_scale`.
+        flip: also mirrored views.
+        flip_direction: 'horizontal'.
+
+    Raises:
+        ConfigError: neither img_scale nor img_ratios, or a flip direction that cannot be undone.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Any],
+        img_scale: Any = None,
+        img_ratios: float | Sequence[float] | None = None,
+        flip: bool = False,
+        flip_direction: str = "horizontal",
+    ) -> None:
+        self.transforms = Compose(transforms, "MultiScaleFlipAug.transforms")
+        self.scales = [tuple(s) for s in img_scale] if _is_list_of_scales(img_scale) else None
+        self.img_scale = tuple(img_scale) if img_scale is not None and self.scales is None else None
+        self.img_ratios = [img_ratios] if isinstance(img_ratios, float | int) else img_ratios
+        self.flip = flip
+        if img_scale is None and img_ratios is None:
+            raise ConfigError("MultiScaleFlipAug: no img_scale", "(long side, short side)", "add img_scale=(853, 480)")
+        if self.scales is not None and img_ratios is not None:
+            raise ConfigError("MultiScaleFlipAug: img_ratios with several img_scale", "one of them", "drop one")
+        if self.img_scale is not None and len(self.img_scale) != 2:
+            raise ConfigError(f"MultiScaleFlipAug: img_scale={img_scale!r}", "(long side, short side)", "fix img_scale")
+        if flip_direction not in ("horizontal", ["horizontal"]):
+            raise ConfigError(f"MultiScaleFlipAug: flip_direction={flip_direction!r}", "'horizontal'", "fix it")
+
+    def view_scales(self, height: int, width: int) -> list[Scale]:
+        """The scales at which a frame is looked at, in the order of the views."""
+        if self.scales is not None:
+            return self.scales
+        base = self.img_scale or (width, height)
+        return [(int(base[0] * r), int(base[1] * r)) for r in self.img_ratios] if self.img_ratios else [base]
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        raise ConfigError(
+            "MultiScaleFlipAug in a training pipeline", "it only in a test pipeline", "use Resize and RandomFlip there"
+        )
+
+
+class TestPipeline:
+    """Makes the network inputs of a frame.
+
+    Args:
+        transforms: config dicts: loaders, then one MultiScaleFlipAug, or plain transforms for a single view.
+        aug_test: several scales and flips (multi-scale testing): the ratios of the config, or
+            0.5, 0.75 .. 1.75 where it gives none; flips in any case.
+        where: dotted path of the list in the config file, for error messages.
+
+    Raises:
+        ConfigError: the list cannot be built or does not end in an ``img`` tensor.
+    """
+
+    __test__ = False  # the name starts with "Test", but this is no test case
+
+    def __init__(self, transforms: Sequence[Any], aug_test: bool = False, where: str = "test pipeline") -> None:
+        self._config, self._where = transforms, where
+        steps = [t for t in Compose(transforms, where).transforms if not isinstance(t, LoadFrames | LoadLabels)]
+        multi = [t for t in steps if isinstance(t, MultiScaleFlipAug)]
+        if multi and len(steps) > 1:
+            raise ConfigError(
+                f"{where}: transforms beside MultiScaleFlipAug", "loaders, then MultiScaleFlipAug", "move them into it"
+            )
+        self._multi = multi[0] if multi else None
+        self._apply = self._multi.transforms if multi else Compose(steps, where)
+        self.aug_test = aug_test
+        if aug_test and self._multi is None:
+            raise ConfigError(f"{where}: no MultiScaleFlipAug", "one, for multi-scale testing", "wrap the transforms")
+        if aug_test:
+            self._multi.flip = True
+            if self._multi.scales is None and self._multi.img_ratios is None:
+                self._multi.img_ratios = AUGMENT_RATIOS
+
+    def augmented(self) -> TestPipeline:
+        """The same pipeline with `aug_test`."""
+        return TestPipeline(self._config, aug_test=True, where=self._where)
+
+    def views(self, frame: np.ndarray) -> list[View]:
+        """The views of a frame (H, W, 3) uint8 BGR: for each scale the plain one, then the mirrored one if wanted.
+
+        May be called from several threads at once.
+        """
+        if self._multi is None:
+            return [self._view(frame, None, False)]
+        flips = (False, True) if self._multi.flip else (False,)
+        return [self._view(frame, s, flip) for s in self._multi.view_scales(*frame.shape[:2]) for flip in flips]
+
+    def _view(self, frame: np.ndarray, scale: Scale | None, flip: bool) -> View:
+        meta = dict(ori_shape=frame.shape, img_shape=frame.shape, pad_shape=frame.shape, flip=flip)
+        results = dict(img=[frame], meta=meta, flip=flip, scale=scale, rng=np.random.default_rng(0))
+        img = self._apply(results).get("img")
+        if not isinstance(img, torch.Tensor):
+            raise ConfigError(
+                f"{self._where}: makes no tensor of the frame", "ImageToTensor and Collect at its end", "add them"
+            )
+        return View(img[0], flip, scale)
+
+
+def _is_list_of_scales(img_scale: Any) -> bool:
+    return img_scale is not None and len(img_scale) > 0 and not isinstance(img_scale[0], int)

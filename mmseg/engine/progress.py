@@ -1,0 +1,68 @@
+"""Progress of a long run: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+from mmseg.engine import distributed
+
+
+class FrameProgress:
+    """Frames done, frames per second and time left, shown by the main process for all processes together.
+
+    The processes have about equal shares and the same speed, so the main process scales its own count up.
+
+    Args:
+        total: frames of all processes.
+        own: frames of this process.
+        enabled: False shows nothing.
+        seconds: time between two lines when the output is no terminal.
+        stream: where to write (default: standard error).
+    """
+
+    def __init__(
+        self, total: int, own: int, enabled: bool = True, seconds: float = 15.0, stream: TextIO | None = None
+    ) -> None:
+        self.total, self.own, self.seconds = total, max(own, 1), seconds
+        self.stream = stream or sys.stderr
+        self.shown = enabled and distributed.is_main()
+        self._done = 0
+        self._start = self._last = time.monotonic()
+        terminal = self.shown and self.stream.isatty()
+        self._bar = tqdm(total=total, unit="frame", file=self.stream, dynamic_ncols=True) if terminal else None
+
+    def advance(self) -> None:
+        """This process has finished one more frame."""
+        self._done += 1
+        if not self.shown:
+            return
+        frames = self.total if self._done == self.own else self._done * self.total // self.own
+        if self._bar is not None:
+            self._bar.update(frames - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last >= self.seconds or frames == self.total:
+            self._last = now
+            self._write_line(frames, now - self._start)
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _write_line(self, frames: int, seconds: float) -> None:
+        rate = frames / max(seconds, 1e-9)
+        left = (self.total - frames) / rate
+        self.stream.write(
+            f"{frames}/{self.total} frames, {rate:.2f} frames/s, {_clock(seconds)} elapsed, {_clock(left)} left\n"
+        )
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

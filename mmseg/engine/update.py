@@ -1,0 +1,114 @@
+"""One optimiser update: forward, backward, gradient accumulation, clipping and mixed precision."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from mmseg.errors import ConfigError, nearest
+
+logger = logging.getLogger("mmseg.engine")
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def accumulation_steps(cfg: Mapping[str, Any]) -> int:
+    """How many batches of ``samples_per_gpu`` clips one update sees, from ``gradient_accumulation`` or
+    ``optimizer_config.cumulative_iters``.
+
+    Raises:
+        ConfigError: the number is not a positive integer, or the two keys disagree.
+    """
+    given = {
+        key: value
+        for key, value in (
+            ("gradient_accumulation", cfg.get("gradient_accumulation")),
+            ("optimizer_config.cumulative_iters", (cfg.get("optimizer_config") or {}).get("cumulative_iters")),
+        )
+        if value is not None
+    }
+    for key, value in given.items():
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key} = {value!r}", "a whole number of at least 1", "correct it")
+    if len(set(given.values())) > 1:
+        raise ConfigError(" and ".join(f"{k} = {v}" for k, v in given.items()), "one of them", "remove the other")
+    return next(iter(given.values()), 1)
+
+
+class Updater:
+    """Updates the weights from a few batches.
+
+    Args:
+        model: takes a batch and returns a dict of scalars; wrapped in DistributedDataParallel or not.
+        optimizer: holds the model's parameters.
+        device: device of the model.
+        cfg: ``optimizer_config.grad_clip`` (arguments of ``clip_grad_norm_``) and ``amp`` (``dtype``) are read.
+
+    Raises:
+        ConfigError: ``amp.dtype`` is not known.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, device: torch.device, cfg: Mapping[str, Any]) -> None:
+        self.model, self.optimizer, self.device = model, optimizer, device
+        self.grad_clip = (cfg.get("optimizer_config") or {}).get("grad_clip")
+        self.dtype = _amp_dtype(cfg.get("amp"), device)
+        # float16 gradients underflow unless the loss is scaled up; bfloat16 has the range of float32
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+
+    def __call__(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """One update with the mean gradient of `batches`.
+
+        Batch norm sees the batches one by one: its statistics are those of ``samples_per_gpu`` clips.
+
+        Returns:
+            Every entry that the model returned, the sum of those named "loss" as ``loss`` (means over the batches), and
+            ``grad_norm`` (before clipping) if gradients are clipped; all on the device.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            is_last = number == len(batches) - 1
+            for name, value in self._backward(to_device(batch, self.device), len(batches), is_last).items():
+                totals[name] = totals[name] + value if name in totals else value
+        if self.grad_clip:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            totals["grad_norm"] = nn.utils.clip_grad_norm_(parameters, **self.grad_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return totals
+
+    def _backward(self, batch: Mapping[str, Any], count: int, is_last: bool) -> dict[str, Tensor]:
+        """Add the gradient of one of `count` batches; returns its share of the mean values."""
+        distributed = isinstance(self.model, DistributedDataParallel)
+        local = self.model.no_sync() if distributed and not is_last else contextlib.nullcontext()
+        with local:  # gradients are exchanged once per update
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                values = {name: value.mean() / count for name, value in self.model(batch).items()}
+                loss = sum(value for name, value in values.items() if "loss" in name)
+            self.scaler.scale(loss).backward()
+        return {name: value.detach() for name, value in {**values, "loss": loss}.items()}
+
+
+def _amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtype | None:
+    if not amp:
+        return None
+    name = amp.get("dtype", "bfloat16")
+    if name not in _DTYPES:
+        raise ConfigError(f"amp.dtype = {name!r}", "'bfloat16' or 'float16'", nearest(str(name), _DTYPES))
+    if name == "float16" and device.type == "cpu":
+        logger.warning("amp: float16 needs a GPU, using bfloat16 on the CPU")
+        name = "bfloat16"
+    return _DTYPES[name]
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """`batch` with its tensors on `device`; anything else as it is."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

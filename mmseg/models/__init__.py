@@ -1,0 +1,15 @@
+"""Networks: backbones, decode heads, losses and the segmentors that join them."""
+
+from mmseg.models import backbones, decode_heads, losses, segmentors
+from mmseg.models.builder import build_backbone, build_head, build_loss, build_segmentor
+
+__all__ = [
+    "backbones",
+    "build_backbone",
+    "build_head",
+    "build_loss",
+    "build_segmentor",
+    "decode_heads",
+    "losses",
+    "segmentors",
+]

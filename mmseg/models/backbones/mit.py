@@ -1,0 +1,217 @@
+"""Mix Transformer (MiT-B0 .. B5), the backbone of SegFormer (arXiv:2105.15203, section 3.1).
+
+Tokens (n, h * w, C) are the channels-last storage of a map (n, C, h, w), so the fast formulation passes between
+linear layers and convolutions by views; the plain one copies between the two layouts as the formula is usually
+written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmseg.errors import DataError
+from mmseg.models.layers.attend import attend
+from mmseg.models.layers.cpu_linear import Linear
+from mmseg.models.layers.drop_path import DropPath
+from mmseg.models.layers.formulation import is_plain
+from mmseg.registry import MODELS
+
+HEADS = (1, 2, 5, 8)
+REDUCTIONS = (8, 4, 2, 1)
+MLP_RATIO = 4
+DROP_PATH_RATE = 0.1
+
+
+def tokens_to_map(tokens: Tensor, h: int, w: int) -> Tensor:
+    """(n, h * w, C) -> (n, C, h, w): a view in channels-last memory order, or a copy in the plain formulation."""
+    maps = tokens.transpose(1, 2).unflatten(2, (h, w))
+    return maps.contiguous() if is_plain() else maps
+
+
+def map_to_tokens(maps: Tensor) -> Tensor:
+    """(n, C, h, w) -> contiguous (n, h * w, C); a view of a channels-last map."""
+    return maps.flatten(2).transpose(1, 2).contiguous()
+
+
+class Attention(nn.Module):
+    """Self-attention whose keys and values come from a map reduced by `reduction` per side."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+        super().__init__()
+        self.num_heads, self.reduction = num_heads, reduction
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)
+        self.proj = Linear(dim, dim)
+        if reduction > 1:
+            self.sr = nn.Conv2d(dim, dim, reduction, stride=reduction)
+            self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
+        """`x` (n, h * w, C) -> (n, h * w, C)."""
+        q = self._split(self.q(x))  # (n, heads, h * w, d)
+        if self.reduction > 1:
+            x = self.norm(map_to_tokens(self.sr(tokens_to_map(x, h, w))))  # (n, floor(h / r) * floor(w / r), C)
+        k, v = (self._split(part) for part in self.kv(x).chunk(2, dim=-1))
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(n, L, C) -> (n, heads, L, d)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class DepthwiseConv(nn.Module):
+    """3x3 depth-wise convolution on tokens."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
+        maps = tokens_to_map(x, h, w)
+        if is_plain() or x.device.type != "cpu":
+            return map_to_tokens(self.dwconv(maps))
+        # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
+        conv = self.dwconv
+        weight = conv.weight.view(-1, 3, 3, 1).permute(0, 3, 1, 2)  # (C, 1, 3, 3)
+        return map_to_tokens(F.conv2d(maps, weight, conv.bias, padding=1, groups=conv.groups))
+
+
+class MixFFN(nn.Module):
+    """Linear, depth-wise convolution, GELU, linear."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden_dim)
+        self.dwconv = DepthwiseConv(hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
+        """`x` (n, h * w, C) -> (n, h * w, C)."""
+        return self.fc2(F.gelu(self.dwconv(self.fc1(x), h, w)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, reduction)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MixFFN(dim, MLP_RATIO * dim)
+
+    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
+        """`x` (n, h * w, C) -> (n, h * w, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x), h, w))
+        return x + self.drop_path(self.mlp(self.norm2(x), h, w))
+
+
+class OverlapPatchEmbed(nn.Module):
+    """Strided convolution and norm: a map to tokens."""
+
+    def __init__(self, in_channels: int, dim: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel, stride=stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
+        """`x` (n, C_in, H, W) -> tokens (n, h * w, C), h, w."""
+        x = self.proj(x if is_plain() else x.contiguous(memory_format=torch.channels_last))
+        return self.norm(map_to_tokens(x)), *x.shape[-2:]
+
+
+class MixVisionTransformer(nn.Module):
+    """MiT: images (n, 3, H, W) to four normalised maps of strides 4, 8, 16, 32.
+
+    Args:
+        with_cp: recompute the activations of the blocks in backward instead of keeping them.
+        ignored: further keys of published configs (``style`` ...), without effect.
+
+    Raises:
+        DataError: images smaller than 29 pixels a side.
+    """
+
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+
+    def __init__(self, with_cp: bool = False, **ignored: Any) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        channels = (3, *self.embed_dims)
+        for s, dim in enumerate(self.embed_dims):
+            kernel, stride = (7, 4) if s == 0 else (3, 2)
+            self.add_module(f"patch_embed{s + 1}", OverlapPatchEmbed(channels[s], dim, kernel, stride))
+        total, done = sum(self.depths), 0
+        for s, (dim, depth) in enumerate(zip(self.embed_dims, self.depths)):
+            rates = [DROP_PATH_RATE * (done + i) / (total - 1) for i in range(depth)]
+            blocks = [Block(dim, HEADS[s], REDUCTIONS[s], rate) for rate in rates]
+            self.add_module(f"block{s + 1}", nn.ModuleList(blocks))
+            self.add_module(f"norm{s + 1}", nn.LayerNorm(dim, eps=1e-6))
+            done += depth
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """`x` (n, 3, H, W) -> [(n, C_s, h_s, w_s)] for s = 1..4; in channels-last memory order unless plain."""
+        if min(x.shape[-2:]) < 29:
+            raise DataError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} pixels", "at least 29 pixels a side", "use larger images"
+            )
+        maps = []
+        for s in range(1, 5):
+            tokens, h, w = getattr(self, f"patch_embed{s}")(x)
+            for block in getattr(self, f"block{s}"):
+                if self.with_cp and torch.is_grad_enabled():
+                    tokens = checkpoint(block, tokens, h, w, use_reentrant=False)
+                else:
+                    tokens = block(tokens, h, w)
+            x = tokens_to_map(getattr(self, f"norm{s}")(tokens), h, w)
+            maps.append(x)
+        return maps
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        kernel_h, kernel_w = module.kernel_size
+        fan_out = kernel_h * kernel_w * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+        nn.init.zeros_(module.bias)
+
+
+@MODELS.register_module("mit_b0")
+class MiTB0(MixVisionTransformer):
+    embed_dims, depths = (32, 64, 160, 256), (2, 2, 2, 2)
+
+
+@MODELS.register_module("mit_b1")
+class MiTB1(MixVisionTransformer):
+    embed_dims, depths = (64, 128, 320, 512), (2, 2, 2, 2)
+
+
+@MODELS.register_module("mit_b2")
+class MiTB2(MixVisionTransformer):
+    embed_dims, depths = (64, 128, 320, 512), (3, 4, 6, 3)
+
+
+@MODELS.register_module("mit_b3")
+class MiTB3(MixVisionTransformer):
+    embed_dims, depths = (64, 128, 320, 512), (3, 4, 18, 3)
+
+
+@MODELS.register_module("mit_b4")
+class MiTB4(MixVisionTransformer):
+    embed_dims, depths = (64, 128, 320, 512), (3, 8, 27, 3)
+
+
+@MODELS.register_module("mit_b5")
+class MiTB5(MixVisionTransformer):
+    embed_dims, depths = (64, 128, 320, 512), (3, 6, 40, 3)

@@ -1,0 +1,188 @@
+"""What all heads share: one feature map per frame out of four, and a classifier on it (SegFormer's decoder)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmseg.errors import ConfigError
+from mmseg.models.builder import build_loss
+from mmseg.models.layers.formulation import is_plain
+from mmseg.models.layers.resize import resize
+
+
+class LevelProjection(nn.Module):
+    """Linear layer on every position of a map (n, C, h, w) -> (n, dim, h, w)."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FuseConv(nn.Module):
+    """1x1 convolution without bias, norm, ReLU. The steps that went into folded weights are left out."""
+
+    def __init__(self, in_channels: int, dim: int, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, 1, bias=False)
+        if norm == "BN":
+            self.bn = nn.BatchNorm2d(dim)
+        elif norm == "GN":
+            self.gn = nn.GroupNorm(1, dim)
+        else:
+            raise ConfigError(f"fuse_norm={norm!r}", "'BN' or 'GN'", "use one of them")
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.bn if hasattr(self, "bn") else self.gn
+
+    def forward(self, x: Tensor, conv: bool = True, norm: bool = True) -> Tensor:
+        if conv:
+            x = self.conv(x)
+        if norm:
+            x = self.norm(x)
+        return F.relu(x, inplace=True)
+
+
+@dataclass(frozen=True)
+class FoldedFuse:
+    """Projection and fuse convolution of each level as one matrix; batch norm too where `norm` is False."""
+
+    weights: list[Tensor]  # (dim, C_s, 1, 1) for s = 1..4
+    bias: Tensor  # (dim,)
+    norm: bool  # whether the norm has still to be applied to the sum
+
+
+class FusionHead(nn.Module):
+    """Per-frame features and per-frame prediction (SegFormer, and sections 3 of CFFM and MRCFA).
+
+    Each of the four maps is projected to `embed_dim` channels, resized to the finest one and concatenated, coarse
+    to fine; a 1x1 convolution with norm and ReLU gives the frame's feature F, a 1x1 classifier its logits A.
+
+    Args:
+        in_channels: channels of the maps of strides 4, 8, 16, 32.
+        channels: sizes `conv_seg`, which no head uses; it is in the published files.
+        num_classes: K.
+        decoder_params: ``dict(embed_dim=256, ...)``.
+        dropout_ratio: channel dropout before the classifier, 0 allowed.
+        in_index: must select the four maps in order.
+        feature_strides: strides of the maps, finest first.
+        loss_decode: config of the loss.
+        ignore_index: label of pixels without a class.
+        fuse_norm: ``'BN'`` (synchronised in multi-process training on GPUs) or ``'GN'`` (one group).
+        norm_cfg: accepted for the sake of published configs, without effect.
+        align_corners: must be False.
+
+    Attributes:
+        context_keys: entries of a training batch, besides images and labels, that :meth:`loss` takes as arguments.
+        frozen_backbone: the backbone runs without a graph in training.
+        train_frames: frames of a clip that :meth:`loss` needs.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    context_keys: tuple[str, ...] = ()
+    frozen_backbone = False
+    train_frames = slice(None)
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        decoder_params: Mapping[str, Any] | None = None,
+        dropout_ratio: float = 0.1,
+        in_index: Sequence[int] = (0, 1, 2, 3),
+        feature_strides: Sequence[int] = (4, 8, 16, 32),
+        loss_decode: Mapping[str, Any] | None = None,
+        ignore_index: int = 255,
+        fuse_norm: str = "BN",
+        norm_cfg: Mapping[str, Any] | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(in_channels, in_index, feature_strides, align_corners)
+        self.in_channels, self.num_classes, self.ignore_index = tuple(in_channels), num_classes, ignore_index
+        self.embed_dim = dim = (decoder_params or {}).get("embed_dim", 256)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)  # unused, part of the published files
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
+        c1, c2, c3, c4 = self.in_channels
+        self.linear_c4 = LevelProjection(c4, dim)
+        self.linear_c3 = LevelProjection(c3, dim)
+        self.linear_c2 = LevelProjection(c2, dim)
+        self.linear_c1 = LevelProjection(c1, dim)
+        self.linear_fuse = FuseConv(4 * dim, dim, fuse_norm)
+        self.linear_pred = nn.Conv2d(dim, num_classes, 1)
+        self.dropout = nn.Dropout2d(dropout_ratio)
+        self.loss_decode = build_loss(loss_decode or dict(type="CrossEntropyLoss"))
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        """The linear layers of levels 1..4."""
+        return [level.proj for level in (self.linear_c1, self.linear_c2, self.linear_c3, self.linear_c4)]
+
+    def fold_fuse(self) -> FoldedFuse:
+        """Projections and fuse convolution as one matrix per level, and batch norm with them in eval mode.
+
+        1x1 convolutions commute with bilinear resizing (its weights sum to 1), so each level can be mixed at its
+        own size and the results added: the concatenated map never exists. Gradients pass through.
+        """
+        with torch.autocast(self.linear_pred.weight.device.type, enabled=False):
+            blocks = self.linear_fuse.conv.weight.flatten(1).chunk(4, dim=1)  # levels 4, 3, 2, 1; each (dim, dim)
+            weights = [block @ linear.weight for block, linear in zip(reversed(blocks), self.projections)]
+            bias = sum(block @ linear.bias for block, linear in zip(reversed(blocks), self.projections))
+            norm = self.linear_fuse.norm
+            folds_norm = not isinstance(norm, nn.GroupNorm) and not norm.training
+            if folds_norm:
+                scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (dim,)
+                weights = [scale[:, None] * weight for weight in weights]
+                bias = (bias - norm.running_mean) * scale + norm.bias
+        return FoldedFuse([weight[:, :, None, None] for weight in weights], bias, norm=not folds_norm)
+
+    def fuse(self, feats: Sequence[Tensor], folded: FoldedFuse | None = None) -> Tensor:
+        """The frames' features F (n, dim, h, w) from their maps [(n, C_s, h_s, w_s)], finest first.
+
+        Args:
+            folded: result of :meth:`fold_fuse` if it is at hand.
+        """
+        size = feats[0].shape[-2:]
+        if is_plain():
+            levels = [self.linear_c1(feats[0]), self.linear_c2(feats[1]), self.linear_c3(feats[2])]
+            levels = [resize(x, size) for x in (*levels, self.linear_c4(feats[3]))]
+            return self.linear_fuse(torch.cat(levels[::-1], dim=1))  # (n, 4 dim, h, w) -> (n, dim, h, w)
+        folded = folded or self.fold_fuse()
+        x = F.conv2d(feats[0], folded.weights[0], folded.bias)
+        for feat, weight in zip(feats[1:], folded.weights[1:]):
+            x += resize(F.conv2d(feat, weight), size)
+        return self.linear_fuse(x, conv=False, norm=folded.norm)
+
+    def frame_logits(self, fused: Tensor) -> Tensor:
+        """The per-frame prediction A (n, K, h, w) from F (n, dim, h, w)."""
+        return self.linear_pred(self.dropout(fused))
+
+
+def _check(
+    in_channels: Sequence[int], in_index: Sequence[int], feature_strides: Sequence[int], align_corners: bool
+) -> None:
+    place = "model.decode_head"
+    if len(in_channels) != 4 or len(feature_strides) != 4 or list(in_index) != [0, 1, 2, 3]:
+        raise ConfigError(
+            f"{place}: in_channels {list(in_channels)}, in_index {list(in_index)}, feature_strides {list(feature_strides)}",
+            "four maps, in_index [0, 1, 2, 3]",
+            "give the four maps of the backbone in order",
+        )
+    if feature_strides[0] != min(feature_strides):
+        raise ConfigError(f"{place}: feature_strides {list(feature_strides)}", "the finest first", "use [4, 8, 16, 32]")
+    if align_corners:
+        raise ConfigError(f"{place}: align_corners=True", "align_corners=False", "remove the key")

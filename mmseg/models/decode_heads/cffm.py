@@ -1,0 +1,123 @@
+"""CFFM: coarse-to-fine feature mining for video semantic segmentation (CVPR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmseg.errors import ConfigError
+from mmseg.models.decode_heads.base import FoldedFuse
+from mmseg.models.decode_heads.clip_head import ClipHead
+from mmseg.models.layers.focal import FocalDecoder, to_map, to_tokens
+from mmseg.models.layers.focal_attend import FocalBias
+from mmseg.models.layers.resize import halve, resize
+from mmseg.registry import MODELS
+
+MIN_CLIPS = 3  # two references; the third is then the target itself
+
+
+class FoldedCFFM(NamedTuple):
+    """Eval-only weights."""
+
+    fuse: FoldedFuse
+    biases: list[FocalBias]  # of the focal blocks
+
+
+class TargetState(NamedTuple):
+    """What the prediction of n frames needs of the frames themselves."""
+
+    fused: Tensor  # F (n, C, h, w)
+    half: Tensor  # G (n, C, h // 2, w // 2)
+
+
+@MODELS.register_module()
+class CFFMHead(ClipHead):
+    """The target's feature at 1/8, before and after it has mined its references, classified together.
+
+    References take the roles of the focal decoder by age: the oldest is seen most coarsely and widest (paper, section
+    3.2; the losses are those of :class:`~mmseg.models.decode_heads.clip_head.ClipHead`).
+
+    Args:
+        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.base.FusionHead`.
+        num_clips: frames per clip, at least 3. References are frames 0, 1, 2 of the clip, whatever its length.
+        decoder_params: ``dict(embed_dim=256, depths=2)``: channels and number of focal blocks.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        num_clips: int = 4,
+        decoder_params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            in_channels, channels, num_classes, num_clips=num_clips, decoder_params=decoder_params, **kwargs
+        )
+        if num_clips < MIN_CLIPS:
+            raise ConfigError(
+                f"model.decode_head.num_clips={num_clips}",
+                f"at least {MIN_CLIPS}: two references and the target",
+                "use num_clips=4 with data.train.dataset.dilation=[-9, -6, -3]",
+            )
+        self.linear_pred2 = nn.Conv2d(2 * self.embed_dim, num_classes, 1)
+        self.decoder_focal = FocalDecoder(self.embed_dim, (decoder_params or {}).get("depths", 2))
+
+    @torch.no_grad()
+    def cluster_input(self, feats: Sequence[Tensor]) -> Tensor:
+        """The rows that prototypes are made of: G of n frames as (n * h2 * w2, C), frame by frame, row-major."""
+        return to_tokens(halve(self.fuse(feats))).flatten(0, 1)
+
+    # ------------------------------------------------------------------ training, and the plain formulation
+
+    def predictions(
+        self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
+    ) -> Tensor:
+        """P as (B, 1, K, h, w)."""
+        half = halve(fused).unflatten(0, (batch_size, num_clips))  # (B, T, C, h2, w2)
+        return self._classify_mined(half, fused.shape[-2:])[:, None]
+
+    def _classify_mined(self, half: Tensor, size: Sequence[int]) -> Tensor:
+        """P (B, K, h, w) from G (B, T, C, h2, w2)."""
+        mined = self.decoder_focal(half)
+        both = torch.cat([half[:, -1], mined[:, -1]], 1)  # (B, 2C, h2, w2)
+        return resize(self.linear_pred2(self.dropout(both)), size)
+
+    # ------------------------------------------------------------------ one frame after the other
+
+    def fold(self) -> FoldedCFFM:
+        """See :class:`FoldedCFFM`."""
+        return FoldedCFFM(self.fold_fuse(), self.decoder_focal.fold())
+
+    def embed(self, feats: Sequence[Tensor], folded: FoldedCFFM) -> tuple[TargetState, Tensor]:
+        """F and G of n frames; as references, their pooled maps (n, depth, W, 14, C) for all blocks and roles."""
+        fused = self.fuse(feats, folded.fuse)
+        half = halve(fused)
+        return TargetState(fused, half), self.decoder_focal.reference_maps(to_tokens(half), *half.shape[-2:])
+
+    def decode(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM, **context: Any) -> Tensor:
+        """P (B, K, h, w)."""
+        return self._upsample(self._mined_logits(target, references, folded), target)
+
+    def decode_single(self, target: TargetState, folded: FoldedCFFM) -> Tensor:
+        """A (B, K, h, w)."""
+        return self.frame_logits(target.fused)
+
+    def _mined_logits(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM) -> Tensor:
+        """P before it is upsampled: (B, h2 * w2, K)."""
+        before = to_tokens(target.half)  # (B, N, C)
+        mined = self.decoder_focal.update(before.clone(), references[:3], *target.half.shape[-2:], folded.biases)
+        weight_before, weight_mined = self.linear_pred2.weight.flatten(1).chunk(2, 1)  # (K, C) each
+        return F.linear(before, weight_before, self.linear_pred2.bias) + F.linear(mined, weight_mined)
+
+    def _upsample(self, logits: Tensor, target: TargetState) -> Tensor:
+        """(B, h2 * w2, K) -> (B, K, h, w)."""
+        return resize(to_map(logits, *target.half.shape[-2:]), target.fused.shape[-2:])

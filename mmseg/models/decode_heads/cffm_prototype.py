@@ -1,0 +1,66 @@
+"""The head with which CFFM's weights make the prototypes of CFFM++."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mmseg.errors import ConfigError
+from mmseg.models.decode_heads.cffm import CFFMHead, FoldedCFFM, TargetState
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class CFFMPrototypeHead(CFFMHead):
+    """CFFM's weights, made to cluster a video instead of segmenting it (:mod:`mmseg.apis.prototypes`).
+
+    Args:
+        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.cffm.CFFMHead`.
+        save_path: folder of the files ``<video>/centers.pt``.
+        n_clusters: number of prototypes per video.
+        max_iter: iterations of k-means.
+        short_videos: what to do with videos of fewer than ten frames: ``'error'``, or ``'repeat'`` to take frame 0 ten
+            times as the released code does.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    generates_prototypes = True
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        save_path: str = "./cluster_centers/",
+        n_clusters: int = 100,
+        max_iter: int = 10,
+        short_videos: str = "error",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        if short_videos not in ("error", "repeat"):
+            raise ConfigError(
+                f"model.decode_head.short_videos={short_videos!r}", "'error' or 'repeat'", "use one of them"
+            )
+        self.save_path, self.n_clusters, self.max_iter = save_path, n_clusters, max_iter
+        self.short_videos = short_videos
+
+    def predictions(
+        self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
+    ) -> Tensor:
+        """A of the last frames, as (B, 1, K, h, w)."""
+        return self.frame_logits(fused.unflatten(0, (batch_size, num_clips))[:, -1])[:, None]
+
+    def decode(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM, **context: Any) -> Tensor:
+        """A (B, K, h, w)."""
+        return self.decode_single(target, folded)
+
+    def train_logits(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises ConfigError: there is nothing to train."""
+        raise ConfigError(
+            "training with the prototype head", "its use with tools/test.py", "train with the CFFM config instead"
+        )

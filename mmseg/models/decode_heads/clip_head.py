@@ -1,0 +1,190 @@
+"""What the heads for clips share: losses, return values, and the contract with the streaming segmentor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg.errors import ConfigError
+from mmseg.models.decode_heads.base import FusionHead
+from mmseg.models.layers.formulation import is_plain
+
+
+class ClipHead(FusionHead):
+    """Head that predicts the last frame of a clip with the help of the frames before it.
+
+    In training the result is the per-frame prediction of every frame followed by P predictions of the target. In
+    eval mode the work is divided so that a frame is embedded once, however many clips it takes part in:
+    :meth:`embed` once per frame, :meth:`decode` once per target. A clip of another length than `num_clips` (the first
+    frames of a video) gets the per-frame prediction of its last frame.
+
+    Subclasses implement :meth:`predictions`, :meth:`embed`, :meth:`decode`, :meth:`decode_single`, and extend
+    :meth:`fold` and :meth:`stream_context` where they need to.
+
+    Args:
+        num_clips: frames per clip, the target included.
+        kwargs: see :class:`FusionHead`.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, num_classes: int, num_clips: int = 4, **kwargs: Any
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.num_clips = num_clips
+
+    # ------------------------------------------------------------------ what subclasses write
+
+    def predictions(
+        self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
+    ) -> Tensor:
+        """Predictions of the target in training, and in the plain formulation of eval mode.
+
+        Args:
+            feats: maps of all frames, [(B * T, C_s, h_s, w_s)], sample-major, oldest frame first.
+            fused: F (B * T, dim, h, w).
+
+        Returns:
+            (B, P, K, h, w); in eval mode the last one is the result.
+        """
+        raise NotImplementedError
+
+    def fold(self) -> Any:
+        """Eval-only weights, made once per stream and passed to the methods below."""
+        return self.fold_fuse()
+
+    def embed(self, feats: Sequence[Tensor], folded: Any) -> tuple[Any, Any]:
+        """What is kept of n frames: (state of a target, state of a reference).
+
+        A state is a tensor with the frames on axis 0, or a tuple, list, dict or dataclass of such.
+        """
+        raise NotImplementedError
+
+    def decode(self, target: Any, references: list[Any], folded: Any, **context: Any) -> Tensor:
+        """Logits (B, K, h, w) of targets with their references, oldest first."""
+        raise NotImplementedError
+
+    def decode_single(self, target: Any, folded: Any) -> Tensor:
+        """Logits (B, K, h, w) of targets without references: their per-frame prediction A."""
+        raise NotImplementedError
+
+    def stream_context(self, video: Any, backbone: nn.Module | None = None) -> dict[str, Any]:
+        """What belongs to a whole video (as keyword arguments of :meth:`decode`, axis 0 of length 1).
+
+        Args:
+            video: its name; or, if the whole video is at hand, an object with its `name`, `num_frames` and
+                ``network_input(t)``, which gives frame t as the network sees it, (3, h, w); or None.
+            backbone: what turns such frames (n, 3, h, w) into maps.
+        """
+        return {}
+
+    def observe(self, target: Any, context: dict[str, Any]) -> None:
+        """Take notice of the target state of the next frame of a stream, whose context is `context`."""
+
+    # ------------------------------------------------------------------ what they share
+
+    def clip_context(self, img_metas: Sequence[dict] | None, context: dict[str, Any]) -> dict[str, Any]:
+        """`context` if it holds anything, else that of the samples' videos, joined along axis 0."""
+        if context or not img_metas:
+            return context
+        per_sample = [self.stream_context(meta.get("video")) for meta in img_metas]
+        return {key: torch.cat([sample[key] for sample in per_sample]) for key in per_sample[0]}
+
+    def train_logits(
+        self, feats: Sequence[Tensor], batch_size: int, num_clips: int, **context: Any
+    ) -> tuple[Tensor, Tensor]:
+        """A (B, T, K, h, w) of all frames and the P predictions (B, P, K, h, w) of the target."""
+        fused = self.fuse(feats)
+        frame_logits = self.frame_logits(fused).unflatten(0, (batch_size, num_clips))
+        return frame_logits, self.predictions(feats, fused, batch_size, num_clips, **context)
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        batch_size: int | None = None,
+        num_clips: int | None = None,
+        img_metas: Sequence[dict] | None = None,
+        **context: Any,
+    ) -> Tensor:
+        """Logits: (B, T + P, K, h, w) in training; (B, K, h, w) of the last frame in eval mode.
+
+        Raises:
+            ConfigError: in training, clips of another length than `num_clips`.
+        """
+        num_clips = num_clips or self.num_clips
+        batch_size = batch_size or feats[0].shape[0] // num_clips
+        if self.training:
+            self._check_length(num_clips)
+        if num_clips == self.num_clips:
+            context = self.clip_context(img_metas, context)
+        if self.training:
+            return torch.cat(self.train_logits(feats, batch_size, num_clips, **context), dim=1)
+        if is_plain():
+            fused = self.fuse(feats)
+            if num_clips != self.num_clips:
+                return self.frame_logits(fused).unflatten(0, (batch_size, num_clips))[:, -1]
+            return self.predictions(feats, fused, batch_size, num_clips, **context)[:, -1]
+        folded = self.fold()
+        return self.decode_clip(*self.embed(feats, folded), num_clips, folded, **context)
+
+    def decode_clip(self, target: Any, reference: Any, num_clips: int, folded: Any, **context: Any) -> Tensor:
+        """Logits (B, K, h, w) of the last frames of whole clips, from the states of all their frames (B * T)."""
+        target = select_frames(target, slice(num_clips - 1, None, num_clips))
+        if num_clips != self.num_clips:
+            return self.decode_single(target, folded)
+        references = [select_frames(reference, slice(k, None, num_clips)) for k in range(num_clips - 1)]
+        return self.decode(target, references, folded, **context)
+
+    def loss(
+        self,
+        feats: Sequence[Tensor],
+        batch_size: int,
+        num_clips: int,
+        labels: Tensor,
+        img_metas: Sequence[dict] | None = None,
+        **context: Any,
+    ) -> dict[str, Tensor]:
+        """Half the cross entropy of A of all frames plus that of the target's predictions.
+
+        Args:
+            labels: (B, T, 1, H, W) int64.
+
+        Returns:
+            ``loss_seg`` (scalar) and ``acc_seg``: accuracy of A in percent of all pixels, ignored ones included.
+
+        Raises:
+            ConfigError: clips of another length than `num_clips`.
+        """
+        self._check_length(num_clips)
+        context = self.clip_context(img_metas, context)
+        frame_logits, target_logits = self.train_logits(feats, batch_size, num_clips, **context)
+        target_labels = labels[:, -1:, 0].expand(-1, target_logits.shape[1], -1, -1)  # (B, P, H, W)
+        frame_loss, correct = self.loss_decode(frame_logits.flatten(0, 1), labels.flatten(0, 2), self.ignore_index)
+        target_loss, _ = self.loss_decode(target_logits.flatten(0, 1), target_labels.flatten(0, 1), self.ignore_index)
+        return {"loss_seg": 0.5 * frame_loss + target_loss, "acc_seg": 100 * correct / labels.numel()}
+
+    def _check_length(self, num_clips: int) -> None:
+        if num_clips != self.num_clips:
+            raise ConfigError(
+                f"training clips of {num_clips} frames for a head with num_clips={self.num_clips}",
+                f"{self.num_clips - 1} references and the target",
+                "make data.train.dataset.dilation and decode_head.num_clips agree",
+            )
+
+
+def select_frames(state: Any, index: slice) -> Any:
+    """The frames `index` (axis 0) of a tensor or of every tensor in a tuple, list, dict or dataclass."""
+    if isinstance(state, Tensor):
+        return state[index]
+    if isinstance(state, dict):
+        return {key: select_frames(value, index) for key, value in state.items()}
+    if dataclasses.is_dataclass(state):
+        values = {f.name: select_frames(getattr(state, f.name), index) for f in dataclasses.fields(state)}
+        return dataclasses.replace(state, **values)
+    if isinstance(state, (tuple, list)):
+        parts = [select_frames(value, index) for value in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    return state

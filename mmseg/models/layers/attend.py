@@ -1,0 +1,42 @@
+"""The core of attention: ``softmax(q k^T / sqrt(d)) v``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg.models.layers.cpu_linear import linear, uses_onednn
+from mmseg.models.layers.formulation import is_plain
+
+_LOGITS = 1 << 18  # logits that exist at once on CPU: as many as stay in the cache
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention without mask, scaled by ``d ** -0.5``.
+
+    Args:
+        q: (n, heads, L, d).
+        k, v: (n, heads, M, d).
+
+    Returns:
+        (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous on the fast paths.
+    """
+    if is_plain():
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+    if uses_onednn(q):
+        return _attend_in_slices(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _attend_in_slices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    n, heads, length, dim = q.shape
+    out = q.new_empty(n, length, heads, dim)
+    rows = max(1, _LOGITS // k.shape[2])
+    k = k * dim**-0.5
+    for i in range(n):
+        for j in range(heads):
+            keys, values = k[i, j].contiguous(), v[i, j].t().contiguous()  # (M, d), (d, M)
+            for queries, result in zip(q[i, j].split(rows), out[i, :, j].split(rows)):
+                result.copy_(linear(linear(queries.contiguous(), keys).softmax(dim=-1), values))
+    return out.transpose(1, 2)

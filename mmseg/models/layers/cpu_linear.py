@@ -1,0 +1,64 @@
+"""Matrix products through oneDNN for inference on CPU.
+
+PyTorch sends float32 linear layers to MKL, which takes a slow path on processors that are not Intel's; oneDNN, which
+is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. It
+has no backward, so graphs are built with the ordinary functions.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmseg.models.layers.formulation import is_plain
+
+
+@lru_cache(maxsize=1)
+def _has_onednn_linear() -> bool:
+    """Whether this build of PyTorch has the operator (the one torch.compile emits), and it computes a linear layer."""
+    x = torch.arange(6.0).view(2, 3)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x @ x.t())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def uses_onednn(x: Tensor) -> bool:
+    """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, no graph, no autocast, no tracing."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not is_plain()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and _has_onednn_linear()
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear``: (..., C_in) -> (..., C_out)."""
+    if uses_onednn(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution of a map (n, C_in, h, w) with `weight` (C_out, C_in) -> (n, C_out, h, w).
+
+    On the fast path the result is in channels-last memory order.
+    """
+    if uses_onednn(x):
+        tokens = x.permute(0, 2, 3, 1).contiguous()  # (n, h, w, C_in), a view of a channels-last map
+        return linear(tokens, weight, bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that takes the fast path where there is one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)

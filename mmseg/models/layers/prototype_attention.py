@@ -1,0 +1,127 @@
+"""Attention of every token to the prototypes of its video (CFFM++, "global temporal contexts")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from mmseg.models.layers.focal_geometry import WINDOW, relative_index
+from mmseg.models.layers.focal_plain import merge, partition
+from mmseg.models.layers.formulation import is_plain
+from mmseg.models.layers.mlp import Mlp
+
+
+class PrototypeAttention(nn.Module):
+    """Multi-head attention with queries from tokens and keys and values from prototypes.
+
+    Two thirds of `qkv`, `proj` and the position table (with its index) are part of the published files and unused.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("relative_position_index", relative_index(WINDOW))
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.qkv_cluster = nn.Linear(dim, 2 * dim)
+        self.proj_cluster = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
+        """Tokens (B, N, C), prototypes (B, n, C), missing (B, n) True for rows to leave out -> (B, N, C)."""
+        dim = x.shape[-1]
+        key, value = (self._heads(part) for part in self.qkv_cluster(prototypes).chunk(2, -1))
+        bias = None if missing is None else x.new_zeros(missing.shape).masked_fill(missing, float("-inf"))[:, None, None]
+        if is_plain():
+            query = self._heads(self.qkv(x).chunk(3, -1)[0]) * self.scale
+            logits = query @ key.transpose(-2, -1)  # (B, heads, N, n)
+            out = (logits if bias is None else logits + bias).softmax(-1) @ value
+        else:
+            query = self._heads(F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]))
+            bias = None if bias is None else bias.to(query.dtype)
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
+        return self.proj_cluster(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, heads, L, C / heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class PrototypeBlock(nn.Module):
+    """Attention to the prototypes and a perceptron, each after a norm; tokens and prototypes share the first norm."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = PrototypeAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
+        """Map (B, h, w, C) -> the same shape."""
+        y, prototypes = self.norm1(x), self.norm1(prototypes)
+        attend = self._windowed if is_plain() else self._flat
+        y = x + attend(y, prototypes, missing)
+        return self.mlp.add_to(y, self.norm2(y))
+
+    def _flat(self, y: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
+        """Each token looks at the prototypes alone, so windows have no effect."""
+        return self.attn(y.flatten(1, 2), prototypes, missing).view_as(y)
+
+    def _windowed(self, y: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
+        """The formulation with padded 7x7 windows."""
+        batch, h, w, _ = y.shape
+        padded = F.pad(y, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))
+        windows = partition(padded)  # (B * W, 49, C)
+        repeats = len(windows) // batch
+        prototypes = prototypes.repeat_interleave(repeats, 0)
+        missing = None if missing is None else missing.repeat_interleave(repeats, 0)
+        out = self.attn(windows, prototypes, missing)
+        return merge(out, batch, *padded.shape[1:3])[:, :h, :w]
+
+
+class PrototypeDecoder(nn.Module):
+    """The prototype branch of CFFM++ (``decoder_swin``): blocks of attention to the video's prototypes.
+
+    Args:
+        dim: channels of tokens and prototypes.
+        depth: number of blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden over outer channels of the perceptrons.
+    """
+
+    def __init__(self, dim: int, depth: int = 1, num_heads: int = 8, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([PrototypeBlock(dim, num_heads, mlp_ratio) for _ in range(depth)])
+
+    def forward(self, x: Tensor, prototypes: Tensor | Sequence[Tensor]) -> Tensor:
+        """The map with its video's prototypes mixed in.
+
+        Args:
+            x: (B, C, h, w).
+            prototypes: (B, n, C), or one (n, C) per sample, whose n may differ.
+
+        Returns:
+            (B, C, h, w).
+        """
+        prototypes, missing = stack_prototypes(prototypes)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        for block in self.blocks:
+            x = block(x, prototypes, missing)
+        return x.permute(0, 3, 1, 2)
+
+
+def stack_prototypes(prototypes: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Prototypes of all samples as (B, n, C), and the rows (B, n) that are padding, or None if there are none."""
+    if isinstance(prototypes, Tensor):
+        return prototypes, None
+    counts = torch.tensor([len(rows) for rows in prototypes])
+    if (counts == counts[0]).all():
+        return torch.stack(list(prototypes)), None
+    missing = torch.arange(int(counts.max())) >= counts[:, None]
+    return pad_sequence(list(prototypes), batch_first=True), missing.to(prototypes[0].device)

@@ -1,0 +1,106 @@
+"""One picture that shows what a model does: rows of frame, prediction and truth, with the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mmseg.visualization.palette import overlay
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_MARGIN, _LINE = 6, 20
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+@dataclass
+class Row:
+    """One row of the sheet: a title and the frame with its label maps (all of one size)."""
+
+    title: str
+    frame: np.ndarray  # (H, W, 3) uint8 BGR
+    prediction: np.ndarray  # (H, W) uint8
+    truth: np.ndarray | None = None  # (H, W) uint8, 255 ignored
+
+    def shrunk(self, width: int) -> Row:
+        """The row at `width` pixels per picture, so that a sheet of large frames stays a small file."""
+        height = max(1, round(self.frame.shape[0] * width / self.frame.shape[1]))
+        size = (width, height)
+        nearest = [
+            None if labels is None else cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+            for labels in (self.prediction, self.truth)
+        ]
+        return Row(self.title, cv2.resize(self.frame, size, interpolation=cv2.INTER_AREA), *nearest)
+
+
+def contact_sheet(
+    rows: Sequence[Row], table: np.ndarray, class_names: Sequence[str], width: int = 320, max_classes: int = 24
+) -> np.ndarray:
+    """Draw the sheet.
+
+    Args:
+        rows: what to show, top to bottom.
+        table: (256, 3) RGB colours (:func:`mmseg.visualization.palette.palette_table`).
+        class_names: names in label order; the legend lists those that occur, the most frequent first.
+        width: width of one picture in pixels.
+        max_classes: the longest legend.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    columns = 3 if any(row.truth is not None for row in rows) else 2
+    sheet_width = columns * (width + _MARGIN) + _MARGIN
+    parts = [_heading(["frame", "prediction", "truth"][:columns], width, sheet_width)]
+    counts = np.zeros(256, np.int64)
+    for row in (row.shrunk(width) for row in rows):
+        pictures = [row.frame, overlay(row.frame, row.prediction, table)]
+        counts += np.bincount(row.prediction.ravel(), minlength=256)
+        if row.truth is not None:
+            pictures.append(overlay(row.frame, row.truth, table))
+            counts += np.bincount(row.truth.ravel(), minlength=256)
+        parts.append(_row(row.title, pictures, width, sheet_width))
+    counts[len(class_names) :] = 0
+    present = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c] > 0][:max_classes]
+    parts.append(_legend(present, class_names, table, sheet_width))
+    return np.concatenate(parts, axis=0)
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
+    cv2.putText(canvas, text, (x, y), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+
+
+def _heading(names: Sequence[str], width: int, sheet_width: int) -> np.ndarray:
+    strip = _blank(_LINE + _MARGIN, sheet_width)
+    for column, name in enumerate(names):
+        _write(strip, name, _MARGIN + column * (width + _MARGIN), _LINE - 4)
+    return strip
+
+
+def _row(title: str, pictures: Sequence[np.ndarray], width: int, sheet_width: int) -> np.ndarray:
+    height = pictures[0].shape[0]
+    strip = _blank(_LINE + height + _MARGIN, sheet_width)
+    _write(strip, title, _MARGIN, _LINE - 5)
+    for column, picture in enumerate(pictures):
+        left = _MARGIN + column * (width + _MARGIN)
+        strip[_LINE : _LINE + height, left : left + width] = picture
+    return strip
+
+
+def _legend(labels: Sequence[int], names: Sequence[str], table: np.ndarray, sheet_width: int) -> np.ndarray:
+    """Colour patches with names, in as many columns as fit."""
+    cell = 160
+    per_line = max(1, (sheet_width - _MARGIN) // cell)
+    lines = -(-len(labels) // per_line)
+    strip = _blank(lines * _LINE + _MARGIN, sheet_width)
+    for i, label in enumerate(labels):
+        x, y = _MARGIN + (i % per_line) * cell, (i // per_line) * _LINE
+        colour = tuple(int(v) for v in table[label, ::-1])
+        cv2.rectangle(strip, (x, y + 3), (x + 14, y + _LINE - 4), colour, -1)
+        _write(strip, str(names[label])[:18], x + 19, y + _LINE - 6)
+    return strip

@@ -1,0 +1,40 @@
+"""Label maps in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+IGNORE_INDEX = 255
+
+
+def default_palette(num_classes: int) -> list[list[int]]:
+    """Distinct RGB colours for classes that have none (the bit-interleaved colours of PASCAL VOC, black left out)."""
+    colours = []
+    for label in range(1, num_classes + 1):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
+        colours.append(rgb)
+    return colours
+
+
+def palette_table(palette: Sequence[Sequence[int]] | None, num_classes: int) -> np.ndarray:
+    """(256, 3) uint8 RGB: the colour of every label value; ignored pixels and unused values are black."""
+    table = np.zeros((256, 3), np.uint8)
+    colours = np.asarray(palette if palette is not None else default_palette(num_classes), np.uint8)
+    table[: min(len(colours), IGNORE_INDEX)] = colours[:IGNORE_INDEX]
+    return table
+
+
+def colourise(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 labels -> (H, W, 3) uint8 BGR, as OpenCV writes it."""
+    return np.ascontiguousarray(table[:, ::-1])[labels]
+
+
+def overlay(frame: np.ndarray, labels: np.ndarray, table: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """The colours of `labels` laid over `frame` ((H, W, 3) uint8 BGR); ignored pixels keep the frame, darkened."""
+    mixed = frame.astype(np.float32) * (1 - opacity) + colourise(labels, table).astype(np.float32) * opacity
+    return mixed.astype(np.uint8)

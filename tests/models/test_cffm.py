@@ -1,0 +1,217 @@
+"""CFFM: official numbers, streams against whole clips, fast against plain."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg.clips import inference_clip
+from mmseg.engine.optim import build_optimizer
+from mmseg.engine.schedule import PolySchedule
+from mmseg.errors import ConfigError
+from mmseg.models import build_head, build_segmentor
+from mmseg.models.layers.formulation import plain_formulation
+from mmseg.models.layers.resize import resize
+from tests.golden_cases import Case, build_filled
+
+HEAD_CASES = ["cffm_b1_head", "cffm_b1_head_pad", "cffm_b1_head_1frame", "cffm_b0_head_5clips"]
+
+
+def head_feats(case: Case) -> list[torch.Tensor]:
+    inputs = case.inputs()
+    return [inputs[f"c{s}"] for s in (1, 2, 3, 4)]
+
+
+def train_batch(case: Case) -> dict[str, torch.Tensor]:
+    inputs = case.inputs()
+    labels = inputs["gt"]
+    labels[inputs["ign"] == 0] = 255
+    return {"img": inputs["img"], "gt_semantic_seg": labels}
+
+
+def tiny_config(**head) -> dict:
+    """A CFFM-B0 with few classes, for tests that need no official numbers."""
+    config = copy.deepcopy(Case("cffm", "cffm_b1_seg").config)
+    config["backbone"] = dict(type="mit_b0", style="pytorch")
+    config["decode_head"].update(in_channels=[32, 64, 160, 256], num_classes=9, **head)
+    return config
+
+
+def tiny_model(**head) -> torch.nn.Module:
+    return build_filled(build_segmentor, tiny_config(**head))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("name", HEAD_CASES)
+def test_head_has_the_official_numbers(name, plain):
+    case = Case("cffm", name)
+    head = build_filled(build_head, case.config)
+    feats, clips = head_feats(case), (case["batch_size"], case["num_clips"])
+    seen = {}
+    for number, block in enumerate(head.decoder_focal.blocks):
+        block.register_forward_hook(lambda _m, _i, out, key=f"focal.block{number}": seen.__setitem__(key, out))
+    with torch.no_grad():
+        case.check("fused", head.fuse(feats))
+        if plain:
+            with plain_formulation():
+                case.check("logits", head(feats, *clips))
+        else:
+            case.check("logits", head(feats, *clips))
+    for key, value in seen.items():
+        case.check(key, value)
+    assert bool(seen) == (plain and clips[1] == head.num_clips)
+
+
+@pytest.mark.parametrize("name", ["cffm_b1_seg", "cffm_b0_seg_1frame"])
+def test_segmentor_has_the_official_numbers(name):
+    case = Case("cffm", name)
+    model = build_filled(build_segmentor, case.config)
+    img = case.inputs()["img"]
+    logits = model.encode_decode(img)
+    case.check("logits_in", logits)
+    logits = resize(logits, case["ori_shape"])
+    case.check("logits_ori", logits)
+    assert np.mean(logits.argmax(1).numpy() == case.arrays["pred"]) >= 0.9999
+
+
+def check_training(name: str, plain: bool, **context) -> None:
+    """Losses, gradients and batch statistics of one training step against the case `name`."""
+    case = Case("cffm", name)
+    model = build_filled(build_segmentor, case.config, mode="train")
+    batch = {**train_batch(case), **context}
+    losses = model.loss(batch)
+    case.check("log/decode.loss_seg", losses["decode.loss_seg"])
+    case.check("log/decode.acc_seg", losses["decode.acc_seg"])
+    losses["decode.loss_seg"].backward()
+    grads = {n: p.grad for n, p in model.named_parameters()}
+    for parameter in case["grad_names"]:
+        case.check(f"grad/{parameter}", grads[parameter].norm())
+    total = torch.stack([g.norm() for g in grads.values() if g is not None]).norm()
+    case.check("grad/total", total)
+    facts = case["facts"]
+    assert [n for n, g in grads.items() if g is None] == facts["none_grad"]
+    assert [n for n, g in grads.items() if g is not None and not g.any()] == facts["zero_grad"]
+    bn = model.decode_head.linear_fuse.bn
+    case.check("bn/running_mean", bn.running_mean)
+    case.check("bn/running_var", bn.running_var)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_training_step_has_the_official_numbers(plain):
+    if plain:
+        with plain_formulation():
+            check_training("cffm_b1_train", plain)
+    else:
+        check_training("cffm_b1_train", plain)
+
+
+def test_training_logits_have_the_official_numbers():
+    case = Case("cffm", "cffm_b1_train")
+    model = build_filled(build_segmentor, case.config, mode="train")
+    img = case.inputs()["img"]
+    case.check("seg_logits", model.decode_head(model.backbone(img.flatten(0, 1)), *img.shape[:2]))
+
+
+def test_optimiser_steps_have_the_official_numbers():
+    case = Case("cffm", "cffm_b1_steps")
+    model = build_filled(build_segmentor, case.config, mode="train")
+    batch = train_batch(case)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, case["optimizer"])
+    schedule = PolySchedule(optimizer, case["lr_config"], case["max_iters"])
+    losses = []
+    for number in range(len(case.arrays["losses"])):
+        schedule.step(case["start_iter"] + number)
+        optimizer.zero_grad()
+        loss = model.loss(batch)["decode.loss_seg"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    case.check("losses", torch.tensor(losses))
+    for name, parameter in model.named_parameters():
+        if f"delta/{name}" in case["outputs"]:
+            case.check(f"delta/{name}", (parameter.detach() - before[name]).norm())
+
+
+@pytest.mark.parametrize("size", ["b0", "b1", "b2", "b5"])
+@pytest.mark.parametrize("system", ["cffm", "cffmpp"])
+def test_state_dict_has_the_official_names(system, size):
+    expected = Case("cffm", "state_dicts")["expected"]["heads"][f"{system}_{size}"]
+    config = copy.deepcopy(Case("cffm", f"{system}_b1_seg").config)
+    config["backbone"]["type"] = f"mit_{size}"
+    if size == "b0":
+        config["decode_head"]["in_channels"] = [32, 64, 160, 256]
+    config["decode_head"]["decoder_params"]["depths"] = {"b0": 1, "b1": 2, "b2": 2, "b5": 4}[size]
+    with torch.device("meta"):
+        head = build_head(config["decode_head"])
+    assert {k: list(v.shape) for k, v in head.state_dict().items()} == expected["head"]
+    assert list(head.state_dict()) == list(expected["head"])
+    count = sum(p.numel() for p in head.parameters()) + expected["backbone_parameters"]
+    assert count == expected["parameters"]
+
+
+def test_initialisation_is_the_official_one():
+    model = build_segmentor(Case("cffm", "cffmpp_b1_seg").config)
+    expected = Case("cffm", "init_b1")["expected"]
+    for name, p in model.decode_head.named_parameters():
+        want = expected[f"decode_head.{name}"]
+        if "constant" in want:
+            assert (p == want["constant"]).all(), name
+            continue
+        slack = 4 / (2 * want["count"]) ** 0.5
+        assert abs(p.std().item() / want["std"] - 1) < slack + 0.02, name
+        assert p.abs().max().item() < 1.5 * want["absmax"], name
+        assert abs(p.mean().item()) < 5 * want["std"] / p.numel() ** 0.5 + 1e-8, name
+
+
+@pytest.mark.parametrize("size", [(64, 96), (72, 104)])
+def test_stream_equals_whole_clips(size):
+    model = tiny_model(decoder_params=dict(embed_dim=256, depths=2))
+    torch.manual_seed(1)
+    video = torch.randn(12, 3, *size)
+    stream = model.stream()
+    for t, img in enumerate(video):
+        clip = video[inference_clip(t)][None]
+        whole = model.encode_decode(clip)[0]
+        torch.testing.assert_close(stream.step(img), whole, atol=1e-5, rtol=1e-5)
+        with torch.no_grad(), plain_formulation():
+            plain = model.encode_decode(clip)[0]
+        torch.testing.assert_close(whole, plain, atol=1e-4, rtol=1e-4)
+        assert (whole.argmax(0) == plain.argmax(0)).float().mean() >= 0.9999
+
+
+@pytest.mark.parametrize("num_clips", [3, 5])
+def test_other_clip_lengths(num_clips):
+    model = tiny_model(num_clips=num_clips)
+    clip = torch.randn(2, num_clips, 3, 64, 64)
+    with torch.no_grad(), plain_formulation():
+        plain = model.encode_decode(clip)
+    torch.testing.assert_close(model.encode_decode(clip), plain, atol=1e-4, rtol=1e-4)
+
+
+def test_stream_keeps_nine_frames():
+    model = tiny_model()
+    stream = model.stream()
+    for _ in range(14):
+        stream.step(torch.randn(3, 64, 64))
+    assert len(stream._references) == 9
+
+
+def test_dropout_ratio_zero_trains():
+    model = build_segmentor(tiny_config(dropout_ratio=0)).train()
+    batch = {
+        "img": torch.randn(1, 4, 3, 64, 64),
+        "gt_semantic_seg": torch.randint(0, 9, (1, 4, 1, 64, 64)),
+    }
+    assert model.loss(batch)["decode.loss_seg"].isfinite()
+
+
+def test_wrong_clip_lengths_are_reported():
+    with pytest.raises(ConfigError, match="num_clips=2"):
+        build_head(tiny_config(num_clips=2)["decode_head"])
+    model = build_segmentor(tiny_config()).train()
+    with pytest.raises(ConfigError, match="3 frames"):
+        model.loss({"img": torch.randn(1, 3, 3, 64, 64), "gt_semantic_seg": torch.zeros(1, 3, 1, 64, 64).long()})

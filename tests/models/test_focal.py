@@ -1,0 +1,123 @@
+"""The focal decoder: official numbers, the plain formulation, and the tables behind the fast one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmseg.models.layers.focal import FocalDecoder, to_map, to_tokens
+from mmseg.models.layers.focal_geometry import focal_geometry, resize_matrix, ring_index
+from mmseg.models.layers.formulation import plain_formulation
+from tests.golden_cases import Case, build_filled
+
+
+def build(config: dict) -> FocalDecoder:
+    return FocalDecoder(config["dim"], config["depth"], config["num_heads"], config["mlp_ratio"])
+
+
+def random_decoder(depth: int = 2, dim: int = 32) -> FocalDecoder:
+    torch.manual_seed(3)
+    decoder = FocalDecoder(dim, depth, num_heads=4)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return decoder
+
+
+@pytest.mark.parametrize("name", ["focal_exact", "focal_pad"])
+def test_official_numbers(name):
+    case = Case("cffm", name)
+    decoder = build_filled(build, case.config)
+    x = case.inputs()["x"]
+    with torch.no_grad():
+        case.check("out", decoder(x))
+    case.check("out", decoder(x))  # with a graph: attention with masks
+    seen = {}
+    for number, block in enumerate(decoder.blocks):
+        block.register_forward_hook(lambda _m, _i, out, key=f"block{number}": seen.__setitem__(key, out))
+    decoder.blocks[0].attn.register_forward_hook(lambda _m, _i, out: seen.__setitem__("block0.attn", out))
+    with torch.no_grad(), plain_formulation():
+        case.check("out", decoder(x))
+    for key, value in seen.items():
+        case.check(key, value)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("name", ["focal_exact", "focal_pad"])
+def test_state_dict(name):
+    case = Case("cffm", name)
+    state = build(case.config).state_dict()
+    assert {k: list(v.shape) for k, v in state.items() if v.is_floating_point()} == case["state"]
+    assert {k: list(v.shape) for k, v in state.items() if not v.is_floating_point()} == case["state_int"]
+    table = state["blocks.0.attn.relative_position_index_clips_2"]
+    assert table[0].tolist() == [20, 19, 18, 11, 10, 9, 2, 1, 0]  # query (0, 0): (2 - u) * 9 + 2 - v
+    assert table[-1, -1] == 6 * 9 + 6
+
+
+@pytest.mark.parametrize(("batch", "frames", "h", "w"), [(1, 4, 14, 21), (2, 4, 10, 16), (1, 3, 5, 30), (1, 5, 36, 50)])
+def test_fast_equals_plain(batch, frames, h, w):
+    decoder = random_decoder()
+    x = torch.randn(batch, frames, 32, h, w)
+    with torch.no_grad():
+        before = x.clone()
+        fast = decoder(x)
+        assert torch.equal(x, before)
+        with plain_formulation():
+            plain = decoder(x)
+    torch.testing.assert_close(fast, plain, atol=2e-5, rtol=1e-5)
+    assert torch.equal(fast[:, :-1], x[:, :-1])
+
+
+def test_gradients_equal_plain():
+    decoder = random_decoder()
+    grads = []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        x = torch.randn(2, 4, 32, 10, 16, requires_grad=True)
+        weight = torch.randn(2, 32, 10, 16)
+        decoder.zero_grad()
+        if plain:
+            with plain_formulation():
+                out = decoder(x)
+        else:
+            out = decoder(x)
+        (out[:, -1] * weight).sum().backward()
+        grads.append({"x": x.grad, **{n: p.grad.clone() for n, p in decoder.named_parameters()}})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], atol=2e-4, rtol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_reference_maps_are_all_that_a_reference_gives():
+    decoder = random_decoder().eval()
+    x = torch.randn(1, 4, 32, 10, 16)
+    with torch.no_grad():
+        expected = decoder(x)[:, -1]
+        tokens = to_tokens(x)[0]
+        maps = decoder.reference_maps(tokens[:3], 10, 16)  # each frame once, with the others of its batch
+        assert maps.shape == (3, 2, 6, 14, 32)
+        out = decoder.update(tokens[3:].clone(), [m[None] for m in maps], 10, 16, decoder.fold())
+    torch.testing.assert_close(to_map(out, 10, 16), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_ring_holds_twelve_tokens_twice():
+    geometry = focal_geometry(35, 35, torch.device("cpu"))
+    centre = geometry.keys[12, 49:181]  # the window in the middle of 5 x 5
+    assert len(ring_index()) == 132 and len(centre.unique()) == 120
+    assert not set(centre.tolist()) & set(geometry.queries[12].tolist())
+
+
+def test_groups_cover_every_window_once():
+    geometry = focal_geometry(60, 108, torch.device("cpu"))
+    windows = torch.cat([group.windows for group in geometry.groups])
+    assert sorted(windows.tolist()) == list(range(9 * 16))
+    for group in geometry.groups:
+        assert not geometry.outside[group.windows][:, group.columns].any()
+        assert len(group.columns) == 289 - int(geometry.outside[group.windows[0]].sum())
+
+
+def test_resize_matrix_is_bilinear_resizing():
+    x = torch.randn(1, 1, 14, 21)
+    expected = torch.nn.functional.interpolate(x, (12, 18), mode="bilinear", align_corners=False)[0, 0]
+    matrix = resize_matrix()
+    rows, columns = torch.block_diag(matrix, matrix), torch.block_diag(matrix, matrix, matrix)
+    torch.testing.assert_close(rows @ x[0, 0] @ columns.t(), expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,246 @@
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg.engine.results import pickle_program
+from mmseg.errors import ConfigError, DataError
+from mmseg.evaluation.predictions import read_label_png, read_result_pickle
+from tests.golden_cases import Case
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("VC16", "VC8", "mIoU", "FWIoU")
+
+
+def program(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+evaluate = program(ROOT / "tools/evaluate.py")
+
+
+def write_png(path, labels, palette=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
+    if palette:
+        image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.save(path)
+
+
+def write_split(root, videos):
+    """`videos` (name -> raw labels (N, H, W)) in the VSPW layout."""
+    for name, labels in videos.items():
+        for t, frame in enumerate(labels):
+            write_png(root / "data" / name / "mask" / f"{t:08d}.png", frame, palette=t % 2 == 0)
+            (root / "data" / name / "origin").mkdir(exist_ok=True)
+            Image.fromarray(np.zeros((*frame.shape, 3), np.uint8)).save(
+                root / "data" / name / "origin" / f"{t:08d}.jpg"
+            )
+    (root / "val.txt").write_text("\n".join(videos))  # without a newline at the end
+    return root
+
+
+def write_predictions(folder, videos):
+    for name, labels in videos.items():
+        for t, frame in enumerate(labels):
+            write_png(folder / name / f"{t:08d}.png", frame, palette=t % 3 == 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case():
+    return Case("metrics", "vc_script")
+
+
+@pytest.fixture(scope="module")
+def truth(case):
+    return {k[3:]: v for k, v in case.arrays.items() if k.startswith("gt/")}
+
+
+@pytest.fixture(scope="module")
+def guess(case):
+    return {k[5:]: v for k, v in case.arrays.items() if k.startswith("pred/")}
+
+
+@pytest.fixture(scope="module")
+def data(truth, guess, tmp_path_factory):
+    """Data root and predictions of the golden case, where the official script looks for them."""
+    home = tmp_path_factory.mktemp("home")
+    root = write_split(home / "data/vspw/VSPW_480p", truth)
+    return root, write_predictions(home / "models/vspw2/result_submission", guess)
+
+
+def run(root, predictions, out, *options):
+    evaluate.main([str(predictions), "--data-root", str(root), "--out", str(out), *options])
+    return json.loads(out.read_text())
+
+
+def test_stored_pngs_get_the_numbers_of_the_script(case, data, tmp_path, capsys):
+    report = run(*data, tmp_path / "scores.json")
+    expected = case["expected"]["printed"]
+    for name in NAMES:
+        assert report[name] == pytest.approx(expected[name], abs=1e-12, rel=0)
+    assert report["good_videos"] == expected["good_videos"]
+    assert report["mmseg/mIoU"] == pytest.approx(case["expected"]["mmseg_all_videos"]["mIoU"], abs=1e-12, rel=0)
+    assert report["skipped_videos"] == ["0003_short", "0005_d"]
+    printed = capsys.readouterr().out
+    assert "VC_perclip: 3 of 5 videos, 70 of 98 frames" in printed and "50.00" in printed
+
+
+def test_processes_give_the_same_bits(data, tmp_path):
+    alone, shared = run(*data, tmp_path / "1.json"), run(*data, tmp_path / "2.json", "--workers", "2")
+    assert alone == shared
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "ours"])
+def test_a_result_pickle_gets_the_same_numbers(kind, data, guess, tmp_path):
+    maps = [np.array(frame, np.int64 if kind == "int64" else np.uint8) for v in guess.values() for frame in v]
+    path = tmp_path / "res.pkl"
+    if kind == "ours":
+        path.write_bytes(b"\x80\x05]" + b"".join(map(pickle_program, maps)) + b".")
+        assert np.array_equal(pickle.loads(path.read_bytes())[3], maps[3])
+    else:
+        path.write_bytes(pickle.dumps(maps))
+    of_pickle, of_folder = run(data[0], path, tmp_path / "1.json"), run(*data, tmp_path / "2.json")
+    assert {**of_pickle, "predictions": ""} == {**of_folder, "predictions": ""}
+
+
+def test_options_reach_the_metrics(data, tmp_path):
+    options = ["--lengths", "3", "--min-frames", "5", "--all-windows", "--ignore-void", "--good-threshold", "0.97"]
+    report = run(*data, tmp_path / "scores.json", *options)
+    assert report["counts"]["windows"] == {"3": 98 - 5 * 2} and report["skipped_videos"] == []
+    assert report["good_videos"] == ["0001_a"]
+    with pytest.raises(DataError, match="value"):
+        run(*data, tmp_path / "none.json", "--num-classes", "50")
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_the_official_command_needs_no_arguments(case, data):
+    home = data[1].parents[2]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "VC_perclip.py")], cwd=home, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    expected = case["expected"]["printed"]
+    lines = dict(line.split(": ", 1) for line in result.stdout.splitlines() if ": " in line)
+    assert float(lines["VC16 score"]) == pytest.approx(expected["VC16"], abs=1e-12, rel=0)
+    assert float(lines["VC8 score"]) == pytest.approx(expected["VC8"], abs=1e-12, rel=0)
+    accuracy, class_accuracy, miou, fwiou = json.loads(lines["Acc, Acc_class, mIoU, FWIoU"])
+    assert (miou, fwiou) == pytest.approx((expected["mIoU"], expected["FWIoU"]), abs=1e-12, rel=0)
+    assert (accuracy, class_accuracy) == pytest.approx((expected["aAcc"], expected["mAcc"]), abs=1e-12, rel=0)
+    assert lines["videos of mIoU > 0.8"] == str(expected["good_videos"])
+
+
+def test_temporal_consistency_with_stored_flow(tmp_path):
+    case = Case("metrics", "tc_warp")
+    pred = {k: case.arrays[f"pred/{k}"] for k in "ab"}
+    root, folder = write_split(tmp_path / "set", pred), write_predictions(tmp_path / "pred", pred)
+    for name in "ab":
+        (tmp_path / "flow" / name).mkdir(parents=True)
+        for t, flow in enumerate(case.arrays[f"flow/{name}"]):
+            np.save(tmp_path / "flow" / name / f"{t:08d}.npy", flow)
+    flow_dir = ["--flow-dir", str(tmp_path / "flow")]
+    report = run(root, folder, tmp_path / "scores.json", *flow_dir)
+    assert report["temporal_consistency"]["video_TC"] == pytest.approx(case["expected"]["TC"], abs=1e-12, rel=0)
+    corrected = run(root, folder, tmp_path / "scores.json", *flow_dir, "--align-corners")
+    assert corrected["temporal_consistency"]["TC"] != report["temporal_consistency"]["TC"]
+    (tmp_path / "flow/b/00000001.npy").unlink()
+    with pytest.raises(DataError, match=r"00000001\.npy: cannot be read"):
+        run(root, folder, tmp_path / "scores.json", *flow_dir)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A split of two videos of three frames, and perfect predictions."""
+    raw = np.full((3, 6, 8), 5, np.uint8)
+    return write_split(tmp_path / "set", {"a": raw, "b": raw}), write_predictions(
+        tmp_path / "pred", {"a": raw - np.uint8(1), "b": raw - np.uint8(1)}
+    )
+
+
+def test_missing_predictions_are_named_before_anything_is_read(small, tmp_path):
+    root, folder = small
+    (folder / "a/00000001.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 6 predictions are missing: a/00000001\.png"):
+        run(root, folder, tmp_path / "scores.json")
+    for path in (folder / "b").iterdir():
+        path.unlink()
+    (folder / "b").rmdir()
+    with pytest.raises(DataError, match="4 of 6 predictions are missing"):
+        run(root, folder, tmp_path / "scores.json")
+    with pytest.raises(DataError, match="no such folder"):
+        run(root, tmp_path / "nowhere", tmp_path / "scores.json")
+    assert not (tmp_path / "scores.json").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: Image.new("RGB", (8, 6)).save(p), "mode RGB"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-30]), "cannot be read"),
+        (lambda p: write_png(p, np.zeros((6, 9))), "prediction is 6x9 .* label is 6x8"),
+        (lambda p: write_png(p, np.full((6, 8), 124)), "frame 2 of video 'b': value 124"),
+    ],
+)
+def test_damaged_predictions_are_refused(damage, message, workers, small, tmp_path):
+    root, folder = small
+    damage(folder / "b/00000002.png")
+    with pytest.raises(DataError, match=message):
+        run(root, folder, tmp_path / "scores.json", "--workers", workers)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("made_by_a_pickle",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps([np.zeros((6, 8), np.uint8)] * 5), "5 label maps"),
+        (pickle.dumps([np.zeros((6, 8), np.uint8)] * 7), "7 label maps"),
+        (pickle.dumps([np.zeros((6, 8), np.uint8)] * 6)[:-9], "cannot be read"),
+        (b"\x80\x05]" + pickle_program(np.zeros((6, 8), np.uint8)) * 6, "cannot be read"),
+        (b"\x80\x05]" + pickle_program(np.zeros((6, 8), np.uint8))[:-9], "cannot be read"),
+        (b"not a pickle", "cannot be read"),
+        (pickle.dumps(["/tmp/a.npy"] * 6), "a list that holds str"),
+        (pickle.dumps({"a": 1}), "holds dict"),
+        (pickle.dumps([Harmful()]), "asks for (posix|nt).mkdir"),
+    ],
+)
+def test_pickles_that_are_no_results_are_refused(content, message, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "res.pkl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        run(small[0], tmp_path / "res.pkl", tmp_path / "scores.json")
+    assert not (tmp_path / "made_by_a_pickle").exists() and not (tmp_path / "scores.json").exists()
+
+
+def test_a_pickle_of_ours_is_read_map_by_map(tmp_path):
+    path = tmp_path / "res.pkl"
+    path.write_bytes(b"\x80\x05]" + pickle_program(np.ones((6, 8), np.uint8)) + b"what follows is not looked at")
+    assert np.array_equal(next(read_result_pickle(path)), np.ones((6, 8)))
+
+
+def test_flow_needs_a_folder_of_predictions(tmp_path):
+    (tmp_path / "res.pkl").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"--flow-dir with a \.pkl"):
+        evaluate.main([str(tmp_path / "res.pkl"), "--flow-dir", str(tmp_path)])
+
+
+def test_label_pngs_are_read_as_stored(tmp_path):
+    labels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    for palette in (False, True):
+        write_png(tmp_path / "a.png", labels, palette)
+        assert np.array_equal(read_label_png(tmp_path / "a.png"), labels)

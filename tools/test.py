@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out DIR/res.pkl] (see docs/testing.md)."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mmseg.apis import cli
+from mmseg.apis.testing import TestOptions, test_model
+from mmseg.config import load_config
+from mmseg.engine import distributed
+from mmseg.errors import ConfigError
+
+_AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Test a model on the videos of data.test")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network")
+    parser.add_argument(
+        "--out", default="work_dirs/res.pkl", help="pickled list of label maps (.pkl or .pickle); 'None' writes none"
+    )
+    parser.add_argument(
+        "--format-only", action="store_true", help="write submission PNGs beside --out, do not evaluate"
+    )
+    parser.add_argument("--save-png", action="store_true", help="write these PNGs and evaluate as well")
+    parser.add_argument("--eval", nargs="+", default=["mIoU"], metavar="NAME", help="mIoU mDice; None switches it off")
+    parser.add_argument("--eval-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    parser.add_argument(
+        "--options",
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override config entries, e.g. data.test.split=test",
+    )
+    parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
+    parser.add_argument("--show", action="store_true", help="show the overlays in a window")
+    parser.add_argument("--show-dir", type=Path, help="write overlay videos and a contact sheet there")
+    parser.add_argument("--gpu-collect", action="store_true", help="send results to the main process, no shared folder")
+    parser.add_argument("--tmpdir", type=Path, help="folder shared by all processes for parts of the result")
+    parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by some launchers, not used")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
+    parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    options = TestOptions(
+        out=None if args.out.lower() == "none" else Path(args.out),
+        metrics=() if [name.lower() for name in args.eval] == ["none"] else args.eval,
+        metric_options=args.eval_options,
+        format_only=args.format_only,
+        save_png=args.save_png,
+        show_dir=args.show_dir,
+        show=args.show,
+        tmpdir=args.tmpdir,
+        gpu_collect=args.gpu_collect,
+        aug_test=args.aug_test,
+        amp=_AMP.get(args.amp),
+        overwrite=args.overwrite,
+    )
+    options.check()
+    cfg = load_config(args.config, args.options)
+    torch.set_flush_denormal(True)
+    device = distributed.init(args.launcher, **_placement(args.device))
+    try:
+        torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark", False))
+        checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
+        evaluator = test_model(cfg, checkpoint, device, options)
+        if evaluator is not None:
+            print(evaluator.tables())
+            written = [str(p) for p in (options.out, options.out and options.out.with_suffix(".json")) if p]
+            print("\nwritten: " + ", ".join(written) if written else "")
+    finally:
+        distributed.shutdown()
+
+
+def _placement(device: str | None) -> dict:
+    """Arguments of distributed.init for a ``--device``."""
+    if device is None:
+        return {}
+    if device == "cpu":
+        return {"backend": "gloo", "gpu": -1}
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit() or not torch.cuda.is_available():
+        raise ConfigError(f"--device {device}", "cpu, cuda or cuda:N on a machine with GPUs", "use --device cpu")
+    return {"gpu": int(number or 0)}
+
+
+if __name__ == "__main__":
+    cli.run(main)
