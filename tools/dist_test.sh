@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
-# GPUS: number of processes, one per GPU; CPU processes where there are no GPUs; 0: one CPU process without a launcher.
-# Environment: PORT (29822), PYTHON (python), OMP_NUM_THREADS (CPU threads per process).
+# Test a checkpoint with several processes: one per GPU, or CPU processes on a machine without enough GPUs.
+#
+#   ./tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
+#
+# GPUS=0 is one CPU process. CHECKPOINT may be none: the untrained network. Environment: PORT (default 29822),
+# PYTHON (default python), OMP_NUM_THREADS (CPU threads per process), and for several machines NNODES, NODE_RANK,
+# MASTER_ADDR.
 set -euo pipefail
 
 if [ "$#" -lt 3 ]; then
@@ -21,8 +25,10 @@ if [ "$gpus" -eq 0 ]; then
     exec "$python" "$here/test.py" "$config" "$checkpoint" --device cpu "${@:4}"
 fi
 if [ -z "${OMP_NUM_THREADS:-}" ]; then
-    cores="$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')"
+    cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
     export OMP_NUM_THREADS="$((cores > gpus ? cores / gpus : 1))"
 fi
-exec "$python" -m torch.distributed.run --nproc_per_node="$gpus" --master_port="${PORT:-29822}" \
+exec "$python" "$here/launch.py" \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --nproc_per_node="$gpus" --master_port="${PORT:-29822}" \
     "$here/test.py" "$config" "$checkpoint" --launcher pytorch "${@:4}"

@@ -22,7 +22,7 @@ done
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$repo_root"
-config=local_configs/cffm/toy/cffm.b0.toy.py
+config=local_configs/toy/cffm.b0.py
 data=data/toy
 out=work_dirs/quickstart
 [ "$fresh" = no ] || rm -rf "$out" "$data"

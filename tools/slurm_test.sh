@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
-# Environment: GPUS (4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SRUN_ARGS, PYTHON (python), MASTER_PORT.
+# Test a checkpoint on a slurm cluster: one task per GPU.
+#
+#   ./tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
+#
+# Environment: GPUS (default 4), GPUS_PER_NODE (default: GPUS, at most 8), CPUS_PER_TASK (default 5),
+# SRUN_ARGS (more arguments of srun), PORT (default 29822), PYTHON (default python).
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then
@@ -9,12 +13,11 @@ if [ "$#" -lt 4 ]; then
 fi
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 gpus="${GPUS:-4}"
-per_node="${GPUS_PER_NODE:-4}"
-per_node="$((gpus < per_node ? gpus : per_node))"
+per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 
-# SRUN_ARGS is split into words on purpose.
-# shellcheck disable=SC2086
-srun -p "$1" --job-name="$2" --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
+export MASTER_PORT="${PORT:-29822}"
+# shellcheck disable=SC2086  # SRUN_ARGS holds several words
+exec srun -p "$1" --job-name="$2" --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
     "${PYTHON:-python}" -u "$here/test.py" "$3" "$4" --launcher slurm "${@:5}"

@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpu-collect", action="store_true", help="send results to the main process, no shared folder")
     parser.add_argument("--tmpdir", type=Path, help="folder shared by all processes for parts of the result")
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by some launchers, not used")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
     parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
@@ -74,6 +75,8 @@ def main() -> None:
     )
     options.check()
     cfg = load_config(args.config, args.options)
+    if args.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     torch.set_flush_denormal(True)
     device = distributed.init(args.launcher, **_placement(args.device))
     try:

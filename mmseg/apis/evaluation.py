@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmseg.apis.predictions import PredictionFolder, read_flow, read_result_pickle
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.errors import DataError
 from mmseg.evaluation import TemporalConsistency, VSPWEvaluator
-from mmseg.evaluation.predictions import PredictionFolder, read_flow, read_result_pickle
 
 TC_VIDEOS = 100
 """The published TC script looks at the first 100 videos of the split."""
@@ -37,9 +37,14 @@ def evaluate_predictions(
         settings: further arguments of :class:`VSPWEvaluator`.
 
     Raises:
-        DataError: predictions are missing, too many or do not fit.
+        DataError: predictions are missing, too many or do not fit, or a video has no labels.
     """
     videos = dataset.videos
+    for video in videos:
+        if video.labels is None:
+            raise DataError(
+                f"video {video.name!r} has no labels", "a split with labels", "use --split val, or add the labels"
+            )
     num_classes = num_classes or dataset.num_classes
     settings = {
         "class_names": dataset.CLASSES if len(dataset.CLASSES) == num_classes else None,
@@ -48,10 +53,12 @@ def evaluate_predictions(
         **settings,
         "num_classes": num_classes,
     }
-    with tqdm(total=sum(len(v.frames) for v in videos), unit="frame", desc="evaluate", disable=not progress) as bar:
-        if Path(predictions).is_file():
-            return _evaluate_pickle(Path(predictions), dataset, settings, bar)
+    folder = None
+    if not Path(predictions).is_file():
         folder = PredictionFolder(predictions, {video.name: stems(video) for video in videos})
+    with tqdm(total=sum(len(v.frames) for v in videos), unit="frame", desc="evaluate", disable=not progress) as bar:
+        if folder is None:
+            return _evaluate_pickle(Path(predictions), dataset, settings, bar)
         if workers > 1:
             return _evaluate_in_processes(folder, dataset, settings, workers, bar)
         evaluator = VSPWEvaluator(**settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmseg.datasets.io import read_frame
 from mmseg.errors import DataError
 
 _PICTURES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
@@ -57,7 +58,7 @@ class FrameSource:
         if not isinstance(self.source, Path):
             yield from ((f"{i:06d}", frame) for i, frame in enumerate(self.source))
         elif self.source.is_dir():
-            yield from ((file.stem, _read_picture(file)) for file in self._files)
+            yield from ((file.stem, read_frame(file)) for file in self._files)
         else:
             yield from self._video_frames()
 
@@ -82,10 +83,3 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         raise DataError(f"{path} is no video that OpenCV can read", "a video file (mp4, avi, ...)", "convert the file")
     return capture
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise DataError(f"{path} cannot be decoded", "an intact picture", "replace or remove the file")
-    return frame

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmseg.apis.frames import FrameSource
 from mmseg.compat import translate
 from mmseg.config import load_config
-from mmseg.datasets.transforms.test_time import TestPipeline
+from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.checkpoint import load_checkpoint
 from mmseg.engine.predictor import VideoPredictor
 from mmseg.errors import ConfigError
@@ -39,7 +39,7 @@ def init_segmentor(
 
     Returns:
         The model in eval mode, with ``cfg``, ``dilation``, and ``CLASSES`` and ``PALETTE`` of the checkpoint, else of
-        the data set.
+        the data set's type; None if neither fits the number of classes.
 
     Raises:
         ConfigError: the config is missing, broken or has unknown keys.
@@ -56,7 +56,8 @@ def init_segmentor(
     test = cfg.get("data", {}).get("test", {})
     dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
     for name in ("CLASSES", "PALETTE"):
-        setattr(model, name, meta.get(name) or getattr(dataset, name, None))
+        known = (meta.get(name), getattr(dataset, name, None))
+        setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))
     if "dilation" in test:
         model.dilation = tuple(test["dilation"])
     model.cfg = cfg

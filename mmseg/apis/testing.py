@@ -105,6 +105,8 @@ def test_model(
         SegError: bad input, before anything is written, or in a frame that the message names.
     """
     options.check()
+    if checkpoint is None:
+        torch.manual_seed(0)  # the same untrained network in every process and every run
     model = init_segmentor(cfg, checkpoint, device)
     dataset = build_dataset({**cfg.data.test, "test_mode": True}, where="data.test")
     if model.num_classes != dataset.num_classes:
@@ -118,7 +120,14 @@ def test_model(
 
         generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
         return None
-    evaluator = make_evaluator(model, dataset, options) if options.metrics and not options.format_only else None
+    evaluate = bool(options.metrics) and not options.format_only
+    if evaluate and any(video.labels is None for video in dataset.videos):
+        raise ConfigError(
+            f"evaluation of split {cfg.data.test.get('split')!r}, which has videos without masks",
+            "masks for every video",
+            "give --format-only, or --eval None",
+        )
+    evaluator = make_evaluator(model, dataset, options) if evaluate else None
     writers = make_writers(model, dataset, options)
     if options.format_only and options.out is not None and distributed.is_main():
         logger.info("writing PNGs to %s", submission_folder(options.out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -131,3 +132,7 @@ class _Samples(Dataset):
 
 def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the threads
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The main process finishes its iteration then, for
+    # which it needs its workers; they end with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

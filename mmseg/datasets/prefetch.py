@@ -20,8 +20,8 @@ FrameItem = tuple[int, np.ndarray, list[View], np.ndarray | None]
 class FramePrefetcher:
     """Iterates over ``(number, frame, views, labels)`` of one video.
 
-    `frame` is (H, W, 3) uint8 BGR, `views` are the network inputs, `labels` (H, W) uint8 or None. At most `depth` frames
-    are decoded ahead, whatever the length of the video. An error of a frame is raised when its turn comes.
+    `frame` is (H, W, 3) uint8 BGR, `views` are the network inputs, `labels` (H, W) uint8 or None. At most `depth`
+    frames are decoded ahead, whatever the length of the video. An error of a frame is raised when its turn comes.
     Use it as a context manager, or call :meth:`close`, when the iteration may end early.
 
     Args:

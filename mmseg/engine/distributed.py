@@ -5,6 +5,7 @@ The launcher (torchrun, slurm, mpirun) tells each process its rank through the e
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import subprocess
@@ -49,7 +50,8 @@ def init(launcher: str = "none", backend: str | None = None, gpu: int | None = N
     _device = torch.device("cuda", local) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(_device)
-    dist.init_process_group("nccl" if use_gpu else "gloo")
+    # the default of 10 minutes is too short for processes that wait for the slowest to finish an evaluation
+    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=datetime.timedelta(hours=1))
     return _device
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmseg.datasets.transforms.test_time import TestPipeline, View
+from mmseg.datasets.transforms import TestPipeline, View
 from mmseg.engine.label_map import Size, label_map, resize_logits
 from mmseg.errors import DataError
 from mmseg.models.segmentors.base import BaseSegmentor
@@ -79,7 +79,7 @@ class VideoPredictor:
             if view.flip:
                 probabilities = probabilities.flip(-1)
             scores = probabilities if scores is None else scores.add_(probabilities)
-        return (scores / len(views)).argmax(dim=0).to(torch.uint8)
+        return scores.div_(len(views)).argmax(dim=0).to(torch.uint8)
 
     def _logits(self, view: View, stream: Any) -> tuple[Tensor, list[Size]]:
         """float32 logits of a view before the resize to its input size, and that size."""

@@ -17,7 +17,7 @@ class FrameProgress:
     The processes have about equal shares and the same speed, so the main process scales its own count up.
 
     Args:
-        total: frames of all processes.
+        total: frames of all processes; 0 if that is not known.
         own: frames of this process.
         enabled: False shows nothing.
         seconds: time between two lines when the output is no terminal.
@@ -33,14 +33,14 @@ class FrameProgress:
         self._done = 0
         self._start = self._last = time.monotonic()
         terminal = self.shown and self.stream.isatty()
-        self._bar = tqdm(total=total, unit="frame", file=self.stream, dynamic_ncols=True) if terminal else None
+        self._bar = tqdm(total=total or None, unit="frame", file=self.stream, dynamic_ncols=True) if terminal else None
 
     def advance(self) -> None:
         """This process has finished one more frame."""
         self._done += 1
         if not self.shown:
             return
-        frames = self.total if self._done == self.own else self._done * self.total // self.own
+        frames = self._done * self.total // self.own if self.total else self._done
         if self._bar is not None:
             self._bar.update(frames - self._bar.n)
             return
@@ -56,10 +56,10 @@ class FrameProgress:
 
     def _write_line(self, frames: int, seconds: float) -> None:
         rate = frames / max(seconds, 1e-9)
-        left = (self.total - frames) / rate
-        self.stream.write(
-            f"{frames}/{self.total} frames, {rate:.2f} frames/s, {_clock(seconds)} elapsed, {_clock(left)} left\n"
-        )
+        of, left = "", ""
+        if self.total:
+            of, left = f"/{self.total}", f", {_clock((self.total - frames) / rate)} left"
+        self.stream.write(f"{frames}{of} frames, {rate:.2f} frames/s, {_clock(seconds)} elapsed{left}\n")
         self.stream.flush()
 
 

@@ -118,7 +118,7 @@ class PickleWriter(ResultWriter):
             return
         if distributed.is_main() or self.gather:
             shutil.rmtree(self.parts, ignore_errors=True)
-            _make_folder(self.parts)
+            make_folder(self.parts)
         distributed.barrier()
 
     def begin_video(self, index: int, video: Video) -> None:
@@ -182,7 +182,7 @@ class PickleWriter(ResultWriter):
         part.unlink()
 
     def _open_result(self) -> BinaryIO:
-        _make_folder(self.path.parent)
+        make_folder(self.path.parent)
         try:
             file = self._temporary.open("wb")
             file.write(_PICKLE_HEAD)
@@ -214,7 +214,7 @@ class PngWriter(ResultWriter):
         self._palette = np.asarray(table, np.uint8).tobytes()
 
     def begin_video(self, index: int, video: Video) -> None:
-        _make_folder(self.folder / video.name)
+        make_folder(self.folder / video.name)
 
     def add(self, result: FrameResult) -> None:
         stem = Path(result.video.frames[result.number]).stem
@@ -260,7 +260,8 @@ def check_pickle_path(path: str | Path) -> Path:
     return path
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents. Raises DataError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,14 +15,14 @@ import torch
 
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.prefetch import FramePrefetcher
-from mmseg.datasets.transforms.test_time import TestPipeline
+from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import distributed
 from mmseg.engine.predictor import VideoPredictor
 from mmseg.engine.progress import FrameProgress
 from mmseg.engine.results import FrameResult, ResultWriter
 from mmseg.engine.sharing import share_videos
 from mmseg.engine.whole_video import WholeVideo
-from mmseg.errors import DataError, SegError
+from mmseg.errors import SegError
 from mmseg.models.segmentors.base import BaseSegmentor
 
 
@@ -101,29 +101,29 @@ def _test_video(
     video = dataset.videos[index]
     for writer in writers:
         writer.begin_video(index, video)
-    number = 0
+    current = 0
     try:
         predictor = VideoPredictor(model, pipeline, WholeVideo(dataset, index), amp)
-        for number, frame, truth, views in _frames(dataset, index, pipeline):
-            prediction = predictor.step_views(views, frame.shape[:2]).cpu().numpy()
-            _check_truth(truth, prediction)
-            result = FrameResult(index, video, number, frame, prediction, truth)
-            for metric in metrics:
-                if truth is not None:
-                    metric.update(video.name, number, prediction, truth)
-            for writer in writers:
-                writer.add(result)
-            bar.advance()
+        with FramePrefetcher(dataset, index, pipeline=pipeline) as frames:
+            for number, frame, views, truth in frames:
+                prediction = predictor.step_views(views, frame.shape[:2]).cpu().numpy()
+                for metric in metrics:
+                    if truth is not None:
+                        metric.update(video.name, number, prediction, truth)
+                for writer in writers:
+                    writer.add(FrameResult(index, video, number, frame, prediction, truth))
+                bar.advance()
+                current = number + 1
     except SegError as error:
-        raise type(error)(f"{_place(video, number)}: {error.found}", error.expected, error.action) from error
+        raise type(error)(f"{_place(video, current)}: {error.found}", error.expected, error.action) from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise RuntimeError(f"{_place(video, number)}: {error}") from error
+        raise RuntimeError(f"{_place(video, current)}: {error}") from error
     for writer in writers:
         writer.end_video()
 
 
 def _place(video: Video, number: int) -> str:
-    return f"video {video.name!r}, frame {number} ({video.frames[number]})"
+    return f"video {video.name!r}, frame {number} ({video.frames[min(number, len(video.frames) - 1)]})"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -94,7 +94,6 @@ class Trainer:
             NonFiniteError: a loss is not finite; nothing is saved then.
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
-        scores: dict[str, float] = {}
         # the data workers, which start with the first batch, inherit the signal handlers
         with Interrupts() as self.interrupts, self._open_log() as self.log:
             batches = self._batches() if self.start < self.max_iters else iter(())
@@ -106,8 +105,8 @@ class Trainer:
                 if stop:
                     self._leave(done)
                 if done != self.max_iters and self._is_due("evaluation", done):
-                    scores = self._validate(done)
-            return self._validate(max(self.start, self.max_iters)) or scores
+                    self._validate(done)
+            return self._validate(max(self.start, self.max_iters))
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
         """One update, logged. Returns whether any process was asked to stop."""
@@ -133,9 +132,11 @@ class Trainer:
         try:
             with self.interrupts.at_once():
                 scores = dict(self.evaluate(self.model))
-        except Interrupted:
-            self._save(done)
-            self._leave(done)
+        except BaseException as reason:
+            self._write(done)  # not _save: who knows where the other processes are
+            if isinstance(reason, Interrupted):
+                self._leave(done)
+            raise
         best = (self.cfg.get("evaluation") or {}).get("save_best")
         if self.rank == 0:
             self.log.validation(done, {name: value for name, value in scores.items() if isinstance(value, float)})
@@ -149,18 +150,21 @@ class Trainer:
         """Write a checkpoint in the main process; all processes wait for it, and fail together if it fails."""
         failure = None
         try:
-            self.keeper.save(done, epoch=done * self.clips // len(self.dataset))
+            self._write(done)
         except SegError as error:
             failure = error
         failure = distributed.broadcast_object(failure)
         if failure is not None:
             raise failure
 
+    def _write(self, done: int) -> None:
+        self.keeper.save(done, epoch=done * self.clips // len(self.dataset))
+
     def _is_due(self, section: str, done: int) -> bool:
-        interval = (self.cfg.get(section) or {}).get("interval", 0)
+        interval = (self.cfg.get(section) or {}).get("interval") or 0
         return interval > 0 and done % interval == 0
 
-    def _leave(self, done: int) -> None:
+    def _leave(self, done: int) -> NoReturn:
         signum = self.interrupts.received or signal.SIGTERM
         logger.info("%s: stopped after iteration %d, which is saved", signal.Signals(signum).name, done)
         raise Interrupted(signum)

@@ -53,9 +53,7 @@ def test_normalize_multiplies_by_the_double_reciprocal(img):
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_one_distortion(img, name):
-    steps = dict(
-        brightness=adjust_brightness, contrast=adjust_contrast, saturation=adjust_saturation, hue=adjust_hue
-    )
+    steps = dict(brightness=adjust_brightness, contrast=adjust_contrast, saturation=adjust_saturation, hue=adjust_hue)
     equal(name, steps[name](img, PARAMETERS[name]))
 
 

@@ -198,6 +198,12 @@ def test_signal_during_evaluation_saves_at_once(tmp_path):
     assert os.readlink(tmp_path / "latest.pth") == "iter_3.pth"
 
 
+def test_error_during_evaluation_loses_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        trainer(tmp_path, evaluate=lambda model: {"mIoU": 1 / 0}).run()
+    assert os.readlink(tmp_path / "latest.pth") == "iter_3.pth"
+
+
 def test_resuming_what_cannot_be_resumed(tmp_path):
     trainer(tmp_path, {"evaluation.save_best": "mIoU"}, evaluate=lambda model: {"mIoU": 0.5}).run()
     with pytest.raises(CheckpointError, match="no optimiser state"):

@@ -13,7 +13,7 @@ def expected(target, pred):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (37, 1), (48, 85)])
-@pytest.mark.parametrize("cell", [1, 16])
+@pytest.mark.parametrize("cell", [1, 3, 16])
 def test_joint_counts_equal_a_plain_count_on_noise_and_on_areas(shape, cell):
     rng = np.random.default_rng(0)
     target, pred = (

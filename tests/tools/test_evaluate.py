@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg.apis.predictions import read_result_pickle
 from mmseg.engine.results import pickle_program
 from mmseg.errors import ConfigError, DataError
-from mmseg.evaluation.predictions import read_label_png, read_result_pickle
 from tests.golden_cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,12 +184,21 @@ def test_missing_predictions_are_named_before_anything_is_read(small, tmp_path):
     assert not (tmp_path / "scores.json").exists()
 
 
+def test_a_split_without_labels_cannot_be_scored(small, tmp_path):
+    root, folder = small
+    for name in "ab":
+        shutil.rmtree(root / "data" / name / "mask")
+    (root / "val.txt").rename(root / "test.txt")
+    with pytest.raises(DataError, match="video 'a' has no labels"):
+        run(root, folder, tmp_path / "scores.json", "--split", "test")
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda p: Image.new("RGB", (8, 6)).save(p), "mode RGB"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-30]), "cannot be read"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-30]), r"b/00000002\.png: damaged"),
         (lambda p: write_png(p, np.zeros((6, 9))), "prediction is 6x9 .* label is 6x8"),
         (lambda p: write_png(p, np.full((6, 8), 124)), "frame 2 of video 'b': value 124"),
     ],
@@ -237,10 +247,3 @@ def test_flow_needs_a_folder_of_predictions(tmp_path):
     (tmp_path / "res.pkl").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"--flow-dir with a \.pkl"):
         evaluate.main([str(tmp_path / "res.pkl"), "--flow-dir", str(tmp_path)])
-
-
-def test_label_pngs_are_read_as_stored(tmp_path):
-    labels = np.arange(48, dtype=np.uint8).reshape(6, 8)
-    for palette in (False, True):
-        write_png(tmp_path / "a.png", labels, palette)
-        assert np.array_equal(read_label_png(tmp_path / "a.png"), labels)

@@ -4,9 +4,7 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import pytest
@@ -14,53 +12,7 @@ import torch
 
 from mmseg.engine.checkpoint import read_checkpoint
 from tests.engine.toy import CONFIG
-
-ROOT = pathlib.Path(__file__).parents[2]
-TRAIN = [sys.executable, str(ROOT / "tools" / "train.py")]
-DIST = [str(ROOT / "tools" / "dist_train.sh")]
-
-
-def environment() -> dict[str, str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {
-        **env,
-        "PYTHONPATH": str(ROOT),
-        "PYTHON": sys.executable,
-        "OMP_NUM_THREADS": "1",
-        "PORT": str(port),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-
-
-def start(command: list, cwd: pathlib.Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [str(c) for c in command],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(command: list, cwd: pathlib.Path, status: int = 0) -> str:
-    process = start(command, cwd)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return output
-
-
-def read_until(process: subprocess.Popen, pattern: str) -> str:
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if re.search(pattern, line):
-            return seen
-    raise AssertionError(f"{pattern!r} never came:\n{seen}")
+from tests.tools.processes import DIST, TRAIN, environment, finish, read_until, running
 
 
 @pytest.fixture
@@ -120,20 +72,19 @@ def test_one_cpu_process_with_defaults(tmp_path, config):
 def test_stopped_killed_and_resumed(tmp_path, config):
     command = [*TRAIN, config, "--work-dir", tmp_path, "--auto-resume"]
     forever = [*command, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=1"]
-    first = start(forever, tmp_path)
-    read_until(first, r"Iter \[6/")
-    first.send_signal(signal.SIGTERM)
-    output, _ = first.communicate(timeout=60)
+    with running(forever, tmp_path) as first:
+        read_until(first, r"Iter \[6/")
+        first.send_signal(signal.SIGTERM)
+        output, _ = first.communicate(timeout=60)
     assert first.returncode == 143, output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+), which is saved", output)[1])
     assert os.readlink(tmp_path / "latest.pth") == f"iter_{done}.pth"
 
-    second = start(forever, tmp_path)
-    assert f"resumed from {tmp_path}/latest.pth after {done} iterations" in read_until(
-        second, rf"Iter \[{done + 9}|{done + 10}/"
-    )
-    second.kill()
-    second.communicate()
+    with running(forever, tmp_path) as second:
+        later = done + 10 - done % 2  # every second iteration is logged
+        seen = read_until(second, rf"Iter \[{later}/")
+        second.kill()
+    assert f"resumed from {tmp_path}/latest.pth after {done} iterations" in seen
     reached = read_checkpoint(tmp_path / "latest.pth")["meta"]["iter"]
     assert reached > done
 
@@ -144,14 +95,29 @@ def test_stopped_killed_and_resumed(tmp_path, config):
 
 @pytest.mark.slow
 def test_two_processes_stop_together(tmp_path, config):
-    process = start([*DIST, config, 2, "--work-dir", tmp_path, "--options", "runner.max_iters=1000000"], tmp_path)
-    read_until(process, r"Iter \[20/")
-    began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=100)
+    command = [*DIST, config, 2, "--work-dir", tmp_path, "--options", "runner.max_iters=1000000"]
+    with running(command, tmp_path) as process:
+        read_until(process, r"Iter \[20/")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
     assert time.monotonic() - began < 25, output  # torchrun would end them by force after 30 s
+    assert process.returncode == 143 and "Traceback" not in output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+)", output)[1])
     assert read_checkpoint(tmp_path / "latest.pth")["meta"]["iter"] == done
+
+
+@pytest.mark.slow
+def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config):
+    """No file may grow beyond 8 kB, which a checkpoint needs and the logs do not."""
+    finish([*TRAIN, config, "--work-dir", tmp_path, "--options", "runner.max_iters=2"], tmp_path)
+    before = (tmp_path / "iter_2.pth").read_bytes()
+    limited = ["bash", "-c", 'ulimit -f 8 && exec "$@"', "bash", *DIST, config, 2, "--work-dir", tmp_path]
+    output = finish([*limited, "--auto-resume"], tmp_path, status=2)
+    assert "iter_4.pth: cannot be written" in output and "earlier checkpoints are intact" in output
+    assert "Traceback" not in output
+    assert [p.name for p in sorted(tmp_path.glob("*.pth"))] == ["iter_2.pth", "latest.pth"]
+    assert (tmp_path / "latest.pth").read_bytes() == before and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(

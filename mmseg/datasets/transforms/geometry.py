@@ -131,7 +131,7 @@ class RandomCrop:
 
     def is_mixed(self, labels: np.ndarray) -> bool:
         """Whether labels (h, w) have two classes or more and none that covers `cat_max_ratio` of them."""
-        counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])[:, 0].astype(np.float64)
+        counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256]).ravel().astype(np.float64)
         counts[self.ignore_index] = 0
         return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
 

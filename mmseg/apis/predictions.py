@@ -10,31 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
+from mmseg.datasets.io import read_mask
 from mmseg.errors import DataError
 
 NAMED_AT_MOST = 5
 """How many missing files an error message names."""
-
-
-def read_label_png(path: str | Path) -> np.ndarray:
-    """The (H, W) uint8 pixel values of a palette or grey PNG, as stored.
-
-    Raises:
-        DataError: missing, damaged, or a picture of another kind (colour, 16 bit).
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise DataError(
-                    f"{path}: a picture of mode {image.mode}",
-                    "an 8-bit palette or grey PNG whose pixel values are class numbers",
-                    "store class numbers, not their colours",
-                )
-            return np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise DataError(f"{path}: cannot be read ({error})", "a complete PNG", "predict this frame again") from error
 
 
 class PredictionFolder:
@@ -70,8 +51,8 @@ class PredictionFolder:
         return [f"{video}/{stem}.png" for stem in stems if f"{stem}.png" not in found]
 
     def read(self, video: str, stem: str) -> np.ndarray:
-        """The prediction of one frame, (H, W) uint8."""
-        return read_label_png(self.folder / video / f"{stem}.png")
+        """The prediction of one frame as stored, (H, W) uint8. Raises DataError for a damaged or colour PNG."""
+        return read_mask(self.folder / video / f"{stem}.png")
 
 
 def read_result_pickle(path: str | Path) -> Iterator[np.ndarray]:

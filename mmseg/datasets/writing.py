@@ -1,0 +1,109 @@
+"""Writing a data set in the VSPW layout: all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmseg.datasets.classes import CLASSES_FILE
+from mmseg.errors import DataError
+
+RECIPE_FILE = "recipe.json"  # how a folder was made; only folders that have one are ever replaced
+
+
+class VSPWWriter:
+    """Adds videos to a folder in the VSPW layout.
+
+    Args:
+        root: an existing folder.
+        jpeg_quality: 0 to 100, of frames that are encoded here.
+    """
+
+    def __init__(self, root: Path, jpeg_quality: int = 95) -> None:
+        self.root, self.jpeg_quality = root, jpeg_quality
+        self.splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+
+    def add_video(self, split: str, name: str) -> None:
+        """Start a video and enter it in a split.
+
+        Raises:
+            DataError: there is a video of this name already.
+        """
+        folder = self.root / "data" / name
+        if folder.exists():
+            raise DataError(f"two videos named {name!r}", "different names", "rename one")
+        (folder / "origin").mkdir(parents=True)
+        (folder / "mask").mkdir()
+        self.splits[split].append(name)
+
+    def frame_path(self, video: str, stem: str, suffix: str = ".jpg") -> Path:
+        """Where a frame goes."""
+        return self.root / "data" / video / "origin" / f"{stem}{suffix}"
+
+    def write_frame(self, video: str, stem: str, frame: np.ndarray) -> None:
+        """Write a frame (H, W, 3) uint8 BGR as JPEG."""
+        parameters = [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality]
+        self.frame_path(video, stem).write_bytes(cv2.imencode(".jpg", frame, parameters)[1].tobytes())
+
+    def write_mask(self, video: str, stem: str, mask: np.ndarray) -> None:
+        """Write raw labels (H, W) uint8: 0 and 255 are ignored, v is class v - 1."""
+        path = self.root / "data" / video / "mask" / f"{stem}.png"
+        path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+
+    def finish(self, classes: Sequence[str], recipe: Mapping[str, Any]) -> None:
+        """Write the split files, ``classes.json`` and the recipe."""
+        for split, names in self.splits.items():
+            (self.root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        (self.root / CLASSES_FILE).write_text(json.dumps(list(classes)) + "\n", encoding="utf-8")
+        (self.root / RECIPE_FILE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+
+
+def read_recipe(root: Path) -> Any:
+    """How the data set at `root` was made; None if nothing says so."""
+    try:
+        return json.loads((root / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder beside `root` to build in, which takes the place of `root` when the block ends without an error.
+
+    Whatever happens, `root` is either as it was or complete.
+
+    Args:
+        root: must not exist, be empty, or - with `overwrite` - hold a data set that has a recipe.
+        overwrite: replace such a data set.
+
+    Raises:
+        DataError: `root` is in the way, or cannot be written.
+    """
+    root = Path(os.path.abspath(root))
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        if read_recipe(root) is None:
+            raise DataError(f"{root} exists and is no data set made here", "a new or empty folder", "choose another")
+        if not overwrite:
+            raise DataError(f"{root} holds a data set already", "a new or empty folder", "choose another, or --force")
+    building = root.with_name(f".{root.name}.partial")
+    try:
+        shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+        building.mkdir(parents=True)
+        yield building
+        if root.exists():
+            shutil.rmtree(root)
+        building.rename(root)
+    except OSError as error:
+        raise DataError(
+            f"{root} cannot be written: {error}", "a writable place with space left", "see above"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

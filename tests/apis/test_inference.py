@@ -1,0 +1,79 @@
+"""The interface for other programs: init_segmentor, inference_segmentor, VideoStream."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmseg.apis import VideoStream, inference_segmentor, init_segmentor
+from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.errors import CheckpointError, ConfigError, DataError
+from tests.engine.tiny_vspw import SIZE, make_data, write_config
+
+
+@pytest.fixture
+def config(tmp_path):
+    make_data(tmp_path / "data", {"a": 12})
+    return write_config(tmp_path / "cffm.py", tmp_path / "data")
+
+
+def frames_of(tmp_path) -> list[np.ndarray]:
+    return [cv2.imread(str(p)) for p in sorted((tmp_path / "data/data/a/origin").iterdir())]
+
+
+def test_stream_folder_and_frames_agree(tmp_path, config):
+    torch.manual_seed(0)
+    model = init_segmentor(str(config))
+    assert not model.training and model.cfg.data.test.split == "val" if "split" in model.cfg.data.test else True
+    stream = VideoStream(model)
+    labels = [stream.step(frame) for frame in frames_of(tmp_path)]
+    assert all(m.shape == SIZE and m.dtype == np.uint8 for m in labels)
+    for source in (frames_of(tmp_path), tmp_path / "data/data/a/origin"):
+        assert np.array_equal(inference_segmentor(model, source), labels)
+    stream.reset()
+    assert np.array_equal(stream.step(frames_of(tmp_path)[0]), labels[0])
+
+
+def test_bad_frames(tmp_path, config):
+    stream = VideoStream(init_segmentor(config))
+    frame = frames_of(tmp_path)[0]
+    for bad in (frame[..., 0], frame.astype(np.float32), "frame.jpg", np.zeros((4, 4, 4), np.uint8)):
+        with pytest.raises(DataError, match="BGR"):
+            stream.step(bad)
+    stream.step(frame)
+    with pytest.raises(DataError, match=r"70x40 pixels after frames of 70x45"):
+        stream.step(frame[:40])
+    stream.reset()
+    assert stream.step(frame[:40]).shape == (40, 70)
+
+
+def test_names_come_from_the_checkpoint(tmp_path, config):
+    model = init_segmentor(config)
+    assert model.CLASSES is None  # VSPW's 124 names do not fit 3 classes
+    meta = {"CLASSES": ("x", "y", "z"), "PALETTE": [[1, 2, 3]] * 3}
+    save_checkpoint(tmp_path / "model.pth", {"meta": meta, "state_dict": model.state_dict()})
+    loaded = init_segmentor(config, tmp_path / "model.pth", options={"data.test.dilation": [-2, -1]})
+    assert tuple(loaded.CLASSES) == ("x", "y", "z") and loaded.dilation == (-2, -1)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_bad_arguments(tmp_path, config):
+    with pytest.raises(CheckpointError, match=r"gone\.pth"):
+        init_segmentor(config, tmp_path / "gone.pth")
+    with pytest.raises(ConfigError, match=r"gone\.py"):
+        init_segmentor(tmp_path / "gone.py")
+    with pytest.raises(ConfigError, match="device 'gpu'"):
+        init_segmentor(config, device="gpu")
+    model = init_segmentor(config)
+    del model.cfg
+    with pytest.raises(ConfigError, match="init_segmentor"):
+        VideoStream(model)
+
+
+def test_a_loaded_config_is_not_changed(config):
+    from mmseg.config import load_config
+
+    cfg = load_config(config)
+    model = init_segmentor(cfg, options={"data.test.dilation": [-1]})
+    assert model.dilation == (-1,) and list(cfg.data.test.dilation) == [-9, -6, -3]

@@ -1,0 +1,219 @@
+"""The random parts of the pipelines, and the test pipeline's views."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmseg.datasets.transforms import (
+    Collect,
+    Compose,
+    MultiScaleFlipAug,
+    Normalize,
+    PackClip,
+    Pad,
+    PhotoMetricDistortion,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    TestPipeline,
+    adjust_brightness,
+    adjust_contrast,
+)
+from mmseg.errors import ConfigError
+from tests.datasets.vspw_folder import NORM, TEST
+
+
+def picture(height=24, width=36, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def clip(frames=2, labels=None, rng=0, **extra):
+    results = dict(img=[picture(seed=i) for i in range(frames)], meta={}, rng=np.random.default_rng(rng), **extra)
+    if labels is not None:
+        results["gt"] = [labels.copy() for _ in range(frames)]
+    return results
+
+
+@pytest.mark.parametrize("value", [-31.7, -0.3, 0.6, 31.9])
+def test_tables_equal_the_arithmetic(value):
+    img = picture()
+    np.testing.assert_array_equal(
+        adjust_brightness(img, value), np.clip(img.astype(np.float32) + value, 0, 255).astype(np.uint8)
+    )
+    factor = 1 + value / 64
+    np.testing.assert_array_equal(
+        adjust_contrast(img, factor), np.clip(img.astype(np.float32) * factor, 0, 255).astype(np.uint8)
+    )
+
+
+def test_every_frame_is_distorted_on_its_own():
+    same = picture()
+    results = dict(img=[same] * 8, meta={}, rng=np.random.default_rng(3))
+    out = PhotoMetricDistortion()(results)["img"]
+    assert len({frame.tobytes() for frame in out}) > 5
+    assert all(frame.dtype == np.uint8 for frame in out)
+    np.testing.assert_array_equal(same, picture())  # the input is left alone
+
+
+def test_distortion_leaves_a_frame_alone_as_often_as_it_should():
+    rng, img = np.random.default_rng(0), picture(4, 4)
+    distort = PhotoMetricDistortion()
+    unchanged = sum(np.array_equal(distort.distort(img, rng), img) for _ in range(2000))
+    assert abs(unchanged / 2000 - 1 / 16) < 0.02
+
+
+def test_crop_is_shared_by_frames_and_labels():
+    labels = np.arange(24 * 36, dtype=np.uint32).reshape(24, 36).astype(np.uint8)
+    results = RandomCrop((10, 12))(clip(3, labels))
+    corner = [
+        (y, x)
+        for y in range(15)
+        for x in range(25)
+        if np.array_equal(results["img"][0], picture()[y : y + 10, x : x + 12])
+    ]
+    [(y, x)] = corner
+    np.testing.assert_array_equal(results["img"][2], picture(seed=2)[y : y + 10, x : x + 12])
+    for part in results["gt"]:
+        np.testing.assert_array_equal(part, labels[y : y + 10, x : x + 12])
+    assert results["meta"]["img_shape"] == (10, 12, 3)
+
+
+def test_crop_looks_for_mixed_labels_of_the_last_frame():
+    one_class, border = np.zeros((24, 36), np.uint8), np.full((24, 36), 255, np.uint8)
+    border[:, :18], border[:, 18:20] = 0, 1
+    crop = RandomCrop((8, 8), cat_max_ratio=0.75)
+    assert not crop.is_mixed(one_class)  # one class
+    assert not crop.is_mixed(np.full((8, 8), 255, np.uint8))  # nothing labelled
+    assert not crop.is_mixed(border[:, :20][:, 2:])  # 8:1
+    assert crop.is_mixed(border[:, 16:24])  # 2:2, 255 is not counted
+    hits = 0
+    for seed in range(60):
+        results = clip(2, one_class, rng=seed)
+        results["gt"][1] = border
+        hits += crop.is_mixed(crop(results)["gt"][1])
+    assert hits > 30  # without the search about one in ten; eleven draws must not always succeed
+    assert hits < 60
+
+
+def test_exactly_three_quarters_is_too_much():
+    labels = np.zeros((8, 8), np.uint8)
+    labels[:2] = 1
+    assert not RandomCrop((8, 8), cat_max_ratio=0.75).is_mixed(labels)
+    labels[2, 0] = 1
+    assert RandomCrop((8, 8), cat_max_ratio=0.75).is_mixed(labels)
+
+
+def test_eleven_boxes_are_drawn_at_most():
+    crop, rng = RandomCrop((8, 8), cat_max_ratio=0.75), np.random.default_rng(7)
+    expected = np.random.default_rng(7)
+    for _ in range(11):
+        corner = crop.draw(24, 36, expected)
+    results = dict(img=[picture()], gt=[np.zeros((24, 36), np.uint8)], meta={}, rng=rng)
+    np.testing.assert_array_equal(crop(results)["img"][0], crop.crop(picture(), corner))
+
+
+def test_small_frames_are_cropped_to_themselves_then_padded():
+    results = Pad((40, 48), seg_pad_val=255)(RandomCrop((40, 48))(clip(1, np.ones((24, 36), np.uint8))))
+    assert results["img"][0].shape == (40, 48, 3) and results["gt"][0][24:].min() == 255
+    assert Pad(size_divisor=32)(clip(1))["img"][0].shape == (32, 64, 3)
+
+
+def test_flip_is_shared_and_follows_the_probability():
+    labels = np.tile(np.arange(36, dtype=np.uint8), (24, 1))
+    flips = 0
+    for seed in range(200):
+        results = RandomFlip(prob=0.5)(clip(2, labels, rng=seed))
+        flipped = results["meta"]["flip"]
+        flips += flipped
+        for i in range(2):
+            np.testing.assert_array_equal(results["img"][i], picture(seed=i)[:, ::-1] if flipped else picture(seed=i))
+            np.testing.assert_array_equal(results["gt"][i], labels[:, ::-1] if flipped else labels)
+    assert 70 < flips < 130
+    assert not RandomFlip()(clip())["meta"]["flip"]
+    assert RandomFlip(flip_ratio=1.0)(clip())["meta"]["flip"]
+    np.testing.assert_array_equal(RandomFlip(1.0, "vertical")(clip())["img"][0], picture()[::-1])
+
+
+def test_resize_stretches_without_keep_ratio():
+    results = Resize(img_scale=(50, 20), keep_ratio=False)(clip(1, np.ones((24, 36), np.uint8)))
+    assert results["img"][0].shape == (20, 50, 3) and results["gt"][0].shape == (20, 50)
+
+
+def test_nearest_takes_the_floor_of_the_source_position():
+    labels = np.arange(36, dtype=np.uint8)[None].repeat(24, 0)
+    out = Resize(img_scale=(61, 40))(clip(1, labels))["gt"][0]
+    np.testing.assert_array_equal(out[0], np.floor(np.arange(out.shape[1]) * (36 / out.shape[1])).astype(np.uint8))
+
+
+def test_normalised_clip_as_tensor():
+    results = Collect(["img"])(PackClip()(Normalize(**NORM)(clip(2))))
+    expected = (picture()[..., ::-1].astype(np.float64) - NORM["mean"]) / NORM["std"]
+    assert results["img"].shape == (2, 3, 24, 36)
+    np.testing.assert_allclose(results["img"][0].permute(1, 2, 0), expected, atol=1e-5)
+    assert set(results) == {"img", "img_metas"}
+
+
+def test_one_view():
+    [view] = TestPipeline(TEST).views(picture())
+    assert (tuple(view.img.shape), view.img.dtype, view.flip, view.scale) == (
+        (3, 32, 64),
+        torch.float32,
+        False,
+        (48, 32),
+    )
+    resized = cv2.resize(cv2.resize(picture(), (48, 32)), (64, 32))
+    np.testing.assert_array_equal(view.img.permute(1, 2, 0), Normalize(**NORM).normalize(resized))
+
+
+def test_views_of_augmented_testing():
+    views = TestPipeline(TEST).augmented().views(picture())
+    assert [(view.scale, view.flip) for view in views] == [
+        ((int(48 * r), int(32 * r)), flip) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75) for flip in (False, True)
+    ]
+    assert torch.equal(views[4].img.flip(-1), views[5].img)
+
+
+def with_aug(**keys):
+    return [TEST[0], {**TEST[1], **keys}]
+
+
+def test_ratios_and_scales_of_the_config_are_kept():
+    scales = lambda pipeline: [view.scale for view in pipeline.views(picture())]  # noqa: E731
+    assert scales(TestPipeline(with_aug(img_ratios=[1.0, 2.0]))) == [(48, 32), (96, 64)]
+    assert scales(TestPipeline(with_aug(img_ratios=[1.0, 2.0]), aug_test=True)) == [(48, 32)] * 2 + [(96, 64)] * 2
+    assert scales(TestPipeline(with_aug(img_scale=[(48, 32), (60, 40)]))) == [(48, 32), (60, 40)]
+    assert scales(TestPipeline(with_aug(img_scale=None, img_ratios=2.0))) == [(72, 48)]
+
+
+def test_pipeline_without_multi_scale_wrapper():
+    flat = [TEST[0], dict(type="Resize", img_scale=(48, 32)), *TEST[1]["transforms"][2:]]
+    [view] = TestPipeline(flat).views(picture())
+    assert tuple(view.img.shape) == (3, 32, 48) and view.scale is None
+    with pytest.raises(ConfigError, match="MultiScaleFlipAug"):
+        TestPipeline(flat, aug_test=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Compose(dict(type="LoadFrames")),
+        lambda: Compose([dict(type="RandomCorp")]),
+        lambda: RandomCrop((0, 3)),
+        lambda: RandomFlip(2.0),
+        lambda: RandomFlip(0.5, "diagonal"),
+        lambda: Pad(),
+        lambda: Pad(size=(3, 3), size_divisor=2),
+        lambda: Normalize([0, 0], [1, 1]),
+        lambda: Resize(ratio_range=(0.5, 2)),
+        lambda: Resize(img_scale=[(1, 2), (3, 4)]),
+        lambda: Resize()(clip()),
+        lambda: MultiScaleFlipAug([]),
+        lambda: MultiScaleFlipAug([], (48, 32), flip_direction="vertical"),
+        lambda: TestPipeline([TEST[0], TEST[1], dict(type="RandomFlip")]),
+        lambda: TestPipeline([TEST[0]]).views(picture()),
+    ],
+)
+def test_settings_that_cannot_work(make):
+    with pytest.raises(ConfigError):
+        make()

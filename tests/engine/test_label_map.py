@@ -1,0 +1,80 @@
+"""The label map equals the literal formula: two bilinear resizes, then argmax."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg.engine.label_map import label_map, possible_winners, resize_logits
+from mmseg.errors import ConfigError
+
+
+def literal(logits: torch.Tensor, sizes: list) -> torch.Tensor:
+    x = logits[None]
+    for size in sizes:
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x[0]
+
+
+def assert_same_labels(logits: torch.Tensor, sizes: list) -> None:
+    """Equal labels; where two classes tie up to rounding, one of them (the kernels' rounding depends on the shape)."""
+    scores, labels = literal(logits, sizes), label_map(logits, sizes)
+    best, chosen = scores.max(dim=0).values, scores.gather(0, labels[None].long())[0]
+    assert labels.dtype == torch.uint8 and tuple(labels.shape) == tuple(sizes[-1])
+    assert torch.all(best - chosen <= 1e-5 * logits.abs().max())
+    assert (labels != scores.argmax(dim=0)).float().mean() < 1e-4
+
+
+def sparse_logits(num_classes: int, height: int, width: int, seed: int) -> torch.Tensor:
+    """As of a trained network: few classes are anywhere near the best."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(num_classes, height, width, generator=generator)
+    return F.avg_pool2d(logits[None], 3, 1, 1)[0] + 3 * torch.randn(num_classes, 1, 1, generator=generator)
+
+
+@pytest.mark.parametrize("small", [0, 2**20], ids=["grouped", "at once"])
+@pytest.mark.parametrize(
+    ("height", "width", "sizes"),
+    [
+        (24, 36, [(96, 144), (90, 131)]),
+        (24, 36, [(96, 144), (240, 300)]),
+        (24, 36, [(96, 144), (40, 50)]),
+        (24, 36, [(96, 144)]),
+        (15, 17, [(30, 34), (31, 33)]),
+        (16, 20, [(16, 20), (33, 47)]),
+        (12, 18, [(24, 36), (96, 144), (90, 140)]),
+        (1, 9, [(32, 288), (20, 201)]),
+    ],
+)
+def test_equals_the_formula(height, width, sizes, small, monkeypatch):
+    monkeypatch.setattr("mmseg.engine.label_map._SMALL", small)
+    for seed, num_classes in enumerate((2, 5, 19, 40)):
+        assert_same_labels(sparse_logits(num_classes, height, width, seed), sizes)
+
+
+def test_equals_the_formula_at_full_size():
+    assert_same_labels(sparse_logits(124, 60, 108, 0), [(240, 432), (240, 427)])
+
+
+def test_ties_go_to_the_lowest_class(monkeypatch):
+    monkeypatch.setattr("mmseg.engine.label_map._SMALL", 0)
+    logits = torch.zeros(9, 16, 16)
+    logits[[3, 7]] = 1.0
+    assert torch.all(label_map(logits, [(64, 64), (60, 61)]) == 3)
+
+
+def test_hopeless_classes_are_left_out():
+    logits = sparse_logits(60, 24, 36, 1)
+    sizes = [(96, 144), (90, 131)]
+    kept = possible_winners(logits, sizes)
+    assert 1 <= len(kept) < 60
+    assert set(literal(logits, sizes).argmax(dim=0).unique().tolist()) <= set(kept)
+    with_far_reach = [(48, 72), (96, 144), (90, 131)]
+    assert possible_winners(logits, with_far_reach) == list(range(60))
+
+
+def test_no_resize_and_too_many_classes():
+    logits = torch.randn(5, 4, 6)
+    assert torch.equal(label_map(logits, []), logits.argmax(dim=0).to(torch.uint8))
+    assert torch.equal(resize_logits(logits, []), logits)
+    with pytest.raises(ConfigError, match="256 classes"):
+        label_map(torch.zeros(256, 2, 2), [(4, 4)])

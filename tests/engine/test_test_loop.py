@@ -1,0 +1,153 @@
+"""The streaming test loop against predictions made clip by clip, on a real data set."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg.apis.inference import init_segmentor
+from mmseg.config import load_config
+from mmseg.datasets import build_dataset
+from mmseg.engine.label_map import resize_logits
+from mmseg.engine.results import ResultWriter
+from mmseg.engine.test import test_dataset as run_test
+from mmseg.errors import DataError
+from mmseg.evaluation import VSPWEvaluator
+from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
+
+LENGTHS = {"long": 18, "short": 4}
+
+
+class Keep(ResultWriter):
+    """Keeps everything it sees."""
+
+    def __init__(self) -> None:
+        self.results, self.calls = [], []
+
+    def start(self, videos, owners):
+        self.calls.append("start")
+
+    def add(self, result):
+        self.results.append(result)
+
+    def finish(self):
+        self.calls.append("finish")
+
+    def abort(self):
+        self.calls.append("abort")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path / "data", LENGTHS)
+
+
+def load(tmp_path, clip: bool = True):
+    torch.manual_seed(0)
+    cfg = load_config(write_config(tmp_path / "config.py", tmp_path / "data", clip))
+    dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
+    return init_segmentor(cfg), dataset
+
+
+@pytest.mark.parametrize("clip", [True, False], ids=["CFFM", "SegFormer"])
+def test_equals_whole_clips(tmp_path, data, clip):
+    """Every frame, the first ones of a video included, predicted from its clip as the official item list has it."""
+    model, dataset = load(tmp_path, clip)
+    keep = Keep()
+    run_test(model, dataset, writers=[keep], progress=False)
+    assert [(r.video.name, r.number) for r in keep.results] == [(v, t) for v, n in LENGTHS.items() for t in range(n)]
+    frames = {}
+    for index, video in enumerate(dataset.videos):
+        for t in range(len(video.frames)):
+            frames[video.name, t] = dataset.pipeline.views(dataset.load_frame(index, t))[0].img
+    for result, (video, numbers) in zip(keep.results, dataset.clip_items(), strict=True):
+        logits = model.encode_decode(torch.stack([frames[video, t] for t in numbers])[None])[0]
+        expected = resize_logits(logits, [SIZE]).argmax(dim=0).numpy()
+        assert result.prediction.dtype == np.uint8 and result.prediction.shape == SIZE
+        assert (result.prediction == expected).mean() > 0.9995  # ties up to rounding
+
+
+def test_metrics_and_restored_state(tmp_path, data):
+    model, dataset = load(tmp_path)
+    model.train()
+    model.dilation = (-2, -1)
+    evaluator = VSPWEvaluator(3, CLASSES, video_order=list(LENGTHS))
+    keep = Keep()
+    results = run_test(model, dataset, evaluator, [keep], progress=False)
+    assert model.training and model.dilation == (-2, -1)
+    assert keep.calls == ["start", "finish"]
+    assert results["counts"]["frames"] == sum(LENGTHS.values()) and results["skipped_videos"] == ["short"]
+    again = VSPWEvaluator(3, CLASSES)
+    for r in keep.results:
+        again.update(r.video.name, r.number, r.prediction, r.truth)
+    for name in ("mIoU", "FWIoU", "VC8", "VC16", "mmseg/mIoU"):
+        np.testing.assert_equal(results[name], again.compute()[name])
+
+
+def test_augmentation_averages_probabilities_over_views(tmp_path, data):
+    """One stream per view; flips undone; the mean softmax at the original size, by hand for the last frames."""
+    model, dataset = load(tmp_path)
+    keep = Keep()
+    run_test(model, dataset, writers=[keep], aug_test=True, progress=False)
+    pipeline = dataset.pipeline.augmented()
+    views = [pipeline.views(dataset.load_frame(0, t)) for t in range(18)]
+    assert len(views[0]) == 12
+    mean = 0
+    for k in range(12):
+        clip = torch.stack([views[t][k].img for t in (8, 11, 14, 17)])[None]
+        scores = resize_logits(model.encode_decode(clip)[0], [SIZE]).softmax(dim=0)
+        mean = mean + (scores.flip(-1) if views[0][k].flip else scores) / 12
+    assert (keep.results[17].prediction == mean.argmax(dim=0).numpy()).mean() > 0.9995
+
+
+def test_bfloat16_is_close(tmp_path, data):
+    model, dataset = load(tmp_path, clip=False)
+    exact, rounded = Keep(), Keep()
+    run_test(model, dataset, writers=[exact], progress=False)
+    run_test(model, dataset, writers=[rounded], progress=False, amp=torch.bfloat16)
+    same = np.mean([(a.prediction == b.prediction).mean() for a, b in zip(exact.results, rounded.results)])
+    assert 0.9 < same <= 1
+
+
+def test_an_error_names_video_and_frame(tmp_path, data):
+    model, dataset = load(tmp_path)
+    damaged = data / "data" / "long" / "origin" / "00007.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    keep = Keep()
+    with pytest.raises(DataError, match=r"video 'long', frame 7 .*00007\.jpg"):
+        run_test(model, dataset, writers=[keep], progress=False)
+    assert keep.calls == ["start", "abort"] and len(keep.results) == 7
+
+
+def test_a_frame_of_another_size_is_refused(tmp_path):
+    make_data(tmp_path / "data", {"a": 3})
+    make_video(tmp_path / "other", "a", 3, 0, size=(60, 70))
+    for kind, suffix in (("origin", "jpg"), ("mask", "png")):
+        name = f"data/a/{kind}/00002.{suffix}"
+        (tmp_path / "other" / name).rename(tmp_path / "data" / name)
+    model, dataset = load(tmp_path)
+    with pytest.raises(DataError, match=r"video 'a', frame 2 .* 70x60 pixels after frames of 70x45"):
+        run_test(model, dataset, progress=False)
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    """What Python and PyTorch hold after 20 frames of a video is what they hold after 60."""
+    import gc
+
+    make_data(tmp_path / "data", {"a": 62})
+    model, dataset = load(tmp_path)
+
+    class Count(ResultWriter):
+        def __init__(self):
+            self.held = {}
+
+        def add(self, result):
+            if result.number in (20, 60):
+                gc.collect()
+                tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor]
+                self.held[result.number] = (len(tensors), sum(t.numel() for t in tensors))
+
+    count = Count()
+    run_test(model, dataset, VSPWEvaluator(3, CLASSES), [count], progress=False)
+    objects, elements = zip(count.held[20], count.held[60])
+    assert abs(objects[1] - objects[0]) <= 8  # a view more or less in the loader threads
+    assert elements[1] <= 1.1 * elements[0]

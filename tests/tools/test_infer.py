@@ -1,0 +1,72 @@
+"""``tools/infer.py`` with a user's arguments."""
+
+import pathlib
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.engine.tiny_vspw import SIZE, make_data, make_video, write_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def infer(monkeypatch, capfd):
+    """Calls ``python tools/infer.py ...``; returns what it wrote to the terminal."""
+
+    def run(*arguments, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "tools" / "infer.py"), run_name="__main__")
+        out = capfd.readouterr()
+        assert ended.value.code == status, out.out + out.err
+        return out.out + out.err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    make_data(tmp_path / "data", {"a": 12})
+    return write_config(tmp_path / "cffm.py", tmp_path / "data")
+
+
+def count_frames(path) -> tuple[int, tuple]:
+    capture = cv2.VideoCapture(str(path))
+    count, shape = 0, None
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return count, shape
+        count, shape = count + 1, frame.shape
+
+
+def test_folder_then_video(tmp_path, config, infer):
+    output = infer(tmp_path / "data/data/a/origin", config, "none", "--out", tmp_path / "out")
+    assert "12 frames" in output
+    labels = sorted((tmp_path / "out" / "labels").iterdir())
+    assert [p.name for p in labels] == [f"{t:05d}.png" for t in range(12)]
+    picture = Image.open(labels[5])
+    assert picture.mode == "P" and np.asarray(picture).shape == SIZE and np.asarray(picture).max() < 3
+    count, shape = count_frames(tmp_path / "out" / "origin_overlay.mp4")
+    assert count == 12 and shape == (SIZE[0] // 2 * 2, 2 * SIZE[1], 3)
+
+    output = infer(tmp_path / "out" / "origin_overlay.mp4", config, "none", "--out", tmp_path / "again", "--no-overlay")
+    assert "12 frames" in output and [p.name for p in (tmp_path / "again").iterdir()] == ["labels"]
+
+
+def test_bad_input(tmp_path, config, infer):
+    assert "does not exist" in infer("gone.mp4", config, "none", "--out", tmp_path / "o", status=2)
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "no video" in infer(tmp_path / "text.mp4", config, "none", "--out", tmp_path / "o", status=2)
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in infer(tmp_path / "empty", config, "none", "--out", tmp_path / "o", status=2)
+    make_video(tmp_path / "other", "b", 2, 0, size=(50, 60))
+    mixed = tmp_path / "data/data/a/origin"
+    (tmp_path / "other/data/b/origin/00001.jpg").rename(mixed / "00003.jpg")
+    message = infer(mixed, config, "none", "--out", tmp_path / "o", status=2)
+    assert "frame 00003" in message and "60x50" in message

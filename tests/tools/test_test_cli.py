@@ -1,0 +1,183 @@
+"""``tools/dist_test.sh`` in real processes; ``tools/test.py`` with its arguments inside this one, which starts faster."""
+
+import json
+import os
+import pathlib
+import pickle
+import runpy
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmseg.apis.inference import init_segmentor
+from mmseg.engine.checkpoint import save_checkpoint
+from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+DIST = str(ROOT / "tools" / "dist_test.sh")
+LENGTHS = {"a": 18, "b": 5, "c": 7}
+PALETTE = [[10, 20, 30], [200, 0, 0], [0, 200, 0]]
+
+
+def call(command: list, cwd: pathlib.Path, status: int = 0) -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "DISPLAY", "WAYLAND_DISPLAY")
+    env = {k: v for k, v in os.environ.items() if k not in hidden}
+    env |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def run_test_py(work, monkeypatch, capfd):
+    """Calls ``python tools/test.py ...`` in the work folder; returns what it wrote to the terminal."""
+
+    def run(*arguments: str, status: int = 0) -> str:
+        monkeypatch.chdir(work)
+        monkeypatch.setenv("LOCAL_RANK", "")  # so that what the tool sets is undone afterwards
+        monkeypatch.delenv("LOCAL_RANK")
+        monkeypatch.setattr(sys, "argv", ["test.py", *arguments, "--device", "cpu"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "tools" / "test.py"), run_name="__main__")
+        out = capfd.readouterr()
+        assert ended.value.code == status, out.out + out.err
+        return out.out + out.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> pathlib.Path:
+    """Data, config and checkpoint, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("my work")
+    make_data(folder / "data", LENGTHS)
+    config = write_config(folder / "cffm.py", folder / "data")
+    torch.manual_seed(0)
+    model = init_segmentor(config)
+    meta = {"CLASSES": [f"my {name}" for name in CLASSES], "PALETTE": PALETTE}
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    save_checkpoint(folder / "model.pth", {"meta": meta, "state_dict": state})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(work) -> tuple[pathlib.Path, str]:
+    """The result folder and the output of a run in one process."""
+    arguments = ["--out", "single/res.pkl", "--show-dir", "single/show", "--show", "--save-png"]
+    return work / "single", call([DIST, "cffm.py", "model.pth", 0, *arguments], work)
+
+
+def test_one_process(single):
+    folder, output = single
+    maps = pickle.loads((folder / "res.pkl").read_bytes())
+    assert len(maps) == 30 and all(m.shape == SIZE and m.dtype == np.uint8 for m in maps)
+    report = json.loads((folder / "res.json").read_text())
+    assert report["run"]["checkpoint"] == "model.pth" and 0 <= report["mIoU"] <= 1
+    assert [row["class"] for row in report["per_class"]] == ["my floor", "my box", "my ball"]
+    assert list(report["per_video"]) == list(LENGTHS)
+    assert set(report["mmseg_evaluate"]) == {"mIoU", "mAcc", "aAcc"}
+    for word in ("mIoU", "FWIoU", "VC8", "VC16", "mAcc", "aAcc", "my ball", "30/30 frames", "no display found"):
+        assert word in output
+    assert "pretrained/not_there.pth" not in output  # the checkpoint holds the backbone
+    picture = Image.open(folder / "result_submission" / "c" / "00003.png")
+    assert np.array_equal(np.asarray(picture), maps[18 + 5 + 3])
+    assert picture.getpalette()[:9] == sum(PALETTE, [])
+    assert {p.name for p in (folder / "show").iterdir()} == {"contact_sheet.png", "a.mp4", "b.mp4", "c.mp4"}
+
+
+@pytest.mark.parametrize("extra", [["--tmpdir", "parts of it"], ["--gpu-collect"]], ids=["shared folder", "collect"])
+def test_two_processes_give_the_same_files(work, single, extra):
+    output = call([DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", *extra], work)
+    assert output.count("per class, all frames") == 1
+    for name in ("res.pkl", "res.json"):
+        assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
+    assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json"}
+
+
+def test_format_only_implies_no_evaluation(work, single, run_test_py):
+    output = run_test_py("cffm.py", "model.pth", "--format-only", "--out", "sub/res.pkl")
+    assert "mIoU" not in output and not (work / "sub" / "res.json").exists()
+    written = sorted(p.relative_to(work / "sub") for p in (work / "sub").rglob("*.png"))
+    assert len(written) == 30
+    for path in written:
+        assert (work / "sub" / path).read_bytes() == (single[0] / path).read_bytes()
+
+
+def test_options_and_aug_test(work, run_test_py):
+    (work / "data" / "one.txt").write_text("b\n")
+    run_test_py(
+        *"cffm.py model.pth --options data.test.split=one --eval mDice --aug-test --eval-options min_frames=3".split(),
+        *"lengths=[2] --out aug/res.pkl --launcher none --local-rank 0 --amp bfloat16".split(),
+    )
+    report = json.loads((work / "aug" / "res.json").read_text())
+    assert report["run"]["aug_test"] and report["run"]["precision"] == "bfloat16"
+    assert set(report["mmseg_evaluate"]) == {"mDice", "mAcc", "aAcc"}
+    assert report["VC2"] is not None and report["counts"]["frames"] == 5
+
+
+def test_untrained_network_without_evaluation(work, run_test_py):
+    (work / "data" / "one.txt").write_text("b\n")
+    for folder in ("u1", "u2"):
+        out = f"{folder}/res.pkl"
+        run_test_py("cffm.py", "none", "--out", out, "--eval", "None", "--cfg-options", "data.test.split=one")
+        assert [p.name for p in (work / folder).iterdir()] == ["res.pkl"]
+    assert (work / "u1" / "res.pkl").read_bytes() == (work / "u2" / "res.pkl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("cffm.py model.pth --out bad/res.txt", ".pkl or .pickle"),
+        ("cffm.py model.pth --out None --format-only", "give --out"),
+        ("cffm.py gone.pth", "gone.pth"),
+        ("gone.py model.pth", "gone.py"),
+        ("cffm.py model.pth --eval mIou", "did you mean 'mIoU'?"),
+        ("cffm.py model.pth --eval-options all_window=1", "all_windows"),
+        ("cffm.py model.pth --options data.test.split=nope", "nope.txt"),
+        ("cffm.py model.pth --options model.decode_head.num_classes=4", "model.pth"),
+        ("cffm.py none --options model.decode_head.num_classes=4", "4 classes"),
+        ("cffm.py model.pth --launcher pytorch", "LOCAL_RANK"),
+    ],
+)
+def test_bad_input_writes_nothing(work, run_test_py, arguments, message):
+    before = sorted(p.name for p in work.iterdir())
+    default = [] if "--out" in arguments else ["--out", "bad/res.pkl"]
+    output = run_test_py(*arguments.split(), *default, status=2)
+    assert message in output and "what to do" in output
+    assert sorted(p.name for p in work.iterdir()) == before
+
+
+def test_dist_test_checks_its_arguments(work):
+    assert "usage" in call([DIST, "cffm.py"], work, status=2)
+    assert "GPUS is 'two'" in call([DIST, "cffm.py", "model.pth", "two"], work, status=2)
+
+
+def test_a_damaged_frame_stops_all_processes(work):
+    make_video(work / "data", "broken", 6, 0)
+    (work / "data" / "data" / "broken" / "origin" / "00004.jpg").write_bytes(b"")
+    (work / "data" / "two.txt").write_text("broken\nb\n")
+    arguments = ["--out", "broken/res.pkl", "--options", "data.test.split=two"]
+    output = call([DIST, "cffm.py", "model.pth", 2, *arguments], work, status=2)
+    assert "DataError: video 'broken', frame 4" in output
+    assert not (work / "broken" / "res.pkl").exists()
+
+
+def test_split_without_masks_asks_for_format_only(work, run_test_py):
+    (work / "data" / "data" / "bare" / "origin").mkdir(parents=True)
+    source = work / "data" / "data" / "b" / "origin" / "00000.jpg"
+    (work / "data" / "data" / "bare" / "origin" / "00000.jpg").write_bytes(source.read_bytes())
+    (work / "data" / "test.txt").write_text("bare\n")
+    arguments = ["cffm.py", "model.pth", "--out", "bare/res.pkl", "--options", "data.test.split=test"]
+    assert "--format-only" in run_test_py(*arguments, status=2)
+    run_test_py(*arguments, "--format-only")
+    assert (work / "bare" / "result_submission" / "bare" / "00000.png").is_file()

@@ -1,0 +1,60 @@
+"""Colours, overlay videos and the contact sheet."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mmseg.errors import DataError
+from mmseg.visualization import OverlayVideo, Row, colourise, contact_sheet, default_palette, overlay, palette_table
+
+
+def test_palette_table():
+    table = palette_table([[1, 2, 3], [4, 5, 6]], 2)
+    assert table.shape == (256, 3) and table[1].tolist() == [4, 5, 6] and not table[2:].any()
+    colours = default_palette(124)
+    assert len({tuple(c) for c in colours}) == 124 and [0, 0, 0] not in colours
+    assert palette_table(None, 124)[:124].tolist() == colours
+
+
+def test_colours_are_bgr_and_ignored_pixels_stay_dark():
+    table = palette_table([[255, 0, 0]], 1)
+    labels = np.array([[0, 255]], np.uint8)
+    assert colourise(labels, table).tolist() == [[[0, 0, 255], [0, 0, 0]]]
+    mixed = overlay(np.full((1, 2, 3), 100, np.uint8), labels, table, opacity=0.5)
+    assert mixed.tolist() == [[[50, 50, 177], [50, 50, 50]]]
+
+
+def test_overlay_video_has_every_frame(tmp_path):
+    table = palette_table(None, 3)
+    labels = np.random.default_rng(0).integers(0, 3, (33, 40), np.uint8)
+    with OverlayVideo(tmp_path / "some folder" / "v", table) as video:
+        for _ in range(5):
+            video.add(np.full((33, 40, 3), 128, np.uint8), labels, labels)
+    capture = cv2.VideoCapture(str(video.path))
+    shapes = []
+    while (got := capture.read())[0]:
+        shapes.append(got[1].shape)
+    assert shapes == [(32, 120, 3)] * 5
+
+
+def test_overlay_video_errors(tmp_path):
+    table = palette_table(None, 3)
+    labels, frame = np.zeros((32, 40), np.uint8), np.zeros((32, 40, 3), np.uint8)
+    with OverlayVideo(tmp_path / "v", table) as video:
+        video.add(frame, labels)
+        with pytest.raises(DataError, match="as in the frames before"):
+            video.add(frame, labels, labels)
+
+
+def test_contact_sheet_shows_rows_and_legend():
+    table = palette_table(None, 5)
+    labels = np.zeros((45, 80), np.uint8)
+    labels[:, 40:] = 3
+    frame = np.full((45, 80, 3), 200, np.uint8)
+    rows = [Row("one", frame, labels, labels), Row("two", frame[:30], labels[:30])]
+    sheet = contact_sheet(rows, table, ["a", "b", "c", "d", "e"], width=160)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * 166 + 6
+    colours = {tuple(c) for c in sheet[-26:].reshape(-1, 3)}
+    assert {tuple(table[0, ::-1]), tuple(table[3, ::-1])} <= colours  # in the legend
+    assert tuple(table[1, ::-1]) not in colours
+    assert contact_sheet(rows[1:], table, list("abcde"), width=160).shape[1] == 2 * 166 + 6

@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Write a small synthetic video data set in the VSPW layout: python tools/make_toy_dataset.py data/toy"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mmseg.apis import cli
+from mmseg.datasets.toy import generate_toy_dataset
+from mmseg.datasets.toy_scene import TOY_CLASSES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("root", nargs="?", default="data/toy", help="folder to make")
+    parser.add_argument("--videos", type=int, default=24, help="training videos")
+    parser.add_argument("--val-videos", type=int, default=6, help="validation videos")
+    parser.add_argument("--test-videos", type=int, default=2, help="test videos")
+    parser.add_argument("--frames", type=int, default=24, help="frames of a video")
+    parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("H", "W"), help="of the frames")
+    parser.add_argument("--classes", type=int, default=len(TOY_CLASSES), help="3 to 8")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
+    parser.add_argument("--force", action="store_true", help="replace a toy data set of other settings")
+    args = parser.parse_args()
+    root = generate_toy_dataset(
+        args.root,
+        args.videos,
+        args.val_videos,
+        args.test_videos,
+        args.frames,
+        tuple(args.size),
+        args.classes,
+        args.seed,
+        args.force,
+    )
+    print(f"{root}: {args.videos} + {args.val_videos} + {args.test_videos} videos (train, val, test)")
+
+
+if __name__ == "__main__":
+    cli.run(main)
