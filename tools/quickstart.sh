@@ -31,7 +31,7 @@ out=work_dirs/quickstart
 step() { printf '\n== %s\n' "$*"; }
 
 step "1/4 toy videos in the VSPW layout: $data"
-[ -f "$data/train.txt" ] || python tools/make_toy_dataset.py "$data"
+python tools/make_toy_dataset.py "$data"
 
 step "2/4 testing the untrained network"
 [ -f "$out/untrained/res.json" ] ||

@@ -20,7 +20,8 @@ class ClassMap:
     """Turns stored mask values into raw labels (0 ignored, class v - 1 otherwise).
 
     Args:
-        entries: sequence name, or '*' for the others -> the class of all its objects, or a dict from mask value to class.
+        entries: sequence name, or '*' for the others -> the class of all its objects, or a dict from mask value to
+            class (255 is ignored unless it has one).
         background: class of mask value 0; None ignores it.
 
     Attributes:
@@ -90,8 +91,8 @@ class ClassMap:
 def read_class_map(arguments: Sequence[str]) -> dict[str, ClassMapEntry]:
     """Entries from the command line: JSON files and ``sequence=class`` pairs; later ones win.
 
-    A JSON file holds ``{sequence: class}`` or ``{sequence: {mask value: class}}``; a plain ``{mask value: class}``, or the
-    pair ``7=class``, holds for all sequences.
+    A JSON file holds ``{sequence: class}`` or ``{sequence: {mask value: class}}``; a plain ``{mask value: class}``, or
+    the pair ``7=class``, holds for all sequences.
 
     Raises:
         ConfigError: a file that cannot be read, or an argument that is neither.

@@ -25,10 +25,10 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 class ConvertOptions:
     """What goes where, and how.
 
-    `val` and `test` name the sequences of these splits; all others are for training. `hold_out_time` is the share of frames
-    at the end of each training sequence that becomes a val video ``<name>_late``. Frames are put in place by `frames`
-    ('symlink' or 'copy') unless they are resized: to `size` (height, width), or until the longer side is `max_side`.
-    `unlabelled` frames are an 'error' or left out ('drop').
+    `val` and `test` name the sequences of these splits; all others are for training. `hold_out_time` is the share of
+    frames at the end of each training sequence that becomes a val video ``<name>_late``. Frames are put in place by
+    `frames` ('symlink' or 'copy') unless they are resized: to `size` (height, width), or until the longer side is
+    `max_side`. `unlabelled` frames are an 'error' or left out ('drop').
     """
 
     val: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class ConvertOptions:
             )
         if self.size is not None and self.max_side is not None:
             raise ConfigError("size and max_side", "one of them", "drop one")
-        if min(self.size or (1,)) < 1 or (self.max_side or 1) < 1:
+        if min(*(self.size or (1, 1)), 1 if self.max_side is None else self.max_side) < 1:
             raise ConfigError(f"size={self.size}, max_side={self.max_side}", "sizes above 0", "fix it")
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:

@@ -93,13 +93,14 @@ def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
             raise DataError(f"{root} exists and is no data set made here", "a new or empty folder", "choose another")
         if not overwrite:
             raise DataError(f"{root} holds a data set already", "a new or empty folder", "choose another, or --force")
-    building = root.with_name(f".{root.name}.partial")
+    building, replaced = (root.with_name(f".{root.name}.{part}") for part in ("partial", "replaced"))
     try:
-        shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+        for leftover in (building, replaced):  # of a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         building.mkdir(parents=True)
         yield building
         if root.exists():
-            shutil.rmtree(root)
+            root.rename(replaced)
         building.rename(root)
     except OSError as error:
         raise DataError(
@@ -107,3 +108,5 @@ def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        if root.exists():
+            shutil.rmtree(replaced, ignore_errors=True)

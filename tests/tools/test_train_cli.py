@@ -74,7 +74,7 @@ def test_stopped_killed_and_resumed(tmp_path, config):
     forever = [*command, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=1"]
     with running(forever, tmp_path) as first:
         read_until(first, r"Iter \[6/")
-        first.send_signal(signal.SIGTERM)
+        os.killpg(first.pid, signal.SIGTERM)  # as a scheduler does: the data workers get it, too
         output, _ = first.communicate(timeout=60)
     assert first.returncode == 143, output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+), which is saved", output)[1])

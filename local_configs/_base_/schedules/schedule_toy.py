@@ -10,6 +10,6 @@ optimizer_config = dict()
 lr_config = dict(
     policy="poly", warmup="linear", warmup_iters=100, warmup_ratio=1e-6, power=1.0, min_lr=0.0, by_epoch=False
 )
-runner = dict(type="IterBasedRunner", max_iters=1000)
+runner = dict(type="IterBasedRunner", max_iters=600)
 checkpoint_config = dict(by_epoch=False, interval=200, max_keep_ckpts=2)
-evaluation = dict(interval=1000, metric="mIoU")
+evaluation = dict(interval=600, metric="mIoU")

@@ -1,0 +1,81 @@
+"""The benchmark measures what it says; figures themselves depend on the machine."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mmseg.apis.benchmark import Job, measure_memory, measure_stream, measure_train
+from mmseg.apis.measure import PeakMemory, StageTimer
+from tests.engine.tiny_vspw import write_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[True, False], ids=["CFFM", "SegFormer"])
+def job(request, tmp_path) -> Job:
+    config = write_config(tmp_path / "config.py", tmp_path, clip=request.param)
+    config.write_text(config.read_text() + "\noptimizer = dict(type='AdamW', lr=1e-4)\n")
+    return Job(str(config), size=(45, 70), repeats=2, clips=1)
+
+
+def test_stream(job):
+    rows = measure_stream(job)
+    assert [row["cache"] for row in rows] == ["steady", "cold"]
+    assert rows[0]["network_size"] == [64, 96] and rows[0]["size"] == [45, 70]
+    for row in rows:
+        assert row["precision"] == "float32" and row["repeats"] == 2 and "thread" in row["device"]
+        assert {"read", "backbone", "embed", "decode", "resize+argmax", "other"} <= set(row["stages"])
+        assert 0 < sum(row["stages"].values()) < 2 * row["seconds"]
+        assert row["peak_memory"] > 2**20
+
+
+def test_plain_formulation_and_amp(job):
+    rows = measure_stream(Job(job.config, size=job.size, repeats=1, plain=True, amp="bfloat16"))
+    assert [(r["formulation"], r["precision"], r["cache"]) for r in rows] == [("plain", "bfloat16", "cold")]
+
+
+def test_training_step(job):
+    (row,) = measure_train(Job(job.config, size=(64, 64), repeats=1, clips=1))
+    assert row["what"] == "training step, 1 clips of 4" and set(row["stages"]) >= {"forward", "backward", "optimizer"}
+
+
+def test_memory_along_a_video(job):
+    rows = measure_memory(Job(job.config, size=job.size, repeats=20), points=4)
+    assert [row["what"] for row in rows] == [f"test loop, after {n} frames" for n in (5, 10, 15, 20)]
+
+
+def test_stage_timer_books_nested_calls_and_gives_methods_back():
+    class Worker:
+        def work(self):
+            time.sleep(0.01)
+
+    worker, timer = Worker(), StageTimer(CPU)
+    with timer.watch((worker, "work", "working")):
+        for _ in range(3):
+            with timer.step():
+                worker.work()
+                worker.work()
+    medians = timer.medians()
+    assert 0.02 <= medians["working"] <= medians["total"] and "work" not in vars(worker)
+
+
+def test_peak_memory_sees_what_was_freed():
+    memory = PeakMemory(CPU)
+    memory.start()
+    torch.ones(40 * 2**20).sum()  # 160 MiB
+    assert 100 * 2**20 < memory.added() < 300 * 2**20
+
+
+def test_command_line(job, tmp_path):
+    command = [sys.executable, ROOT / "tools" / "benchmark.py", job.config, "--size", "45", "70", "--frames", "1",
+               "--against-plain", "--device", "cpu", "--threads", "1", "--json", tmp_path / "b.json"]  # fmt: skip
+    out = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=200, check=True).stdout
+    assert "times as fast as plain" in out and "45x70" in out and "float32" in out and "1 thread" in out
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert {row["formulation"] for row in report["rows"]} == {"fast", "plain"}

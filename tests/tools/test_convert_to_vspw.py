@@ -1,0 +1,154 @@
+"""From a JPEGImages/Annotations tree to a data set, by the command."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg.datasets import VSPWDataset
+from mmseg.datasets.class_map import ClassMap, read_class_map
+from mmseg.datasets.convert import ConvertOptions, convert_to_vspw
+from mmseg.errors import ConfigError, DataError
+
+TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_to_vspw.py"
+
+
+def write_tree(root, resolution="480p", values=(0, 255), lengths=None):
+    """Three sequences at 40x24; each mask is `values` in equal columns."""
+    rng = np.random.default_rng(0)
+    for name, length in (lengths or dict(dog=10, car=12, swan=11)).items():
+        folders = [root / part / resolution / name for part in ("JPEGImages", "Annotations")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        for t in range(length):
+            frame = cv2.blur(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), (5, 5))
+            cv2.imwrite(str(folders[0] / f"{t:05d}.jpg"), frame)
+            mask = np.repeat(np.array(values, np.uint8), 40 // len(values))[None].repeat(24, 0)
+            Image.fromarray(mask).save(folders[1] / f"{t:05d}.png")
+        (folders[0] / "._00000.jpg").touch()
+    return root
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("resolution", ["480p", ""])
+def test_command_with_a_class_per_sequence(tmp_path, resolution):
+    tree, root = write_tree(tmp_path / "davis", resolution), tmp_path / "out" / "set"
+    done = run(
+        tree, root, "--classes", "dog=animal", "car=vehicle", "*=animal", "--val", "swan", "--hold-out-time", 0.3
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train.txt: 15 frames of 2 videos: car (8), dog (7)" in done.stdout
+    assert "val.txt: 18 frames of 3 videos: car_late (4), dog_late (3), swan (11)" in done.stdout
+    assert "num_classes=3" in done.stdout
+    dataset = VSPWDataset(root, "val", test_mode=True)
+    assert dataset.CLASSES == ("background", "animal", "vehicle")
+    assert [video.name for video in dataset.videos] == ["car_late", "dog_late", "swan"]
+    late = dataset.videos[0].frames
+    assert [pathlib.Path(f).stem for f in late] == ["00008", "00009", "00010", "00011"]
+    assert all(pathlib.Path(f).is_symlink() for f in late)
+    source = tree / "JPEGImages" / resolution / "car" / "00008.jpg"
+    np.testing.assert_array_equal(dataset.load_frame(0, 0), cv2.imread(str(source)))
+    for index, label in enumerate([2, 1, 1]):
+        assert np.unique(dataset.load_label(index, 0)).tolist() == [0, label]
+
+
+def test_a_class_per_mask_value_and_void_background(tmp_path):
+    tree = write_tree(tmp_path / "tree", values=(0, 1, 2, 255))
+    (tmp_path / "map.json").write_text(json.dumps({"swan": {"1": "swan", "2": "water"}}))
+    entries = read_class_map(["1=person", "2=horse", str(tmp_path / "map.json")])
+    convert_to_vspw(tree, tmp_path / "set", ClassMap(entries, background=None), ConvertOptions(val=("swan",)))
+    train = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    val = VSPWDataset(tmp_path / "set", "val", test_mode=True)
+    assert train.CLASSES == ("person", "horse", "swan", "water")
+    assert train.load_label(0, 0)[0, [0, 10, 20, 30]].tolist() == [255, 0, 1, 255]
+    assert val.load_label(0, 0)[0, [0, 10, 20, 30]].tolist() == [255, 2, 3, 255]
+
+
+@pytest.mark.parametrize(
+    ("options", "size"), [(dict(max_side=20), (12, 20)), (dict(size=(32, 64)), (32, 64)), (dict(max_side=99), (24, 40))]
+)
+def test_resizing(tmp_path, options, size):
+    tree = write_tree(tmp_path / "tree")
+    convert_to_vspw(tree, tmp_path / "set", ClassMap({"*": "thing"}), ConvertOptions(frames="copy", **options))
+    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    assert dataset.load_frame(0, 0).shape == (*size, 3)
+    labels = dataset.load_label(0, 0)
+    assert labels.shape == size and set(np.unique(labels)) == {0, 1}
+    assert (labels[:, : size[1] // 2] == 0).all() and (labels[:, size[1] // 2 :] == 1).all()
+    assert not pathlib.Path(dataset.videos[0].frames[0]).is_symlink()
+
+
+def expect(message, error, tree, root, class_map, *options, **kwargs):
+    """The error, and that nothing is left behind."""
+    with pytest.raises(error) as caught:
+        convert_to_vspw(tree, root, class_map, *options, **kwargs)
+    assert message in str(caught.value) and caught.value.action
+    assert not root.exists() and not root.with_name(f".{root.name}.partial").exists()
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    tree, root, every = write_tree(tmp_path / "tree"), tmp_path / "set", ClassMap({"*": "thing"})
+    expect("no class for sequence 'car'", ConfigError, tree, root, ClassMap({"dog": "dog"}))
+    expect("did you mean 'dog'", ConfigError, tree, root, ClassMap({"*": "x", "dgo": "dog"}))
+    expect("did you mean 'swan'", ConfigError, tree, root, every, ConvertOptions(val=("swam",)))
+    expect("did you mean 'car'", DataError, tree, root, every, sequences=["carr"])
+    expect("JPEGImages", DataError, tmp_path, root, every)
+    masks = tree / "Annotations" / "480p" / "dog"
+    Image.fromarray(np.full((24, 40), 7, np.uint8)).save(masks / "00003.png")
+    expect("mask values [7] without a class", DataError, tree, root, ClassMap({"*": {"255": "thing"}}))
+    Image.new("RGB", (40, 24)).save(masks / "00003.png")
+    expect("00003.png", DataError, tree, root, every)
+    Image.new("L", (39, 24)).save(masks / "00003.png")
+    expect("mask of 39x24", DataError, tree, root, every)
+    (masks / "00003.png").unlink()
+    expect("1 of 10 frames", DataError, tree, root, every)
+    convert_to_vspw(tree, root, every, ConvertOptions(unlabelled="drop"))
+    assert [len(video.frames) for video in VSPWDataset(root, "train", test_mode=True).videos] == [12, 9, 11]
+
+
+def test_command_reports_errors_without_a_traceback(tmp_path):
+    done = run(tmp_path, tmp_path / "set", "--classes", "dog=dog")
+    assert done.returncode == 2 and "JPEGImages is no folder" in done.stderr and "Traceback" not in done.stderr
+    done = run(tmp_path, tmp_path / "set", "--classes", "none.json")
+    assert done.returncode == 2 and "none.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_only_data_sets_made_here_are_replaced(tmp_path):
+    tree, root = write_tree(tmp_path / "tree"), tmp_path / "set"
+    convert_to_vspw(tree, root, ClassMap({"*": "thing"}))
+    with pytest.raises(DataError, match="holds a data set already"):
+        convert_to_vspw(tree, root, ClassMap({"*": "other"}))
+    convert_to_vspw(tree, root, ClassMap({"*": "other"}), overwrite=True)
+    assert VSPWDataset(root, "train").CLASSES == ("background", "other")
+    (root / "recipe.json").unlink()
+    with pytest.raises(DataError, match="no data set made here"):
+        convert_to_vspw(tree, root, ClassMap({"*": "thing"}), overwrite=True)
+
+
+@pytest.mark.parametrize("entry", ["", 3, {"a": "b"}, {"300": "b"}, {"1": 2}])
+def test_class_maps_that_make_no_sense(entry):
+    with pytest.raises(ConfigError, match="class map"):
+        ClassMap({"dog": entry})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(hold_out_time=1.0),
+        dict(frames="link"),
+        dict(unlabelled="x"),
+        dict(size=(4, 4), max_side=3),
+        dict(max_side=0),
+    ],
+)
+def test_options_that_make_no_sense(options):
+    with pytest.raises(ConfigError):
+        ConvertOptions(**options)
