@@ -26,6 +26,7 @@ config=local_configs/toy/cffm.b0.py
 data=data/toy
 out=work_dirs/quickstart
 [ "$fresh" = no ] || rm -rf "$out" "$data"
+mkdir -p "$out"
 [ -n "$gpus" ] || gpus=$(python -c 'import torch; print(min(1, torch.cuda.device_count()))')
 
 step() { printf '\n== %s\n' "$*"; }
@@ -34,9 +35,10 @@ step "1/4 toy videos in the VSPW layout: $data"
 python tools/make_toy_dataset.py "$data"
 
 step "2/4 testing the untrained network"
-[ -f "$out/untrained/res.json" ] ||
-    ./tools/dist_test.sh "$config" none "$gpus" --out "$out/untrained/res.pkl" >"$out.untrained.log" 2>&1 ||
-    { cat "$out.untrained.log" && exit 1; }
+if [ ! -f "$out/untrained/res.json" ]; then
+    ./tools/dist_test.sh "$config" none "$gpus" --out "$out/untrained/res.pkl" >"$out/untrained.log" 2>&1 ||
+        { cat "$out/untrained.log" >&2; exit 1; }
+fi
 
 step "3/4 training CFFM with MiT-B0 from random weights"
 ./tools/dist_train.sh "$config" "$gpus" --work-dir "$out/train" --seed 0 --auto-resume

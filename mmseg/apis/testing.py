@@ -139,9 +139,6 @@ def test_model(
     return evaluator
 
 
-test_model.__test__ = False  # not a test case, whatever its name says
-
-
 def make_evaluator(model: BaseSegmentor, dataset: VideoDataset, options: TestOptions) -> VSPWEvaluator:
     """The evaluator of a data set, with names from the checkpoint."""
     arguments = {k: v for k, v in options.metric_options.items() if k not in _WITHOUT_EFFECT}

@@ -95,8 +95,9 @@ def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
             raise DataError(f"{root} holds a data set already", "a new or empty folder", "choose another, or --force")
     building, replaced = (root.with_name(f".{root.name}.{part}") for part in ("partial", "replaced"))
     try:
-        for leftover in (building, replaced):  # of a run that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+        if root.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
         building.mkdir(parents=True)
         yield building
         if root.exists():
@@ -104,7 +105,9 @@ def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
         building.rename(root)
     except OSError as error:
         raise DataError(
-            f"{root} cannot be written: {error}", "a writable place with space left", "see above"
+            f"{root} cannot be written: {error}",
+            "a writable place with space left",
+            "free some space or choose another place",
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

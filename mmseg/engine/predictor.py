@@ -24,8 +24,8 @@ class VideoPredictor:
     Args:
         model: in eval mode.
         pipeline: gives the views of a frame.
-        video: name of the video, or the whole video (see ``ClipHead.stream_context``), for models that keep something per
-            video.
+        video: name of the video, or the whole video (see ``ClipHead.stream_context``), for models that keep something
+            per video.
         amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in float32.
         context: further arguments of ``model.stream``.
     """

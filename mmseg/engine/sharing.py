@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from mmseg.engine import distributed
+from mmseg.errors import DataError
 
 _CHUNK = 64 * 2**20  # bytes in flight at a time
 
@@ -28,6 +30,25 @@ def share_videos(num_frames: Sequence[int], world_size: int) -> list[int]:
         owners[index] = rank
         heapq.heappush(load, (frames + num_frames[index], rank))
     return owners
+
+
+@contextmanager
+def joining() -> Iterator[None]:
+    """Around what all processes do together at the end of a run: says so when one of them has gone.
+
+    Raises:
+        DataError: the connection broke. The process that stopped first has said why.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo and nccl have no class of their own for it in all versions
+        if distributed.world_size() == 1:
+            raise
+        raise DataError(
+            f"another process stopped ({str(error).splitlines()[0]})",
+            "all processes to finish their videos",
+            "see the message of the process that stopped first",
+        ) from error
 
 
 def send_file(path: Path, to: int = 0) -> None:

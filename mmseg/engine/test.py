@@ -20,7 +20,7 @@ from mmseg.engine import distributed
 from mmseg.engine.predictor import VideoPredictor
 from mmseg.engine.progress import FrameProgress
 from mmseg.engine.results import FrameResult, ResultWriter
-from mmseg.engine.sharing import share_videos
+from mmseg.engine.sharing import joining, share_videos
 from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import SegError
 from mmseg.models.segmentors.base import BaseSegmentor
@@ -51,7 +51,8 @@ def test_dataset(
     Args:
         model: moved to `device`; its training mode is restored afterwards.
         dataset: in test mode.
-        metrics: accumulators, fed with every frame that has a label; afterwards those of the main process hold all videos.
+        metrics: accumulators, fed with every frame that has a label; afterwards those of the main process hold all
+            videos.
         writers: see :mod:`mmseg.engine.results`.
         device: default: that of this process (:func:`mmseg.engine.distributed.device`).
         aug_test: average over scales and flips.
@@ -76,15 +77,16 @@ def test_dataset(
                 writer.start(dataset.videos, owners)
             for index in own:
                 _test_video(model, dataset, index, pipeline, metrics, writers, bar, amp)
-        for writer in writers:
-            writer.finish()
+        with joining():
+            for writer in writers:
+                writer.finish()
+            return _merged(metrics)
     except BaseException:
         for writer in writers:
             writer.abort()
         raise
     finally:
         bar.close()
-    return _merged(metrics)
 
 
 def _test_video(
