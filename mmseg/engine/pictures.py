@@ -39,6 +39,7 @@ class OverlayVideoWriter(ResultWriter):
 
     def end_video(self) -> None:
         self._video.close()
+        self._video = None
 
     def abort(self) -> None:
         """Close the unfinished video and remove it."""
