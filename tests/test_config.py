@@ -12,7 +12,9 @@ CFFM_B1 = CONFIGS / "cffm/B1/cffm.b1.480x480.vspw2.160k.py"
 
 
 def test_options_override_nested_keys_and_list_entries():
-    cfg = load_config(CFFM_B1, {"data.train.dataset.dilation": [-6, -4, -2], "data.test.pipeline.1.img_scale": (64, 32)})
+    cfg = load_config(
+        CFFM_B1, {"data.train.dataset.dilation": [-6, -4, -2], "data.test.pipeline.1.img_scale": (64, 32)}
+    )
     assert list(cfg.data.train.dataset.dilation) == [-6, -4, -2]
     assert cfg.data.test.pipeline[1].img_scale == (64, 32)
     assert list(cfg.data.test.dilation) == [-9, -6, -3]
@@ -64,7 +66,9 @@ def test_missing_config_file(tmp_path):
 
 def test_free_variables_and_imports_are_fine(tmp_path):
     path = tmp_path / "config.py"
-    path.write_text("import os\ncrop_size = (64, 64)\nmy_note = 'x'\nrunner = dict(type='IterBasedRunner', max_iters=1)\n")
+    path.write_text(
+        "import os\ncrop_size = (64, 64)\nmy_note = 'x'\nrunner = dict(type='IterBasedRunner', max_iters=1)\n"
+    )
     assert load_config(path).runner.max_iters == 1
 
 

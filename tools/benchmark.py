@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -43,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--against-plain", action="store_true", help="measure the plain formulation as well")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument(
-        "--options", "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+        "--options", "--cfg-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE",
         help="override config entries",
     )  # fmt: skip
     return parser.parse_args()

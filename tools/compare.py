@@ -28,7 +28,9 @@ def read_scores(path: Path) -> dict[str, float]:
         return {key: float("nan") if report[key] is None else float(report[key]) for key in COLUMNS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: {type(error).__name__}: {error}", "the res.json of a test run", "test with --out DIR/res.pkl first"
+            f"{path}: {type(error).__name__}: {error}",
+            "the res.json of a test run",
+            "test with --out DIR/res.pkl first",
         ) from error
 
 

@@ -6,8 +6,6 @@ import logging
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
@@ -28,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         "--options",
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=cli.OptionsAction,
         default={},
         metavar="KEY=VALUE",
         help="override config entries",

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
 # From nothing to scores and pictures on a laptop: environment, toy videos, training, testing.
 #
-#   ./tools/quickstart.sh [--fresh] [--gpus N]
+#   ./tools/quickstart.sh [--fresh] [--gpus N] [--iters N] [--out DIR]
 #
-#   --fresh     throw away what an earlier call left in work_dirs/quickstart and data/toy
+#   --fresh     throw away what an earlier call left in DIR
 #   --gpus N    processes for training and testing (default: 1 with a GPU, else 0 = one CPU process)
+#   --iters N   training iterations (default: those of the config, 600)
+#   --out DIR   where data and results go (default: work_dirs/quickstart)
 #
-# Called again, it goes on where it stopped. Results: work_dirs/quickstart/.
+# Called again, it goes on where it stopped.
 set -euo pipefail
 
-fresh=no gpus=""
+fresh=no gpus="" iters="" out=""
 while [ $# -gt 0 ]; do
     case $1 in
         --fresh) fresh=yes ;;
         --gpus) gpus=${2:?--gpus needs a number} && shift ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
+        --iters) iters=${2:?--iters needs a number} && shift ;;
+        --out) out=$(realpath -m "${2:?--out needs a folder}") && shift ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
         *) echo "error: unknown argument $1 (see $0 --help)" >&2 && exit 2 ;;
     esac
     shift
@@ -23,11 +27,13 @@ done
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$repo_root"
 config=local_configs/toy/cffm.b0.py
-data=data/toy
-out=work_dirs/quickstart
-[ "$fresh" = no ] || rm -rf "$out" "$data"
+out=${out:-work_dirs/quickstart}
+data=$out/toy
+[ "$fresh" = no ] || rm -rf "$out"
 mkdir -p "$out"
 [ -n "$gpus" ] || gpus=$(python -c 'import torch; print(min(1, torch.cuda.device_count()))')
+options=("data.train.dataset.data_root=$data" "data.val.data_root=$data" "data.test.data_root=$data")
+[ -z "$iters" ] || options+=("runner.max_iters=$iters")
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -36,15 +42,16 @@ python tools/make_toy_dataset.py "$data"
 
 step "2/4 testing the untrained network"
 if [ ! -f "$out/untrained/res.json" ]; then
-    ./tools/dist_test.sh "$config" none "$gpus" --out "$out/untrained/res.pkl" >"$out/untrained.log" 2>&1 ||
-        { cat "$out/untrained.log" >&2; exit 1; }
+    ./tools/dist_test.sh "$config" none "$gpus" --out "$out/untrained/res.pkl" --options "${options[@]}" \
+        >"$out/untrained.log" 2>&1 || { cat "$out/untrained.log" >&2 && exit 1; }
 fi
 
 step "3/4 training CFFM with MiT-B0 from random weights"
-./tools/dist_train.sh "$config" "$gpus" --work-dir "$out/train" --seed 0 --auto-resume
+./tools/dist_train.sh "$config" "$gpus" --work-dir "$out/train" --seed 0 --auto-resume --options "${options[@]}"
 
 step "4/4 testing on videos that training has not seen"
-./tools/dist_test.sh "$config" "$out/train/latest.pth" "$gpus" --out "$out/res.pkl" --save-png --show-dir "$out/show"
+./tools/dist_test.sh "$config" "$out/train/latest.pth" "$gpus" --out "$out/res.pkl" --save-png --show-dir "$out/show" \
+    --options "${options[@]}"
 
 step "untrained and trained network"
 python tools/compare.py untrained="$out/untrained/res.json" trained="$out/res.json"

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,12 +32,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--save-png", action="store_true", help="write these PNGs and evaluate as well")
     parser.add_argument("--eval", nargs="+", default=["mIoU"], metavar="NAME", help="mIoU mDice; None switches it off")
-    parser.add_argument("--eval-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    parser.add_argument("--eval-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE")
     parser.add_argument(
         "--options",
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=cli.OptionsAction,
         default={},
         metavar="KEY=VALUE",
         help="override config entries, e.g. data.test.split=test",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmseg.apis.cli import run
+
+from mmseg.apis.cli import OptionsAction, run
 from mmseg.config import load_config
 from mmseg.engine import distributed
 from mmseg.errors import ConfigError
@@ -33,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--options",
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=OptionsAction,
         default={},
         help="override config entries: a.b=value",
     )

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.config import DictAction
 
 from mmseg.errors import SegError
+
+
+class OptionsAction(DictAction):
+    """``--options a.b=value c=1,2``: a dict of dotted keys; values are written as for mmengine's DictAction.
+
+    Two differences: single values keep their spaces, as paths need, and what cannot be read is a usage error.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for text in values or ():
+            key, equals, value = text.partition("=")
+            if not (key and equals):
+                parser.error(f"argument {option_string}: {text!r} is not of the form KEY=VALUE")
+            try:
+                options[key] = self._parse_iterable(value) if set(value) & set(",()[]") else self._parse_value(value)
+            except AssertionError as error:
+                parser.error(f"argument {option_string}: {text!r}: {error}")
+        setattr(namespace, self.dest, options)
+
+    def _parse_value(self, value: str) -> Any:
+        return self._parse_int_float_bool(value.strip("'\""))
 
 
 def run(main: Callable[[], int | None]) -> None:

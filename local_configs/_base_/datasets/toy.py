@@ -1,4 +1,4 @@
-# Small videos in the VSPW layout (tools/make_toy_dataset.py, tools/convert_to_vspw.py): VSPW's pipelines at a fifth of the size.
+# Small videos in the VSPW layout (tools/make_toy_dataset.py, tools/convert_to_vspw.py), at a fifth of the size of VSPW.
 dataset_type = "VSPWDataset"
 data_root = "data/toy"
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

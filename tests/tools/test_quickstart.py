@@ -1,0 +1,40 @@
+"""The quickstart as a user starts it, with fewer iterations, twice: the second call has little left to do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.processes import ROOT, environment
+
+
+def quickstart(*arguments: str, status: int = 0) -> str:
+    # sys.prefix is the environment that runs the tests: the script is to take it instead of making one
+    env = {**environment(), "VIRTUAL_ENV": sys.prefix}
+    command = [str(ROOT / "tools" / "quickstart.sh"), *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_quickstart_goes_from_nothing_to_pictures_and_can_be_repeated(tmp_path):
+    out = tmp_path / "quick start"
+    first = quickstart("--out", str(out), "--iters", "3", "--gpus", "0")
+    assert "untrained" in first and "weighted IoU" in first
+    for name in ("res.pkl", "show/contact_sheet.png", "show/val_000.mp4", "train/latest.pth", "toy/train.txt"):
+        assert (out / name).stat().st_size > 0, name
+    assert len(list((out / "result_submission").glob("*/*.png"))) == 144
+    report = json.loads((out / "res.json").read_text())
+    assert 0 <= report["mIoU"] <= 1 and len(report["per_class"]) == 8
+    checkpoint = Path(out / "train" / "iter_3.pth").stat().st_mtime_ns
+    second = quickstart("--out", str(out), "--iters", "3", "--gpus", "0")
+    assert second.splitlines()[-8:] == first.splitlines()[-8:]
+    assert (out / "train" / "iter_3.pth").stat().st_mtime_ns == checkpoint
+
+
+def test_quickstart_explains_itself():
+    assert "--fresh" in quickstart("--help")
+    quickstart("--frsh", status=2)
