@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -49,15 +51,31 @@ def run(main: Callable[[], int | None]) -> None:
     """
     _warn_about_other_mmseg()
     try:
-        status = main()
+        status = main() or 0
     except SegError as error:
         sys.stdout.flush()
         sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
-        sys.exit(2)
+        status = 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        sys.exit(130)
-    sys.exit(status or 0)
+        status = 130
+    if "RANK" in os.environ:
+        _leave_at_once(status)
+    sys.exit(status)
+
+
+def _leave_at_once(status: int) -> None:
+    """End one of several processes without tearing the interpreter down.
+
+    The threads of a process group may outlive it; a normal exit then now and then ends in an abort, which the launcher
+    would report as a failure of a run that has done all its work.
+    """
+    logging.shutdown()
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _rank_prefix() -> str:

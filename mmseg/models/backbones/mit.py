@@ -93,7 +93,14 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x), h, w)))
+        x = self.fc1(x)  # (n, h * w, 4C)
+        if torch.is_grad_enabled() and not is_plain():
+            # of the three hidden maps only this one is kept for backward: the other two are cheap to make again
+            return checkpoint(self._activate, x, h, w, use_reentrant=False, preserve_rng_state=False)
+        return self._activate(x, h, w)
+
+    def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
+        return self.fc2(F.gelu(self.dwconv(x, h, w)))
 
 
 class Block(nn.Module):

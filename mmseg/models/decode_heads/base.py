@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.builder import build_loss
+from mmseg.models.layers.cpu_linear import pointwise_conv
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import resize
 
@@ -57,7 +58,7 @@ class FuseConv(nn.Module):
 class FoldedFuse:
     """Projection and fuse convolution of each level as one matrix; batch norm too where `norm` is False."""
 
-    weights: list[Tensor]  # (dim, C_s, 1, 1) for s = 1..4
+    weights: list[Tensor]  # (dim, C_s) for s = 1..4
     bias: Tensor  # (dim,)
     norm: bool  # whether the norm has still to be applied to the sum
 
@@ -148,7 +149,7 @@ class FusionHead(nn.Module):
                 scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (dim,)
                 weights = [scale[:, None] * weight for weight in weights]
                 bias = (bias - norm.running_mean) * scale + norm.bias
-        return FoldedFuse([weight[:, :, None, None] for weight in weights], bias, norm=not folds_norm)
+        return FoldedFuse(weights, bias, norm=not folds_norm)
 
     def fuse(self, feats: Sequence[Tensor], folded: FoldedFuse | None = None) -> Tensor:
         """The frames' features F (n, dim, h, w) from their maps [(n, C_s, h_s, w_s)], finest first.
@@ -162,14 +163,14 @@ class FusionHead(nn.Module):
             levels = [resize(x, size) for x in (*levels, self.linear_c4(feats[3]))]
             return self.linear_fuse(torch.cat(levels[::-1], dim=1))  # (n, 4 dim, h, w) -> (n, dim, h, w)
         folded = folded or self.fold_fuse()
-        x = F.conv2d(feats[0], folded.weights[0], folded.bias)
+        x = pointwise_conv(feats[0], folded.weights[0], folded.bias)
         for feat, weight in zip(feats[1:], folded.weights[1:]):
-            x += resize(F.conv2d(feat, weight), size)
+            x += resize(pointwise_conv(feat, weight), size)
         return self.linear_fuse(x, conv=False, norm=folded.norm)
 
     def frame_logits(self, fused: Tensor) -> Tensor:
         """The per-frame prediction A (n, K, h, w) from F (n, dim, h, w)."""
-        return self.linear_pred(self.dropout(fused))
+        return pointwise_conv(self.dropout(fused), self.linear_pred.weight.flatten(1), self.linear_pred.bias)
 
 
 def _check(

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
+from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.layers.focal_attend import FocalBias
 from mmseg.models.layers.resize import halve, resize
@@ -116,8 +116,8 @@ class CFFMHead(ClipHead):
         before = to_tokens(target.half)  # (B, N, C)
         mined = self.decoder_focal.update(before.clone(), references[:3], *target.half.shape[-2:], folded.biases)
         weight_before, weight_mined = self.linear_pred2.weight.flatten(1).chunk(2, 1)  # (K, C) each
-        return F.linear(before, weight_before, self.linear_pred2.bias) + F.linear(mined, weight_mined)
+        return linear(before, weight_before, self.linear_pred2.bias) + linear(mined, weight_mined)
 
     def _upsample(self, logits: Tensor, target: TargetState) -> Tensor:
-        """(B, h2 * w2, K) -> (B, K, h, w)."""
-        return resize(to_map(logits, *target.half.shape[-2:]), target.fused.shape[-2:])
+        """(B, h2 * w2, K) -> (B, K, h, w), class by class in memory as what follows wants it."""
+        return resize(to_map(logits, *target.half.shape[-2:]).contiguous(), target.fused.shape[-2:])

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.decode_heads.cffm import CFFMHead, FoldedCFFM, TargetState
+from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.focal import to_tokens
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.prototype_attention import PrototypeDecoder
@@ -160,7 +160,7 @@ class CFFMPlusHead(CFFMHead):
         logits = self._mined_logits(target, references, folded)  # (B, N, K)
         mixed = to_tokens(self.decoder_swin(target.half, self._checked(prototypes, target.half)))
         weight, bias = self.linear_pred3.weight.flatten(1), self.linear_pred3.bias
-        logits = logits + F.linear(mixed, BRANCH_WEIGHT * weight, BRANCH_WEIGHT * bias)
+        logits = logits + linear(mixed, BRANCH_WEIGHT * weight, BRANCH_WEIGHT * bias)
         return self._upsample(logits, target)
 
     # ------------------------------------------------------------------ where prototypes come from

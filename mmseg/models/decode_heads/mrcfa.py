@@ -14,6 +14,7 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
+from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
@@ -175,7 +176,7 @@ class MRCFAHead(ClipHead):
             target["c2"], target["c3"], target["c4"], state, _reference_grid(target["c3"])
         )  # (B, h8*w8, R, s), (B, R, s)
         classifier = self.deco4.smalldecoder[1]
-        own = F.linear(map_to_tokens(target["half"]), classifier.weight.flatten(1), classifier.bias)  # (B, h8*w8, K)
+        own = linear(map_to_tokens(target["half"]), classifier.weight.flatten(1), classifier.bias)  # (B, h8*w8, K)
         # a softmax for each reference, then one product over the kept tokens of all of them
         weights = affinity.softmax(dim=3).flatten(2)  # (B, h8*w8, R*s)
         logits = torch.baddbmm(own, weights, gather_tokens(values, index).flatten(1, 2))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg.models.layers import focal_plain
+from mmseg.models.layers.cpu_linear import Linear, linear
 from mmseg.models.layers.focal_attend import FocalBias, gather_rows
 from mmseg.models.layers.focal_geometry import (
     NEIGHBORHOOD,
@@ -57,8 +58,8 @@ class FocalAttention(nn.Module):
         self.relative_position_bias_table_to_windows_clips = nn.ParameterList(
             [_table(num_heads, (n + WINDOW - 1) ** 2) for n in REFERENCE_NEIGHBORHOODS]
         )
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, target: Tensor, pooled: list[Tensor]) -> Tensor:
         """Plain formulation: target (B, Hp, Wp, C), own and three reference maps -> windows (B * W, 49, C)."""
@@ -127,8 +128,8 @@ class FocalBlock(nn.Module):
         pool = self.pool_layers[0]
         own = (pool.weight @ windows).squeeze(2) + pool.bias  # (B, W, C)
         rows = torch.cat([y, own, *references], 1)
-        query = F.linear(windows, attn.qkv.weight[:dim], attn.qkv.bias[:dim])
-        table = F.linear(rows, attn.qkv.weight[dim:], attn.qkv.bias[dim:])  # (B, rows, 2C)
+        query = linear(windows, attn.qkv.weight[:dim], attn.qkv.bias[:dim])
+        table = linear(rows, attn.qkv.weight[dim:], attn.qkv.bias[dim:])  # (B, rows, 2C)
         out = attn.proj(bias.attend(query, table, geometry))  # (B, N, C)
         x = x + out if torch.is_grad_enabled() else x.add_(out)
         return self.mlp.add_to(x, self.norm2(x))

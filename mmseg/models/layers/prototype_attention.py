@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg.models.layers.attend import attend
+from mmseg.models.layers.cpu_linear import Linear, linear
 from mmseg.models.layers.focal_geometry import WINDOW, relative_index
 from mmseg.models.layers.focal_plain import merge, partition
 from mmseg.models.layers.formulation import is_plain
@@ -29,8 +31,8 @@ class PrototypeAttention(nn.Module):
         self.register_buffer("relative_position_index", relative_index(WINDOW))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.qkv_cluster = nn.Linear(dim, 2 * dim)
-        self.proj_cluster = nn.Linear(dim, dim)
+        self.qkv_cluster = Linear(dim, 2 * dim)
+        self.proj_cluster = Linear(dim, dim)
 
     def forward(self, x: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
         """Tokens (B, N, C), prototypes (B, n, C), missing (B, n) True for rows to leave out -> (B, N, C)."""
@@ -42,9 +44,11 @@ class PrototypeAttention(nn.Module):
             logits = query @ key.transpose(-2, -1)  # (B, heads, N, n)
             out = (logits if bias is None else logits + bias).softmax(-1) @ value
         else:
-            query = self._heads(F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]))
-            bias = None if bias is None else bias.to(query.dtype)
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
+            query = self._heads(linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]))
+            if bias is None:
+                out = attend(query, key, value)
+            else:
+                out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
         return self.proj_cluster(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
