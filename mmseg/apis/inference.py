@@ -52,7 +52,7 @@ def init_segmentor(
         cfg = load_config(config, options)
     model_cfg = {**cfg.model, "pretrained": None}  # the checkpoint holds the backbone as well
     model = build_segmentor(model_cfg, cfg.get("train_cfg"), cfg.get("test_cfg"))
-    meta = load_checkpoint(model, checkpoint).get("meta", {}) if checkpoint is not None else {}
+    meta = load_checkpoint(model, checkpoint, complete=True).get("meta", {}) if checkpoint is not None else {}
     test = cfg.get("data", {}).get("test", {})
     dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
     for name in ("CLASSES", "PALETTE"):

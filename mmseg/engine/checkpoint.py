@@ -192,7 +192,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, strict: bool = False, map_location: Any = "cpu"
+    model: nn.Module, path: str | Path, strict: bool = False, map_location: Any = "cpu", complete: bool = False
 ) -> dict[str, Any]:
     """Load the weights of a checkpoint into `model`.
 
@@ -204,6 +204,7 @@ def load_checkpoint(
         path: a file written by us, by mmcv, or a plain state dict.
         strict: refuse a file in which any name is missing or left over.
         map_location: device on which the file's tensors are read.
+        complete: refuse a file that lacks weights of the model, which would be tested with random ones.
 
     Returns:
         The whole checkpoint (``meta``, ``state_dict``, ...).
@@ -216,21 +217,21 @@ def load_checkpoint(
     shared = [name for name in own if name in state]
     misshapen = [name for name in shared if getattr(state[name], "shape", None) != own[name].shape]
     foreign = 10 * len(shared) < len(own)  # fewer than a tenth of the names: that is no head on another backbone
-    names_differ = len(shared) < len(own) or len(shared) < len(state)
-    if misshapen or foreign or (strict and names_differ):
+    # files of old torch versions lack this counter, which nothing reads
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    if misshapen or foreign or (strict and (missing or unexpected)) or (complete and missing):
         raise CheckpointError(
             f"{path}: does not fit {type(model).__name__} ({differences(model, state)})",
             f"the {len(own)} entries of this model, {len(shared)} of them are in the file",
             "use the config that the checkpoint was trained with",
         )
-    _warn_about_names(path, [n for n in own if n not in state], [n for n in state if n not in own])
+    _warn_about_names(path, missing, unexpected)
     model.load_state_dict(state, strict=False)
     return checkpoint
 
 
 def _warn_about_names(path: str | Path, missing: list[str], unexpected: list[str]) -> None:
-    # files of old torch versions lack this counter, which nothing reads
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     for what, names in (("keeps its present value, not in the file", missing), ("not in the model", unexpected)):
         if names:
             rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

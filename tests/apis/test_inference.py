@@ -71,6 +71,14 @@ def test_bad_arguments(tmp_path, config):
         VideoStream(model)
 
 
+def test_a_checkpoint_without_the_head_is_refused(tmp_path, config):
+    state = init_segmentor(config).state_dict()
+    backbone = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    save_checkpoint(tmp_path / "backbone.pth", {"meta": {}, "state_dict": backbone})
+    with pytest.raises(CheckpointError, match=r"decode_head\.conv_seg\.weight"):
+        init_segmentor(config, tmp_path / "backbone.pth")
+
+
 def test_a_loaded_config_is_not_changed(config):
     from mmseg.config import load_config
 
