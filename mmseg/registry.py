@@ -55,20 +55,39 @@ def build(registry: Registry, cfg: Mapping[str, Any], where: str = "", **extra: 
 
 def _check_keys(cls: Any, kwargs: Mapping[str, Any], place: str) -> None:
     """Raise ConfigError for keys that the constructor of `cls` does not take, or that it lacks."""
-    parameters = inspect.signature(cls).parameters
-    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    required = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in variadic]
+    parameters, takes_any = _parameters(cls)
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     missing = [n for n in required if n not in kwargs]
     if missing:
         raise ConfigError(
             f"{place} ({cls.__name__}): missing key {missing[0]!r}", f"keys {required}", "add it to the config"
         )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
     for key in kwargs:
-        if key not in parameters:
+        if key not in parameters and not takes_any:
             raise ConfigError(
                 f"{place} ({cls.__name__}): unknown key {key!r}",
                 "one of " + ", ".join(parameters),
                 nearest(key, parameters),
             )
+
+
+def _parameters(cls: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The named arguments of a constructor, and whether it takes any other key as well.
+
+    By convention ``**kwargs`` of a class passes keys on to its base, whose arguments count too; a ``**`` of any other
+    name, or of a function, takes everything.
+    """
+    constructors = [c.__init__ for c in cls.__mro__ if "__init__" in vars(c)] if inspect.isclass(cls) else [cls]
+    named: dict[str, inspect.Parameter] = {}
+    for constructor in constructors:
+        passes_on = False
+        for name, parameter in inspect.signature(constructor).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                passes_on = True
+                if name != "kwargs" or not inspect.isclass(cls):
+                    return named, True
+            elif parameter.kind is not parameter.VAR_POSITIONAL and name != "self":
+                named.setdefault(name, parameter)
+        if not passes_on:
+            return named, False
+    return named, False

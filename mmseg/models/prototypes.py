@@ -22,7 +22,10 @@ from mmseg.weights import read_weights_file
 FILE_NAME = "centers.pt"
 KEPT_SHARE = 0.8  # of the centres of numbered files
 _TEMPORARY = ".writing"
-_COMMAND = "./tools/dist_test.sh local_configs/cffm/B1/cffm.b1.480x480.vspw2_gene_prototype.py CKPT GPUS --out res.pkl --eval None"
+_COMMAND = (
+    "./tools/dist_test.sh local_configs/cffm/B1/cffm.b1.480x480.vspw2_gene_prototype.py CKPT GPUS "
+    "--out res.pkl --eval None"
+)
 _MAX_CACHED = 8192  # videos; 100 kB each with 100 centres
 
 

@@ -58,7 +58,9 @@ class Clip:
 @pytest.mark.parametrize("plain", [False, True])
 def test_prototype_attention_has_the_official_numbers(plain):
     case = Case("cffm", "cluster_layer")
-    layer = build_filled(lambda config: PrototypeDecoder(config["dim"], config["depth"], config["num_heads"]), case.config)
+    layer = build_filled(
+        lambda config: PrototypeDecoder(config["dim"], config["depth"], config["num_heads"]), case.config
+    )
     inputs = case.inputs()
     state = layer.state_dict()
     assert {k: list(v.shape) for k, v in state.items() if v.is_floating_point()} == case["state"]
@@ -175,12 +177,8 @@ def test_mixed_prototype_counts(tmp_path):
         write_prototypes(prototype_file(tmp_path, f"v{b}"), rows)
     model = tiny_model("train", save_path=str(tmp_path))
     batch = tiny_batch()
-    together = model.decode_head(
-        model.backbone(batch["img"].flatten(0, 1)), 2, 4, img_metas=batch["img_metas"]
-    )
-    alone = [
-        model.decode_head(model.backbone(batch["img"][b]), 1, 4, prototypes=centers[b][None]) for b in range(2)
-    ]
+    together = model.decode_head(model.backbone(batch["img"].flatten(0, 1)), 2, 4, img_metas=batch["img_metas"])
+    alone = [model.decode_head(model.backbone(batch["img"][b]), 1, 4, prototypes=centers[b][None]) for b in range(2)]
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
     model.loss(batch)["decode.loss_seg"].backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -31,7 +31,7 @@ _RENAMED = (
 _HF_PREFIXES = ("segformer.encoder.", "encoder.")
 
 
-def backbone_weights(content: Any) -> dict[str, Tensor]:
+def backbone_weights(content: Any, source: str = "the file") -> dict[str, Tensor]:
     """The backbone's state dict from the content of a file, under our names.
 
     Accepts a flat dict, one wrapped in ``{'state_dict': ...}`` or ``{'model': ...}``, names prefixed by ``module.`` or
@@ -45,7 +45,9 @@ def backbone_weights(content: Any) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
-            f"a file that holds {type(content).__name__}", "a dict from names to tensors", "use another file"
+            f"{source} holds no weights but a {type(content).__name__}",
+            "a dict from names to tensors",
+            "use another file",
         )
     state = strip_prefix(content, "module.")
     if any(name.startswith("backbone.") for name in state):
@@ -67,8 +69,10 @@ def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if prefix is not None:
             converted[_our_name(name[len(prefix) :])] = value
     for name in [name for name in converted if ".attn.key." in name]:
-        key, value = converted.pop(name), converted.pop(name.replace(".key.", ".value."))
-        converted[name.replace(".key.", ".kv.")] = torch.cat([key, value])
+        value_name = name.replace(".key.", ".value.")
+        if value_name in converted:
+            parts = [converted.pop(name), converted.pop(value_name)]
+            converted[name.replace(".key.", ".kv.")] = torch.cat(parts)
     return converted
 
 
@@ -91,15 +95,9 @@ def load_pretrained(backbone: nn.Module, pretrained: str) -> None:
     local = Path("pretrained") / path.name
     found = next((candidate for candidate in (path, local) if candidate.is_file()), None)
     if found is None:
-        warnings.warn(
-            f"{pretrained}: no such file, and no {local} either; the backbone starts from random weights. "
-            f"To start from ImageNet weights put SegFormer's {path.name} there: it is in the ImageNet weights linked "
-            "from the SegFormer repository (NVlabs/SegFormer), or save the weights of nvidia/"
-            f"{path.stem.replace('_', '-')} (Hugging Face) under that name.",
-            stacklevel=2,
-        )
+        _warn_missing(pretrained, local)
         return
-    state = backbone_weights(read_weights_file(found))
+    state = backbone_weights(read_weights_file(found), str(found))
     difference = differences(backbone, state)
     if difference:
         raise CheckpointError(
@@ -108,3 +106,15 @@ def load_pretrained(backbone: nn.Module, pretrained: str) -> None:
             "check model.pretrained and model.backbone.type",
         )
     backbone.load_state_dict(state)
+
+
+def _warn_missing(pretrained: str, local: Path) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+        return  # the first process has said it
+    warnings.warn(
+        f"{pretrained}: no such file, and no {local} either; the backbone starts from random weights. "
+        f"To start from ImageNet weights put SegFormer's {local.name} there: it is in the ImageNet weights linked "
+        "from the SegFormer repository (NVlabs/SegFormer), or save the weights of nvidia/"
+        f"{local.stem.replace('_', '-')} (Hugging Face) under that name.",
+        stacklevel=3,
+    )

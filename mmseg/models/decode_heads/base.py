@@ -179,7 +179,8 @@ def _check(
     place = "model.decode_head"
     if len(in_channels) != 4 or len(feature_strides) != 4 or list(in_index) != [0, 1, 2, 3]:
         raise ConfigError(
-            f"{place}: in_channels {list(in_channels)}, in_index {list(in_index)}, feature_strides {list(feature_strides)}",
+            f"{place}: in_channels {list(in_channels)}, in_index {list(in_index)}, "
+            f"feature_strides {list(feature_strides)}",
             "four maps, in_index [0, 1, 2, 3]",
             "give the four maps of the backbone in order",
         )

@@ -65,7 +65,9 @@ class CFFMPlusHead(CFFMHead):
         super().__init__(in_channels, channels, num_classes, dropout_ratio=dropout_ratio, **kwargs)
         if prototypes not in ("files", "auto"):
             raise ConfigError(
-                f"model.decode_head.prototypes={prototypes!r}", "'files' or 'auto'", "use 'files' and generate them first"
+                f"model.decode_head.prototypes={prototypes!r}",
+                "'files' or 'auto'",
+                "use 'files' and generate them first",
             )
         self.save_path, self.prototypes, self.n_clusters = save_path, prototypes, n_clusters
         self.log_constant_loss = log_constant_loss

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmseg.errors import DataError
 
+
 @torch.no_grad()
 def kmeans(
     x: Tensor,

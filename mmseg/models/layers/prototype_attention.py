@@ -38,7 +38,9 @@ class PrototypeAttention(nn.Module):
         """Tokens (B, N, C), prototypes (B, n, C), missing (B, n) True for rows to leave out -> (B, N, C)."""
         dim = x.shape[-1]
         key, value = (self._heads(part) for part in self.qkv_cluster(prototypes).chunk(2, -1))
-        bias = None if missing is None else x.new_zeros(missing.shape).masked_fill(missing, float("-inf"))[:, None, None]
+        bias = None
+        if missing is not None:
+            bias = x.new_zeros(missing.shape).masked_fill(missing, float("-inf"))[:, None, None]  # (B, 1, 1, n)
         if is_plain():
             query = self._heads(self.qkv(x).chunk(3, -1)[0]) * self.scale
             logits = query @ key.transpose(-2, -1)  # (B, heads, N, n)
@@ -48,7 +50,7 @@ class PrototypeAttention(nn.Module):
             if bias is None:
                 out = attend(query, key, value)
             else:
-                out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
+                out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.proj_cluster(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:

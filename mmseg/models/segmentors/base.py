@@ -134,7 +134,7 @@ class Stream:
 
     @torch.no_grad()
     def coarse_step(self, img: Tensor) -> Tensor:
-        """:meth:`step` without its last part, the resize to input size: logits (K, h, w) at the size of the head's output."""
+        """:meth:`step` without its last part, the resize to input size: logits (K, h, w) as the head gives them."""
         self.model.require_eval()
         size = tuple(img.shape[-2:])
         if img.ndim != 3 or self._size not in (None, size):

@@ -1,0 +1,131 @@
+"""MiT: official numbers, names and initialisation; fast against plain."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from mmseg.errors import DataError
+from mmseg.models import build_backbone
+from mmseg.models.layers import attend as attend_module
+from mmseg.models.layers.attend import attend
+from mmseg.models.layers.drop_path import DropPath
+from mmseg.models.layers.formulation import plain_formulation
+from tests.golden_cases import Case, build_filled
+
+FORMULATIONS = {"fast": contextlib.nullcontext, "plain": plain_formulation}
+INNER = ["patch_embed1", "block1.0.attn", "block1.0.mlp", "block1.0"]
+
+
+def tiny(name: str = "mit_b0", **kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    return build_backbone(dict(type=name, **kwargs))
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("name", ["mit_b0", "mit_b1", "mit_b1_odd"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_official_numbers(name, formulation, grad):
+    case = Case("cffm", name)
+    model = build_filled(build_backbone, case.config)
+    inner = {}
+    for part in INNER:
+        model.get_submodule(part).register_forward_hook(lambda _m, _i, out, part=part: inner.__setitem__(part, out))
+    with torch.set_grad_enabled(grad), FORMULATIONS[formulation]():
+        maps = model(case.inputs()["img"])
+    for stage, x in enumerate(maps, 1):
+        case.check(f"stage{stage}", x)
+    case.check("patch_embed1", inner["patch_embed1"][0])
+    for part in INNER[1:]:
+        case.check(part, inner[part])
+
+
+@pytest.mark.parametrize("name", [f"mit_b{i}" for i in range(6)])
+def test_state_dict_has_the_official_names_and_shapes(name):
+    with torch.device("meta"):
+        model = build_backbone(dict(type=name, style="pytorch"))
+    expected = Case("cffm", "state_dicts")["expected"]["backbones"][name]
+    assert [(k, list(v.shape)) for k, v in model.state_dict().items()] == list(expected.items())
+
+
+def test_norms_have_the_official_eps():
+    """A wrong eps moves outputs by less than the tolerance of the golden cases."""
+    for name, module in tiny("mit_b1").named_modules():
+        if isinstance(module, nn.LayerNorm):
+            coarse = name.startswith("patch_embed") or name.endswith("attn.norm")
+            assert module.eps == (1e-5 if coarse else 1e-6), name
+
+
+def test_drop_path_rates_rise_linearly():
+    rates = [m.drop_prob for m in tiny().modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([0.1 * i / 7 for i in range(8)])
+
+
+def test_drop_path_zeroes_whole_samples_and_keeps_the_mean():
+    torch.manual_seed(0)
+    layer = DropPath(0.25).train()
+    out = layer(torch.ones(4000, 3, 2))
+    assert set(out.unique().tolist()) <= {0.0, torch.tensor(1 / 0.75).item()}
+    assert (out == out[:, :1, :1]).all() and out.mean() == pytest.approx(1, abs=0.05)
+    assert layer.eval()(out) is out
+
+
+def test_initialisation_is_the_official_one():
+    model = tiny("mit_b1")
+    expected = Case("cffm", "init_b1")["expected"]
+    for name, value in model.state_dict().items():
+        spec = expected[f"backbone.{name}"]
+        if "constant" in spec:
+            assert (value == spec["constant"]).all(), name
+        else:
+            assert value.std().item() == pytest.approx(spec["std"], rel=4 / (2 * value.numel()) ** 0.5 + 0.02), name
+            assert value.abs().max() > 2.5 * value.std(), f"{name} is not normal"
+
+
+def test_gradients_equal_those_of_the_plain_formulation():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 61, 83)
+    grads = []
+    for formulation in FORMULATIONS.values():
+        model = tiny().eval()
+        with formulation():
+            sum(m.square().mean() for m in model(x)).backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    grads = []
+    for with_cp in (False, True):
+        model = tiny(with_cp=with_cp).train()
+        torch.manual_seed(1)  # drop path draws the same in both
+        sum(m.square().mean() for m in model(x)).backward()
+        grads.append([p.grad for p in model.parameters()])
+    for kept, recomputed in zip(*grads):
+        torch.testing.assert_close(kept, recomputed)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 37, 11, 8), (1, 1, 5, 1, 4)])
+def test_attention_in_slices_equals_the_formula(shape, monkeypatch):
+    """With slices far smaller than the queries."""
+    n, heads, length, keys, dim = shape
+    monkeypatch.setattr(attend_module, "_LOGITS", 4 * keys)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(n, size, heads, dim).transpose(1, 2) for size in (length, keys, keys))
+    with plain_formulation():
+        expected = attend(q, k, v)
+    torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_images_too_small_for_stage_1_are_reported():
+    assert [list(m.shape[-2:]) for m in tiny()(torch.zeros(1, 3, 29, 29))][0] == [8, 8]
+    with pytest.raises(DataError, match="28x64"):
+        tiny()(torch.zeros(1, 3, 28, 64))
