@@ -57,37 +57,35 @@ def _check_keys(cls: Any, kwargs: Mapping[str, Any], place: str) -> None:
     """Raise ConfigError for keys that the constructor of `cls` does not take, or that it lacks."""
     parameters, takes_any = _parameters(cls)
     required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    missing = [n for n in required if n not in kwargs]
+    missing = [name for name in required if name not in kwargs]
     if missing:
         raise ConfigError(
             f"{place} ({cls.__name__}): missing key {missing[0]!r}", f"keys {required}", "add it to the config"
         )
-    for key in kwargs:
-        if key not in parameters and not takes_any:
-            raise ConfigError(
-                f"{place} ({cls.__name__}): unknown key {key!r}",
-                "one of " + ", ".join(parameters),
-                nearest(key, parameters),
-            )
+    unknown = [key for key in kwargs if key not in parameters]
+    if unknown and not takes_any:
+        raise ConfigError(
+            f"{place} ({cls.__name__}): unknown key {unknown[0]!r}",
+            "one of " + ", ".join(parameters),
+            nearest(unknown[0], parameters),
+        )
 
 
 def _parameters(cls: Any) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The named arguments of a constructor, and whether it takes any other key as well.
+    """The named arguments of a constructor, and whether it takes any others.
 
-    By convention ``**kwargs`` of a class passes keys on to its base, whose arguments count too; a ``**`` of any other
-    name, or of a function, takes everything.
+    A constructor with ``**kwargs`` passes them on to its base class, whose arguments are then its own, too.
     """
-    constructors = [c.__init__ for c in cls.__mro__ if "__init__" in vars(c)] if inspect.isclass(cls) else [cls]
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     named: dict[str, inspect.Parameter] = {}
-    for constructor in constructors:
-        passes_on = False
-        for name, parameter in inspect.signature(constructor).parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                passes_on = True
-                if name != "kwargs" or not inspect.isclass(cls):
-                    return named, True
-            elif parameter.kind is not parameter.VAR_POSITIONAL and name != "self":
+    for base in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
+        constructor = vars(base).get("__init__") if inspect.isclass(base) else base
+        if constructor is None:
+            continue
+        parameters = inspect.signature(constructor).parameters
+        for name, parameter in parameters.items():
+            if name != "self" and parameter.kind not in variadic:
                 named.setdefault(name, parameter)
-        if not passes_on:
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             return named, False
-    return named, False
+    return named, True

@@ -36,6 +36,26 @@ def test_mistakes_are_named(cfg, message):
         build(SHAPES, cfg, where="a.b")
 
 
+@SHAPES.register_module()
+class Cube(Square):
+    def __init__(self, height: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.height = height
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (dict(type="Cube", height=1, side=1, colr="red"), "did you mean 'colour'"),
+        (dict(type="Cube", height=1), "missing key 'side'"),
+    ],
+)
+def test_keys_that_go_to_the_base_class_are_checked(cfg, message):
+    assert build(SHAPES, dict(type="Cube", height=1, side=2)).side == 2
+    with pytest.raises(ConfigError, match=message):
+        build(SHAPES, cfg)
+
+
 def test_the_given_dict_is_left_alone():
     cfg = dict(type="Square", side=2)
     build(SHAPES, cfg)
