@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.losses import CrossEntropyLoss, upsampled_cross_entropy
@@ -99,9 +100,7 @@ def test_loss_weight():
 
 
 def test_no_tensor_of_label_size_exists():
-    """The largest tensor of forward and backward is about a slice, not all upsampled logits (50 times larger)."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
+    """The largest tensors of forward and backward are the coarse logits and their gradient."""
     largest = 0
 
     class Watch(TorchDispatchMode):
@@ -117,5 +116,4 @@ def test_no_tensor_of_label_size_exists():
     with Watch():
         loss, _ = upsampled_cross_entropy(logits, labels, slice_numbers=40 * 120 * 8)
         loss.backward()
-    assert largest <= logits.numel()
-    assert 10 * largest < 40 * labels.numel() * 1.01 * 10 / 1.6
+    assert largest <= logits.numel()  # a sixteenth of the upsampled logits

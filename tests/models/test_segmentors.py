@@ -1,0 +1,212 @@
+"""What all clip models share: streams, whole clips, the training step and its size."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from mmseg.errors import ConfigError, DataError
+from mmseg.models import build_segmentor
+from mmseg.models.decode_heads.clip_head import ClipHead, select_frames
+from mmseg.models.layers.formulation import is_plain, plain_formulation
+from mmseg.models.layers.resize import halve, resize
+from tests.golden_cases import Case, build_filled
+from tests.models.test_cffm import tiny_config, tiny_model
+
+
+def batch(clips: int = 2, frames: int = 4, size: int = 64, classes: int = 9) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    labels = torch.randint(0, classes, (clips, frames, 1, size, size))
+    labels[torch.rand(labels.shape) < 0.2] = 255
+    return dict(img=torch.randn(clips, frames, 3, size, size), gt_semantic_seg=labels)
+
+
+class TwoPredictions(ClipHead):
+    """A head with two predictions of the target, as plain as can be."""
+
+    def predictions(self, feats, fused, batch_size, num_clips, **context):
+        target = self.frame_logits(fused).unflatten(0, (batch_size, num_clips))[:, -1]
+        return torch.stack([target, 2 * target], 1)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (101, 139)])
+def test_fast_whole_clips_equal_the_plain_formulation(size):
+    model = tiny_model()
+    torch.manual_seed(0)
+    imgs = torch.randn(2, 4, 3, *size)
+    fast = model.encode_decode(imgs)
+    with plain_formulation():
+        plain = model.encode_decode(imgs)
+    assert fast.shape == (2, 9, *size)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    assert (fast.argmax(1) == plain.argmax(1)).float().mean() >= 0.9999
+
+
+def test_samples_of_a_batch_do_not_mix():
+    model = tiny_model()
+    imgs = batch()["img"]
+    together = model.encode_decode(imgs)
+    for b in range(2):
+        torch.testing.assert_close(together[b : b + 1], model.encode_decode(imgs[b : b + 1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_clips_of_another_length_get_the_prediction_of_their_last_frame(frames):
+    model = tiny_model()
+    imgs = batch(frames=frames)["img"]
+    single = model.encode_decode(imgs[:, -1:])
+    torch.testing.assert_close(model.encode_decode(imgs), single, rtol=1e-4, atol=1e-5)
+    with plain_formulation():
+        torch.testing.assert_close(model.encode_decode(imgs), single, rtol=1e-4, atol=1e-4)
+
+
+def test_training_clips_of_another_length_are_reported():
+    model = build_segmentor(tiny_config())
+    with pytest.raises(ConfigError, match="3 frames for a head with num_clips=4"):
+        model(batch(frames=3))
+
+
+def test_offsets_into_the_future_cannot_be_streamed():
+    model = tiny_model()
+    model.dilation = (-3, 3)
+    with pytest.raises(ConfigError, match="after the target"):
+        model.stream()
+
+
+def test_other_offsets():
+    model = tiny_model()
+    model.dilation = (-4, -2, -1)
+    torch.manual_seed(0)
+    frames = torch.randn(7, 3, 64, 64)
+    stream = model.stream("video")
+    logits = [stream.step(frame) for frame in frames]
+    for t, expected in ((0, frames[:1]), (3, frames[3:4]), (4, frames[[0, 2, 3, 4]]), (6, frames[[2, 4, 5, 6]])):
+        torch.testing.assert_close(logits[t][None], model.encode_decode(expected[None]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_that_failed_on_a_frame_goes_on():
+    model = tiny_model()
+    torch.manual_seed(0)
+    frames = torch.randn(5, 3, 64, 64)
+    broken, whole = model.stream(), model.stream()
+    for t, frame in enumerate(frames):
+        if t == 4:
+            with pytest.raises(DataError, match="frame 4"):
+                broken.step(torch.zeros(3, 64, 32))
+        assert torch.equal(broken.step(frame), whole.step(frame))
+
+
+def test_reset_starts_a_new_video():
+    model = tiny_model()
+    torch.manual_seed(0)
+    frames = torch.randn(5, 3, 64, 64)
+    stream = model.stream()
+    first = [stream.step(frame) for frame in frames]
+    stream.reset()
+    assert all(torch.equal(a, stream.step(frame)) for a, frame in zip(first, frames))
+
+
+def test_steps_at_input_size_and_at_the_size_of_the_head():
+    model = tiny_model()
+    frame = torch.randn(3, 61, 90)
+    coarse = model.stream().coarse_step(frame)
+    assert coarse.shape == (9, 16, 23)
+    torch.testing.assert_close(model.stream().step(frame), resize(coarse[None], (61, 90))[0])
+
+
+def test_training_mode_is_refused():
+    model = tiny_model().train()
+    for use in (model.stream, lambda: model.encode_decode(batch()["img"])):
+        with pytest.raises(ConfigError, match=r"eval\(\)"):
+            use()
+
+
+def test_test_mode_other_than_whole_is_refused():
+    with pytest.raises(ConfigError, match="slide"):
+        build_segmentor({**tiny_config(), "test_cfg": dict(mode="slide")})
+
+
+def test_loss_is_half_of_all_frames_and_the_mean_over_the_predictions_of_the_target():
+    head = TwoPredictions([32, 64, 160, 256], 128, 9, num_clips=3, dropout_ratio=0).train()
+    torch.manual_seed(0)
+    feats = [torch.randn(6, c, 16 >> s, 16 >> s) for s, c in enumerate(head.in_channels)]
+    labels = batch(frames=3)["gt_semantic_seg"]
+    logits = head(feats, 2, 3)  # (B, T + 2, K, h, w)
+    assert logits.shape == (2, 5, 9, 16, 16)
+    losses = head.loss(feats, 2, 3, labels)
+
+    def mean_ce(logits, labels):
+        up = resize(logits, labels.shape[-2:])
+        return torch.nn.functional.cross_entropy(up, labels, ignore_index=255, reduction="none").mean()
+
+    target = 0.5 * mean_ce(logits[:, 3], labels[:, -1, 0]) + 0.5 * mean_ce(logits[:, 4], labels[:, -1, 0])
+    frames = mean_ce(logits[:, :3].flatten(0, 1), labels.flatten(0, 2))
+    torch.testing.assert_close(losses["loss_seg"], 0.5 * frames + target)
+    hits = resize(logits[:, :3].flatten(0, 1), (64, 64)).argmax(1) == labels.flatten(0, 2)
+    torch.testing.assert_close(losses["acc_seg"], 100 * hits.float().mean())
+
+
+def saved_bytes(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
+    """Memory of everything that a training step keeps between forward and backward, the weights excepted."""
+    known = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers(), *inputs.values()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(inputs)["decode.loss_seg"]
+    loss.backward()
+    return sum(kept.values())
+
+
+def test_training_step_keeps_less_than_half_of_the_plain_formulation():
+    """The published CFFM-B1 with 124 classes; what is kept grows with the area of the images in either formulation."""
+    config = Case("cffm", "cffm_b1_seg").config
+    inputs = batch(clips=1, size=96, classes=124)
+    kept = {}
+    for name, formulation in (("fast", contextlib.nullcontext), ("plain", plain_formulation)):
+        with formulation():
+            kept[name] = saved_bytes(build_filled(build_segmentor, config, "train"), inputs)
+    config["activation_checkpointing"] = True
+    kept["recomputed"] = saved_bytes(build_filled(build_segmentor, config, "train"), inputs)
+    assert kept["fast"] < 0.5 * kept["plain"]
+    assert kept["recomputed"] < 0.7 * kept["fast"]
+
+
+class Pair(NamedTuple):
+    a: torch.Tensor
+    b: list
+
+
+def test_select_frames_reaches_into_containers():
+    x = torch.arange(12).view(6, 2)
+    picked = select_frames(Pair(x, [{"c": x}, (x, None)]), slice(1, None, 3))
+    assert isinstance(picked, Pair)
+    for value in (picked.a, picked.b[0]["c"], picked.b[1][0]):
+        assert torch.equal(value, x[[1, 4]])
+    assert picked.b[1][1] is None
+
+
+def test_plain_formulation_ends_with_its_block():
+    assert not is_plain()
+    with plain_formulation():
+        with plain_formulation():
+            assert is_plain()
+        assert is_plain()
+    with pytest.raises(ZeroDivisionError), plain_formulation():
+        _ = 1 / 0
+    assert not is_plain()
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12), (9, 5)])
+def test_halving_equals_bilinear_resizing(size):
+    x = torch.randn(2, 3, *size)
+    with plain_formulation():
+        expected = halve(x)
+    torch.testing.assert_close(halve(x), expected)
