@@ -65,6 +65,7 @@ class CrossFrameAffinity(nn.Module):
     def project_references(self, r8: Tensor, r16: Tensor, r32: Tensor) -> dict[str, Tensor]:
         """What the affinities need of n reference frames: 'k1' ``(n, N, C2)``, 'k2' ``(n, N, C3)`` on the reference
         grid of N tokens and 'k3' ``(n, h32*w32, C4)``."""
+        r8, r16, r32 = (r.to(self.k1.weight.dtype) for r in (r8, r16, r32))  # convolutions came under autocast
         with _full_precision(r8):
             return {
                 "k1": self.k1(map_to_tokens(r8)),
@@ -85,6 +86,7 @@ class CrossFrameAffinity(nn.Module):
         Returns:
             affinities ``(B, h8*w8, R, s)`` and the kept tokens ``(B, R, s)``, ascending.
         """
+        t8, t16, t32 = (t.to(self.q1.weight.dtype) for t in (t8, t16, t32))  # the backbone may run under autocast
         with _full_precision(t8):
             q3 = _exact_linear(map_to_tokens(t32), self.q3)  # (B, h32*w32, C4)
             index = self.select(q3, keys["k3"], tuple(t32.shape[2:]), grid)
