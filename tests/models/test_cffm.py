@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from mmseg.clips import inference_clip
-from mmseg.engine.optim import build_optimizer
-from mmseg.engine.schedule import PolySchedule
 from mmseg.errors import ConfigError
 from mmseg.models import build_head, build_segmentor
 from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.layers.resize import resize
 from tests.golden_cases import Case, build_filled
+from tests.models.training_cases import check_steps, check_training
 
 HEAD_CASES = ["cffm_b1_head", "cffm_b1_head_pad", "cffm_b1_head_1frame", "cffm_b0_head_5clips"]
 
@@ -23,13 +22,6 @@ HEAD_CASES = ["cffm_b1_head", "cffm_b1_head_pad", "cffm_b1_head_1frame", "cffm_b
 def head_feats(case: Case) -> list[torch.Tensor]:
     inputs = case.inputs()
     return [inputs[f"c{s}"] for s in (1, 2, 3, 4)]
-
-
-def train_batch(case: Case) -> dict[str, torch.Tensor]:
-    inputs = case.inputs()
-    labels = inputs["gt"]
-    labels[inputs["ign"] == 0] = 255
-    return {"img": inputs["img"], "gt_semantic_seg": labels}
 
 
 def tiny_config(**head) -> dict:
@@ -77,35 +69,13 @@ def test_segmentor_has_the_official_numbers(name):
     assert np.mean(logits.argmax(1).numpy() == case.arrays["pred"]) >= 0.9999
 
 
-def check_training(name: str, plain: bool, **context) -> None:
-    """Losses, gradients and batch statistics of one training step against the case `name`."""
-    case = Case("cffm", name)
-    model = build_filled(build_segmentor, case.config, mode="train")
-    batch = {**train_batch(case), **context}
-    losses = model.loss(batch)
-    case.check("log/decode.loss_seg", losses["decode.loss_seg"])
-    case.check("log/decode.acc_seg", losses["decode.acc_seg"])
-    losses["decode.loss_seg"].backward()
-    grads = {n: p.grad for n, p in model.named_parameters()}
-    for parameter in case["grad_names"]:
-        case.check(f"grad/{parameter}", grads[parameter].norm())
-    total = torch.stack([g.norm() for g in grads.values() if g is not None]).norm()
-    case.check("grad/total", total)
-    facts = case["facts"]
-    assert [n for n, g in grads.items() if g is None] == facts["none_grad"]
-    assert [n for n, g in grads.items() if g is not None and not g.any()] == facts["zero_grad"]
-    bn = model.decode_head.linear_fuse.bn
-    case.check("bn/running_mean", bn.running_mean)
-    case.check("bn/running_var", bn.running_var)
-
-
 @pytest.mark.parametrize("plain", [False, True])
 def test_training_step_has_the_official_numbers(plain):
     if plain:
         with plain_formulation():
-            check_training("cffm_b1_train", plain)
+            check_training(Case("cffm", "cffm_b1_train"))
     else:
-        check_training("cffm_b1_train", plain)
+        check_training(Case("cffm", "cffm_b1_train"))
 
 
 def test_training_logits_have_the_official_numbers():
@@ -116,24 +86,7 @@ def test_training_logits_have_the_official_numbers():
 
 
 def test_optimiser_steps_have_the_official_numbers():
-    case = Case("cffm", "cffm_b1_steps")
-    model = build_filled(build_segmentor, case.config, mode="train")
-    batch = train_batch(case)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = build_optimizer(model, case["optimizer"])
-    schedule = PolySchedule(optimizer, case["lr_config"], case["max_iters"])
-    losses = []
-    for number in range(len(case.arrays["losses"])):
-        schedule.step(case["start_iter"] + number)
-        optimizer.zero_grad()
-        loss = model.loss(batch)["decode.loss_seg"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    case.check("losses", torch.tensor(losses))
-    for name, parameter in model.named_parameters():
-        if f"delta/{name}" in case["outputs"]:
-            case.check(f"delta/{name}", (parameter.detach() - before[name]).norm())
+    check_steps(Case("cffm", "cffm_b1_steps"))
 
 
 @pytest.mark.parametrize("size", ["b0", "b1", "b2", "b5"])

@@ -18,7 +18,8 @@ from mmseg.models.layers.resize import resize
 from mmseg.models.live_prototypes import LivePrototypes
 from mmseg.models.prototypes import prototype_file, video_seed, write_prototypes
 from tests.golden_cases import Case, build_filled
-from tests.models.test_cffm import check_training, head_feats
+from tests.models.test_cffm import head_feats
+from tests.models.training_cases import check_training
 
 
 def tiny_config(**head) -> dict:
@@ -115,9 +116,9 @@ def test_training_step_has_the_official_numbers(plain):
     centers = Case("cffm", "cffmpp_b1_train").inputs()["centers"]
     if plain:
         with plain_formulation():
-            check_training("cffmpp_b1_train", plain, prototypes=centers)
+            check_training(Case("cffm", "cffmpp_b1_train"), prototypes=centers)
     else:
-        check_training("cffmpp_b1_train", plain, prototypes=centers)
+        check_training(Case("cffm", "cffmpp_b1_train"), prototypes=centers)
 
 
 def test_training_logits_have_the_official_numbers():

@@ -33,6 +33,8 @@ def check_training(case: Case, **context) -> None:
     case.check("grad/total", torch.stack([g.norm() for g in grads.values() if g is not None]).norm())
     assert [n for n, g in grads.items() if g is None] == case["facts"]["none_grad"]
     assert all(grads[name].norm() < 1e-4 for name in noise)
+    zero = [n for n, g in grads.items() if g is not None and not g.any()]
+    assert set(zero) - set(noise) == set(case["facts"].get("zero_grad", []))
     bn = model.decode_head.linear_fuse.bn
     case.check("bn/running_mean", bn.running_mean)
     case.check("bn/running_var", bn.running_var)
