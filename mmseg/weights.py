@@ -8,7 +8,9 @@ training checkpoint is by :mod:`mmseg.engine.checkpoint`.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import importlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 
 from mmseg.errors import CheckpointError
 
-_multiarray = getattr(np, "_core", None) or np.core
-_multiarray = _multiarray.multiarray
+# numpy 2 renamed numpy.core; numpy 1.26 knows the new name only in part
+_CORE = "_core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "core"
+_multiarray = importlib.import_module(f"numpy.{_CORE}.multiarray")
 
 
 def _under_name(function: Any, module: str) -> Any:
@@ -35,6 +38,7 @@ def _under_name(function: Any, module: str) -> Any:
 
 
 _ALLOWED = [
+    codecs.encode,  # bytes inside numpy scalars; torch allows it from 2.5 on
     np.ndarray,
     np.dtype,
     *{type(np.dtype(code)) for code in ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")},
