@@ -113,8 +113,12 @@ def _first_slurm_node() -> str:
 
 
 def shutdown() -> None:
-    """Leave the process group, if there is one."""
-    if _active():
+    """Leave the process group, if there is one; called right before the process ends.
+
+    A gloo group is left to end with the process: taking it apart can wait forever for a process that has ended already
+    (seen with torch 2.4), and holds nothing that outlives the process.
+    """
+    if _active() and dist.get_backend() != "gloo":
         dist.destroy_process_group()
 
 

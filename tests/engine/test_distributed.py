@@ -18,29 +18,33 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import json, sys, warnings
 import torch
+from mmseg.apis.cli import run
 from mmseg.engine import distributed as d
 from mmseg.engine.parallel import prepare_module, wrap
 from tests.engine.toy import ToySegmentor, batch_of
 
+def main():
+    d.init(sys.argv[1])
+    rank = d.rank()
+    torch.manual_seed(rank)  # weights differ until the wrapper makes them equal
+    plain = prepare_module(ToySegmentor(dropout=0.0, batch_norm=False), {})
+    model = wrap(plain)
+    batch = batch_of(2)
+    model({k: v[rank : rank + 1] for k, v in batch.items()})["decode.loss_seg"].backward()
+    shared = plain.head.weight.grad.clone()
+    plain.zero_grad()
+    plain(batch)["decode.loss_seg"].backward()
+    print(json.dumps({
+        "rank": rank, "world": d.world_size(), "main": d.is_main(), "device": str(d.device()),
+        "mean": d.reduce_mean({"a": float(rank), "b": torch.tensor(3.0)}),
+        "gathered": d.all_gather_object(f"from {rank}"), "broadcast": d.broadcast_object(f"from {rank}"),
+        "unused": plain.unused.weight.grad is None, "error": float((shared - plain.head.weight.grad).abs().max()),
+    }))
+    d.barrier()
+    d.shutdown()
+
 warnings.simplefilter("error")
-d.init(sys.argv[1])
-rank = d.rank()
-torch.manual_seed(rank)  # weights differ until the wrapper makes them equal
-plain = prepare_module(ToySegmentor(dropout=0.0, batch_norm=False), {})
-model = wrap(plain)
-batch = batch_of(2)
-model({k: v[rank : rank + 1] for k, v in batch.items()})["decode.loss_seg"].backward()
-shared = plain.head.weight.grad.clone()
-plain.zero_grad()
-plain(batch)["decode.loss_seg"].backward()
-print(json.dumps({
-    "rank": rank, "world": d.world_size(), "main": d.is_main(), "device": str(d.device()),
-    "mean": d.reduce_mean({"a": float(rank), "b": torch.tensor(3.0)}),
-    "gathered": d.all_gather_object(f"from {rank}"), "broadcast": d.broadcast_object(f"from {rank}"),
-    "unused": plain.unused.weight.grad is None, "error": float((shared - plain.head.weight.grad).abs().max()),
-}))
-d.barrier()
-d.shutdown()
+run(main)
 """
 
 ENVIRONMENTS = {

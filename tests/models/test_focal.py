@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmseg.models.layers.focal import FocalDecoder, to_map, to_tokens
+from mmseg.models.layers.focal_attend import FocalBias, gather_rows
 from mmseg.models.layers.focal_geometry import focal_geometry, resize_matrix, ring_index
 from mmseg.models.layers.formulation import plain_formulation
 from tests.golden_cases import Case, build_filled
@@ -31,7 +32,7 @@ def test_official_numbers(name):
     x = case.inputs()["x"]
     with torch.no_grad():
         case.check("out", decoder(x))
-    case.check("out", decoder(x))  # with a graph: attention with masks
+    case.check("out", decoder(x))  # with a graph
     seen = {}
     for number, block in enumerate(decoder.blocks):
         block.register_forward_hook(lambda _m, _i, out, key=f"block{number}": seen.__setitem__(key, out))
@@ -85,6 +86,39 @@ def test_gradients_equal_plain():
         grads.append({"x": x.grad, **{n: p.grad.clone() for n, p in decoder.named_parameters()}})
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], atol=2e-4, rtol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_masks_do_what_the_groups_do():
+    """On a GPU all windows are attended to at once, with masks; the gradients of both ways are equal."""
+    torch.manual_seed(0)
+    geometry = focal_geometry(10, 16, torch.device("cpu"))
+    rows = 10 * 16 + 1 + 15 * 6
+    grads = []
+    for masked in (True, False):
+        torch.manual_seed(0)
+        query, table = torch.randn(2, 6, 49, 32, requires_grad=True), torch.randn(2, rows, 64, requires_grad=True)
+        table_bias = torch.randn(4, 49, 289, requires_grad=True)
+        bias = FocalBias(table_bias, num_heads=4, scale=0.3)
+        if masked:
+            out = gather_rows(bias._masked(query, table, geometry).flatten(1, 2), geometry.tokens)
+        else:
+            out = bias.attend(query, table, geometry)
+        out.square().sum().backward()
+        grads.append([out, query.grad, table.grad, table_bias.grad])
+    for one, other in zip(*grads):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_autocast_trains():
+    decoder, x = random_decoder(), torch.randn(1, 4, 32, 10, 16)
+    expected = decoder(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = decoder(x)
+        with torch.no_grad():
+            torch.testing.assert_close(decoder(x), expected, atol=0.2, rtol=0.1)
+    torch.testing.assert_close(out, expected, atol=0.2, rtol=0.1)
+    out[:, -1].float().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in decoder.parameters())
 
 
 def test_reference_maps_are_all_that_a_reference_gives():

@@ -6,15 +6,16 @@ import copy
 import os
 import pickle
 import stat
-from types import SimpleNamespace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mmseg.apis.prototypes import generate_prototypes
 from mmseg.clips import prototype_clip
+from mmseg.datasets.vspw import VSPWDataset
 from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_segmentor
 from mmseg.models.layers.formulation import plain_formulation
@@ -27,9 +28,24 @@ from mmseg.models.prototypes import (
     video_seed,
     write_prototypes,
 )
+from tests.engine.tiny_vspw import CLASSES, make_data
 from tests.golden_cases import Case, build_filled, fill
 
 CPU = torch.device("cpu")
+PIPELINE = [
+    dict(type="LoadFrames"),
+    dict(
+        type="MultiScaleFlipAug",
+        img_scale=(96, 64),
+        flip=False,
+        transforms=[
+            dict(type="Resize", keep_ratio=True, size_divisor=32),
+            dict(type="Normalize", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+            dict(type="ImageToTensor", keys=["img"]),
+            dict(type="Collect", keys=["img"]),
+        ],
+    ),
+]
 
 
 def prototype_config(**head) -> dict:
@@ -39,19 +55,9 @@ def prototype_config(**head) -> dict:
     return config
 
 
-class RandomVideos:
-    """What :func:`generate_prototypes` asks of a data set in test mode, with frames made from numbers."""
-
-    def __init__(self, lengths: dict[str, int]) -> None:
-        self.videos = [SimpleNamespace(name=name, frames=[f"{t}.jpg" for t in range(n)]) for name, n in lengths.items()]
-        self.pipeline = self
-
-    def load_frame(self, index: int, t: int) -> np.ndarray:
-        rng = np.random.default_rng((video_seed(self.videos[index].name), t))
-        return rng.standard_normal((3, 64, 96)).astype(np.float32)
-
-    def views(self, frame: np.ndarray) -> list:
-        return [SimpleNamespace(img=torch.from_numpy(frame), flip=False)]
+def make_dataset(root: Path, lengths: dict[str, int]) -> VSPWDataset:
+    """Videos of these numbers of frames; the network sees 64x96."""
+    return VSPWDataset(make_data(root, lengths), "val", PIPELINE, test_mode=True, num_classes=3, classes=CLASSES)
 
 
 # ---------------------------------------------------------------------- the official numbers
@@ -134,9 +140,9 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read"),
-        ("truncated", "cannot be read"),
-        ("code", "refused to read"),
+        (lambda complete: b"", "cannot be read"),
+        (lambda complete: complete[:5000], "cannot be read"),
+        (lambda complete: pickle.dumps(Malicious(), protocol=2), "refused to read"),
         (torch.zeros(1, 100, 128), r"\[1, 100, 128\]"),
         (torch.zeros(2, 100, 256), r"\[2, 100, 256\]"),
         (torch.full((1, 4, 256), float("nan")), "not finite"),
@@ -147,12 +153,8 @@ class Malicious:
 def test_bad_files_are_refused(tmp_path, content, message):
     path = prototype_file(tmp_path, "v")
     write_prototypes(path, torch.randn(100, 256))
-    if content == "truncated" if isinstance(content, str) else False:
-        path.write_bytes(path.read_bytes()[:5000])
-    elif isinstance(content, str):
-        path.write_bytes(pickle.dumps(Malicious()))
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
+    if callable(content):
+        path.write_bytes(content(path.read_bytes()))
     else:
         torch.save(content, path)
     with pytest.raises(DataError, match=message) as error:
@@ -192,10 +194,11 @@ def test_numbered_files_are_joined_and_sampled(tmp_path):
 
 def test_generated_files(tmp_path):
     model = build_filled(build_segmentor, prototype_config(save_path=str(tmp_path)))
-    dataset = RandomVideos({"a": 25, "b": 10})
+    dataset = make_dataset(tmp_path / "data", {"a": 25, "b": 10})
     written = generate_prototypes(model, dataset, progress=False)
     assert written == [prototype_file(tmp_path, "a"), prototype_file(tmp_path, "b")]
-    frames = torch.stack([torch.from_numpy(dataset.load_frame(0, t)) for t in prototype_clip(25)])
+    frames = torch.stack([WholeVideo(dataset, 0).network_input(t) for t in prototype_clip(25)])
+    assert frames.shape == (10, 3, 64, 96)
     with torch.no_grad():
         rows = model.decode_head.cluster_input(model.backbone(frames))
     expected = kmeans(rows, 7, seed=video_seed("a"))[1]
@@ -204,7 +207,7 @@ def test_generated_files(tmp_path):
 
 def test_second_run_makes_only_what_is_missing(tmp_path):
     model = build_filled(build_segmentor, prototype_config(save_path=str(tmp_path)))
-    dataset = RandomVideos({"a": 12, "b": 12, "c": 12})
+    dataset = make_dataset(tmp_path / "data", {"a": 12, "b": 12, "c": 12})
     files = generate_prototypes(model, dataset, progress=False)
     before = [file.read_bytes() for file in files]
     times = [file.stat().st_mtime_ns for file in files]
@@ -221,11 +224,11 @@ def test_second_run_makes_only_what_is_missing(tmp_path):
 
 
 def test_short_videos(tmp_path):
-    dataset = RandomVideos({"long": 12, "short": 9})
+    dataset = make_dataset(tmp_path / "data", {"long": 12, "short": 9})
     model = build_filled(build_segmentor, prototype_config(save_path=str(tmp_path / "centers")))
     with pytest.raises(DataError, match="'short' has 9 frames"):
         generate_prototypes(model, dataset, progress=False)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "centers").exists()
     config = prototype_config(save_path=str(tmp_path / "centers"), short_videos="repeat")
     files = generate_prototypes(build_filled(build_segmentor, config), dataset, progress=False)
     assert [file.parent.name for file in files] == ["long", "short"]
@@ -240,7 +243,7 @@ def test_checkpoints_of_other_models_are_refused(tmp_path, system):
     if system == "mrcfa":
         other = {k: v for k, v in own.items() if "decoder_focal" not in k}
     save_checkpoint(tmp_path / "other.pth", dict(state_dict=other))
-    dataset = RandomVideos({"a": 10})
+    dataset = make_dataset(tmp_path / "data", {"a": 10})
     name = "linear_pred3.bias" if system != "mrcfa" else "decoder_focal.blocks.0.pool_layers.0.weight"
     with pytest.raises(CheckpointError, match=name):
         generate_prototypes(model, dataset, tmp_path / "other.pth", progress=False)
@@ -248,7 +251,7 @@ def test_checkpoints_of_other_models_are_refused(tmp_path, system):
     assert generate_prototypes(model, dataset, tmp_path / "own.pth", progress=False)
 
 
-def test_other_heads_make_no_prototypes():
+def test_other_heads_make_no_prototypes(tmp_path):
     model = build_filled(build_segmentor, Case("cffm", "cffm_b0_seg_1frame").config)
     with pytest.raises(ConfigError, match="CFFMHead"):
-        generate_prototypes(model, RandomVideos({"a": 10}), progress=False)
+        generate_prototypes(model, make_dataset(tmp_path, {"a": 10}), progress=False)

@@ -210,10 +210,20 @@ def _full_precision(x: Tensor) -> torch.autocast:
 
 def _exact_dtype(x: Tensor) -> torch.dtype:
     """float64 where a float32 product may be taken in TF32 or bfloat16, otherwise float32."""
-    rounded = x.device.type == "cuda" or torch.get_float32_matmul_precision() != "highest"
-    return torch.float64 if rounded and x.device.type in ("cuda", "cpu") else torch.float32
+    return torch.float64 if _rounds_products(x.device.type) else torch.float32
+
+
+def _rounds_products(device: str) -> bool:
+    if device != "cpu":
+        return device == "cuda"  # the other kinds of device have no such setting, and some no float64
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set for one backend alone, through the settings of torch 2.9 and later
+        return True
 
 
 def _exact_linear(x: Tensor, layer: nn.Linear) -> Tensor:
     dtype = _exact_dtype(x)
+    if dtype == layer.weight.dtype:
+        return layer(x)
     return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)).to(layer.weight.dtype)

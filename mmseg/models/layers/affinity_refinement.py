@@ -37,7 +37,8 @@ class TargetConv(nn.Module):
 
     def on_planes(self, planes: Tensor) -> Tensor:
         """Planes ``(C_in, n, h, w)`` of n tokens -> ``(C_out, n, h, w)``."""
-        return torch.cat([self._out_plane(planes, o) for o in range(self.conv2.out_channels)])
+        outputs = [self._out_plane(planes, o) for o in range(self.conv2.out_channels)]  # each (1, n, h, w)
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _out_plane(self, planes: Tensor, o: int) -> Tensor:
         weight, bias, tokens = self.conv2.weight, self.conv2.bias, planes.shape[1]
