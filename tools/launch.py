@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -9,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 if __name__ == "__main__":
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the program has said what is wrong
     try:
         main()
     except ChildFailedError as error:
