@@ -63,7 +63,7 @@ class OverlayVideo:
         raise DataError(
             f"OpenCV cannot write a video to {self.stem.parent}",
             "a writable folder and an OpenCV with the mp4v or MJPG codec",
-            "check the folder, or install opencv-python from PyPI",
+            "check the folder, or install another build of opencv-python",
         )
 
     def close(self) -> None:
