@@ -41,10 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--against-plain", action="store_true", help="measure the plain formulation as well")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument(
-        "--options", "--cfg-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE",
-        help="override config entries",
-    )  # fmt: skip
+    cli.add_options(parser)
     return parser.parse_args()
 
 

@@ -22,15 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps only")
-    parser.add_argument(
-        "--options",
-        "--cfg-options",
-        nargs="+",
-        action=cli.OptionsAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="override config entries",
-    )
+    cli.add_options(parser)
     return parser.parse_args()
 
 

@@ -33,15 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-png", action="store_true", help="write these PNGs and evaluate as well")
     parser.add_argument("--eval", nargs="+", default=["mIoU"], metavar="NAME", help="mIoU mDice; None switches it off")
     parser.add_argument("--eval-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE")
-    parser.add_argument(
-        "--options",
-        "--cfg-options",
-        nargs="+",
-        action=cli.OptionsAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="override config entries, e.g. data.test.split=test",
-    )
+    cli.add_options(parser)
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--show", action="store_true", help="show the overlays in a window")
     parser.add_argument("--show-dir", type=Path, help="write overlay videos and a contact sheet there")

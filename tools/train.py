@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from mmseg.apis.cli import OptionsAction, run
+from mmseg.apis.cli import add_options, run
 from mmseg.config import load_config
 from mmseg.engine import distributed
 from mmseg.errors import ConfigError
@@ -31,14 +31,7 @@ def parse_args() -> argparse.Namespace:
     gpu.add_argument("--gpu-ids", type=int, nargs="+", help="without a launcher: number of the GPU")
     parser.add_argument("--seed", type=int, help="of everything random (default: drawn, or that of the resumed run)")
     parser.add_argument("--deterministic", action="store_true", help="reproducible algorithms on GPUs")
-    parser.add_argument(
-        "--options",
-        "--cfg-options",
-        nargs="+",
-        action=OptionsAction,
-        default={},
-        help="override config entries: a.b=value",
-    )
+    add_options(parser)
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none", help="what started the processes")
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
     return parser.parse_args()

@@ -44,6 +44,19 @@ class OptionsAction(DictAction):
         return self._parse_int_float_bool(value.strip("'\""))
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the ``--options`` by which every tool overrides config entries."""
+    parser.add_argument(
+        "--options",
+        "--cfg-options",
+        nargs="+",
+        action=OptionsAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override config entries by their dotted keys, e.g. data.test.split=test",
+    )
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a user's mistake becomes one message instead of a traceback.
 

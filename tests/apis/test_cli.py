@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg.apis.cli import OptionsAction, run
+from mmseg.apis.cli import add_options, run
 from mmseg.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def parse(*arguments: str) -> dict:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--options", nargs="+", action=OptionsAction, default={})
+    add_options(parser)
     return parser.parse_args(["--options", *arguments]).options
 
 
