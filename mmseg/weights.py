@@ -3,7 +3,7 @@
 Files are read with ``torch.load(weights_only=True)`` and an allow-list of the harmless numpy types that
 official files carry in their ``meta``; a file that asks for more is refused. Only the file level lives
 here: what a file means for a backbone is told by :mod:`mmseg.models.backbones.mit_weights`, what a
-training checkpoint is by :mod:`mmseg.engine.checkpoint`.
+training checkpoint is by :mod:`mmseg.engine.checkpoints`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import nn
 
 import mmseg.models  # noqa: F401  (registers the heads)
 from mmseg.config import load_config
-from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.registry import MODELS

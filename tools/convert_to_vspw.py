@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.datasets.class_map import ClassMap, read_class_map
-from mmseg.datasets.convert import ConvertOptions, convert_to_vspw
+from mmseg.making.convert import ConvertOptions, convert_to_vspw
+from mmseg.making.mask_values import ClassMap, read_class_map
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg.apis import cli
 from mmseg.apis.evaluation import evaluate_predictions, temporal_consistency
 from mmseg.datasets import VSPWDataset
-from mmseg.engine.results import write_json
 from mmseg.errors import ConfigError
+from mmseg.writing.results import write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

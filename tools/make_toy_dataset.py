@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.datasets.toy import generate_toy_dataset
-from mmseg.datasets.toy_scene import TOY_CLASSES
+from mmseg.making.toy import generate_toy_dataset
+from mmseg.making.toy_scene import TOY_CLASSES
 
 
 def main() -> None:

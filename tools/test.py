@@ -11,10 +11,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.testing import TestOptions, test_model
 from mmseg.config import load_config
-from mmseg.engine import distributed
 from mmseg.errors import ConfigError
 
 _AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -10,9 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
+from mmseg import distributed
 from mmseg.apis.cli import add_options, run
 from mmseg.config import load_config
-from mmseg.engine import distributed
 from mmseg.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmseg.apis.frames import FrameSource
     from mmseg.apis.inference import VideoStream, inference_segmentor, init_segmentor
     from mmseg.apis.video import segment_video
+    from mmseg.datasets.sources import FrameSource
 
 __all__ = ["FrameSource", "VideoStream", "inference_segmentor", "init_segmentor", "segment_video"]
 

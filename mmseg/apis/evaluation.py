@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmseg.apis.predictions import PredictionFolder, read_flow, read_result_pickle
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.errors import DataError
 from mmseg.evaluation import TemporalConsistency, VSPWEvaluator
+from mmseg.writing.predictions import PredictionFolder, read_flow, read_result_pickle
 
 TC_VIDEOS = 100
 """The published TC script looks at the first 100 videos of the split."""

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmseg.apis.frames import FrameSource
 from mmseg.compat import translate
 from mmseg.config import load_config
+from mmseg.datasets.sources import FrameSource
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine.checkpoint import load_checkpoint
-from mmseg.engine.predictor import VideoPredictor
+from mmseg.engine.checkpoints import load_checkpoint
+from mmseg.engine.predict import VideoPredictor
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
 from mmseg.registry import DATASETS
 
 

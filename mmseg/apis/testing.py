@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
-from mmseg.engine import distributed
-from mmseg.engine.pictures import ContactSheetWriter, OverlayVideoWriter, WindowWriter
-from mmseg.engine.results import PickleWriter, PngWriter, ResultWriter, check_pickle_path, write_json
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError, nearest
 from mmseg.evaluation import VSPWEvaluator
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
 from mmseg.visualization import palette_table
+from mmseg.writing.pictures import ContactSheetWriter, OverlayVideoWriter, WindowWriter
+from mmseg.writing.results import PickleWriter, PngWriter, ResultWriter, check_pickle_path, write_json
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -116,7 +116,7 @@ def test_model(
             "set model.decode_head.num_classes to that of the data set",
         )
     if getattr(model.decode_head, "generates_prototypes", False):
-        from mmseg.apis.prototypes import generate_prototypes
+        from mmseg.engine.prototypes import generate_prototypes
 
         generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
         return None

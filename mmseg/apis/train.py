@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmseg import distributed
 from mmseg.datasets import build_dataset
-from mmseg.engine import distributed
-from mmseg.engine.checkpoint import find_latest, load_checkpoint, read_checkpoint
-from mmseg.engine.logging import close_logging, environment, setup_logging, timestamp
+from mmseg.engine.checkpoints import find_latest, load_checkpoint, read_checkpoint
+from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
 from mmseg.engine.test import test_dataset
 from mmseg.engine.train import Trainer
@@ -35,7 +35,7 @@ def train_segmentor(
     resume_from: str | None = None,
     auto_resume: bool = False,
 ) -> dict[str, float]:
-    """Train the model of a config on its data. :func:`mmseg.engine.distributed.init` may have been called before.
+    """Train the model of a config on its data. :func:`mmseg.distributed.init` may have been called before.
 
     Args:
         cfg: see :class:`mmseg.engine.train.Trainer`; its ``load_from``, ``resume_from`` and ``seed`` serve as defaults.

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg.apis.frames import FrameSource
 from mmseg.apis.inference import VideoStream
-from mmseg.engine.progress import FrameProgress
-from mmseg.engine.results import make_folder, write_label_png
+from mmseg.datasets.sources import FrameSource
 from mmseg.errors import DataError
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
+from mmseg.progress import FrameProgress
 from mmseg.visualization import OverlayVideo, palette_table
+from mmseg.writing.results import make_folder, write_label_png
 
 DEFAULT_FPS = 15.0
 

@@ -8,8 +8,8 @@ from typing import Any
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import FramePrefetcher
-from mmseg.datasets.repeat import RepeatDataset
 from mmseg.datasets.vspw import VSPWDataset
+from mmseg.datasets.wrappers import RepeatDataset
 from mmseg.registry import DATASETS, build
 
 __all__ = [

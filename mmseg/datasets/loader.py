@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.repeat import RepeatDataset
 from mmseg.datasets.sampler import BatchSampler, PositionSampler, SampleKey
+from mmseg.datasets.wrappers import RepeatDataset
 from mmseg.errors import ConfigError, DataError, SegError
 
 

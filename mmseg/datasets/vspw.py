@@ -18,7 +18,7 @@ from typing import Any
 from mmseg.clips import CFFM_DILATION, prototype_clip
 from mmseg.datasets import vspw_classes
 from mmseg.datasets.base import Video, VideoDataset
-from mmseg.datasets.classes import resolve_classes
+from mmseg.datasets.class_names import resolve_classes
 from mmseg.errors import DataError
 from mmseg.registry import DATASETS
 

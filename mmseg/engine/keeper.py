@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmseg.engine import checkpoint as ckpt
-from mmseg.engine import distributed
+from mmseg import distributed
+from mmseg.engine import checkpoints as ckpt
 from mmseg.engine.optim import load_optimizer_state
-from mmseg.engine.update import Updater
+from mmseg.engine.step import Updater
 from mmseg.errors import CheckpointError, SegError
 
 logger = logging.getLogger("mmseg.engine")

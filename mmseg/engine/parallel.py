@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from mmseg.engine import distributed
+from mmseg import distributed
 
 logger = logging.getLogger("mmseg.engine")
 

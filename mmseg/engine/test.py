@@ -13,17 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from mmseg import distributed
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.prefetch import FramePrefetcher
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine import distributed
-from mmseg.engine.predictor import VideoPredictor
-from mmseg.engine.progress import FrameProgress
-from mmseg.engine.results import FrameResult, ResultWriter
-from mmseg.engine.sharing import joining, share_videos
+from mmseg.distributed import joining, share_videos
+from mmseg.engine.predict import VideoPredictor
 from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import SegError
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
+from mmseg.progress import FrameProgress
+from mmseg.writing.results import FrameResult, ResultWriter
 
 
 class Metric(Protocol):
@@ -53,8 +53,8 @@ def test_dataset(
         dataset: in test mode.
         metrics: accumulators, fed with every frame that has a label; afterwards those of the main process hold all
             videos.
-        writers: see :mod:`mmseg.engine.results`.
-        device: default: that of this process (:func:`mmseg.engine.distributed.device`).
+        writers: see :mod:`mmseg.writing.results`.
+        device: default: that of this process (:func:`mmseg.distributed.device`).
         aug_test: average over scales and flips.
         progress: show a progress bar in the main process.
         amp: type to compute in under autocast; None computes in float32.
@@ -70,7 +70,7 @@ def test_dataset(
     owners = share_videos(lengths, distributed.world_size())
     own = [index for index, owner in enumerate(owners) if owner == distributed.rank()]
     pipeline = dataset.pipeline.augmented() if aug_test else dataset.pipeline
-    bar = FrameProgress(sum(lengths), sum(lengths[index] for index in own), progress)
+    bar = FrameProgress(sum(lengths), sum(lengths[index] for index in own), progress and distributed.is_main())
     try:
         with _eval_mode(model, dataset, torch.device(device or distributed.device())):
             for writer in writers:

@@ -12,16 +12,16 @@ from typing import Any, NoReturn
 
 from torch import nn
 
+from mmseg import distributed
 from mmseg.datasets import build_train_loader
-from mmseg.engine import distributed
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.keeper import Keeper, NonFiniteError, resume
-from mmseg.engine.logging import TrainLog, environment, timestamp
+from mmseg.engine.log import TrainLog, environment, timestamp
+from mmseg.engine.lr import PolySchedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.parallel import prepare_module, wrap
-from mmseg.engine.schedule import PolySchedule
 from mmseg.engine.seeding import seed_iteration
-from mmseg.engine.update import Updater, accumulation_steps
+from mmseg.engine.step import Updater, accumulation_steps
 from mmseg.errors import ConfigError, SegError
 
 logger = logging.getLogger("mmseg.engine")

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmseg.errors import ConfigError
 from mmseg.evaluation import bits
-from mmseg.evaluation.frames import FrameOrder, check_pair, check_same_size
+from mmseg.evaluation.frame_order import FrameOrder, check_pair, check_same_size
 from mmseg.evaluation.semantic import check_same_settings
 from mmseg.registry import METRICS
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.evaluation.frames import check_pair
+from mmseg.evaluation.frame_order import check_pair
 from mmseg.evaluation.histogram import joint_counts
 from mmseg.registry import METRICS
 

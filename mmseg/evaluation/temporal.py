@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmseg.errors import DataError
-from mmseg.evaluation.frames import FrameOrder, check_label_map, check_same_size
+from mmseg.evaluation.frame_order import FrameOrder, check_label_map, check_same_size
 from mmseg.evaluation.semantic import SegmentationMetric, check_same_settings, vspw_scores
 from mmseg.evaluation.tables import jsonable
 from mmseg.registry import METRICS

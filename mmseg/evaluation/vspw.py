@@ -12,7 +12,7 @@ import numpy as np
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation.consistency import VideoConsistency
-from mmseg.evaluation.frames import check_pair
+from mmseg.evaluation.frame_order import check_pair
 from mmseg.evaluation.semantic import SegmentationMetric, class_scores, mmseg_scores, vspw_scores
 from mmseg.evaluation.tables import jsonable, percent, text_table
 from mmseg.registry import METRICS

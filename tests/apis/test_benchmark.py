@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from mmseg.apis.benchmark import Job, measure_memory, measure_stream, measure_train
-from mmseg.apis.measure import PeakMemory, StageTimer
+from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train
+from mmseg.engine.measure import PeakMemory, StageTimer
 from tests.engine.tiny_vspw import write_config
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmseg.apis import VideoStream, inference_segmentor, init_segmentor
-from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from tests.engine.tiny_vspw import SIZE, make_data, write_config
 

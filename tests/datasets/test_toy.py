@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mmseg.datasets import VSPWDataset
-from mmseg.datasets.toy import generate_toy_dataset
-from mmseg.datasets.toy_scene import TOY_CLASSES, ToyScene, outline_mask
 from mmseg.errors import ConfigError, DataError
+from mmseg.making.toy import generate_toy_dataset
+from mmseg.making.toy_scene import TOY_CLASSES, ToyScene, outline_mask
 from tests.datasets.vspw_folder import TEST, TRAIN
 
 SMALL = dict(videos=3, val_videos=2, test_videos=1, frames=18, size=(64, 96))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg.engine import checkpoint as ckpt
+from mmseg.engine import checkpoints as ckpt
 from mmseg.errors import CheckpointError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_find_latest_without_a_link(tmp_path):
 
 FILL_UP = """
 import resource, sys, torch
-from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.errors import CheckpointError
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
@@ -136,7 +136,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 SAVE_FOREVER = """
 import sys, itertools, pathlib, torch
-from mmseg.engine import checkpoint as ckpt
+from mmseg.engine import checkpoints as ckpt
 folder = pathlib.Path(sys.argv[1])
 ckpt.sweep_temporary(folder)
 last = ckpt.find_latest(folder)

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from mmseg.engine import distributed
+from mmseg import distributed
 from mmseg.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys, warnings
 import torch
 from mmseg.apis.cli import run
-from mmseg.engine import distributed as d
+from mmseg import distributed as d
 from mmseg.engine.parallel import prepare_module, wrap
 from tests.engine.toy import ToySegmentor, batch_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmseg.datasets.transforms import View
-from mmseg.engine.predictor import VideoPredictor
+from mmseg.engine.predict import VideoPredictor
 from mmseg.models import build_segmentor
 from tests.golden_cases import Case, build_filled
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from mmseg.datasets.base import Video
-from mmseg.engine.results import FrameResult, PickleWriter, PngWriter, write_json
-from mmseg.engine.sharing import share_videos
+from mmseg.distributed import share_videos
 from mmseg.errors import ConfigError, DataError
 from mmseg.visualization import palette_table
+from mmseg.writing.results import FrameResult, PickleWriter, PngWriter, write_json
 
 VIDEOS = [
     Video("first", tuple(f"/data/first/origin/{t:08d}.jpg" for t in range(3)), None),

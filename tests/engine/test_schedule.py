@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg.engine.schedule import PolySchedule, learning_rate
+from mmseg.engine.lr import PolySchedule, learning_rate
 from mmseg.errors import ConfigError
 from tests.golden_cases import Case
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmseg.engine.checkpoint import read_checkpoint
+from mmseg.engine.checkpoints import read_checkpoint
 from mmseg.engine.interrupts import Interrupted
 from mmseg.engine.keeper import NonFiniteError
-from mmseg.engine.logging import close_logging, setup_logging
+from mmseg.engine.log import close_logging, setup_logging
 from mmseg.engine.train import Trainer
 from mmseg.errors import CheckpointError, ConfigError
 from tests.engine.toy import CONFIG, ToyClips, ToySegmentor

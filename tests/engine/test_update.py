@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg.engine.update import Updater, accumulation_steps
+from mmseg.engine.step import Updater, accumulation_steps
 from mmseg.errors import ConfigError
 from tests.engine.toy import ToySegmentor, batch_of
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mmseg.models import build_head
-from mmseg.models.layers.affinity import CrossFrameAffinity
-from mmseg.models.layers.affinity_refinement import AffinityRefinement
+from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
+from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
 from mmseg.models.layers.formulation import plain_formulation
 from tests.golden_cases import Case, build_filled
 
@@ -102,7 +102,7 @@ def test_the_number_of_tokens_in_a_chunk_changes_nothing(monkeypatch):
     module, inputs = affinity_of(case), case.inputs()
     with torch.no_grad():
         whole, _ = module(**inputs)
-        monkeypatch.setattr("mmseg.models.layers.affinity._CHUNK", 7)
+        monkeypatch.setattr("mmseg.models.decode_heads.mrcfa.affinity._CHUNK", 7)
         parts, _ = module(**inputs)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 

@@ -11,12 +11,12 @@ import torch
 from mmseg.clips import inference_clip, prototype_clip
 from mmseg.errors import ConfigError, DataError
 from mmseg.models import build_head, build_segmentor
+from mmseg.models.decode_heads.cffm.kmeans import kmeans
+from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
+from mmseg.models.decode_heads.cffm.prototype_files import prototype_file, video_seed, write_prototypes
+from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes
 from mmseg.models.layers.formulation import plain_formulation
-from mmseg.models.layers.kmeans import kmeans
-from mmseg.models.layers.prototype_attention import PrototypeDecoder
 from mmseg.models.layers.resize import resize
-from mmseg.models.live_prototypes import LivePrototypes
-from mmseg.models.prototypes import prototype_file, video_seed, write_prototypes
 from tests.golden_cases import Case, build_filled
 from tests.models.test_cffm import head_feats
 from tests.models.training_cases import check_training

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmseg.models.layers.focal import FocalDecoder, to_map, to_tokens
-from mmseg.models.layers.focal_attend import FocalBias, gather_rows
-from mmseg.models.layers.focal_geometry import focal_geometry, resize_matrix, ring_index
+from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
+from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
+from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry, resize_matrix, ring_index
 from mmseg.models.layers.formulation import plain_formulation
 from tests.golden_cases import Case, build_filled
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmseg.errors import DataError
-from mmseg.models.layers.kmeans import kmeans
+from mmseg.models.decode_heads.cffm.kmeans import kmeans
 from tests.golden_cases import Case
 
 

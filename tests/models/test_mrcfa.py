@@ -11,8 +11,8 @@ import torch
 from mmseg.engine.optim import build_optimizer
 from mmseg.errors import ConfigError, DataError
 from mmseg.models import build_head, build_segmentor
-from mmseg.models.layers.affinity import CrossFrameAffinity
-from mmseg.models.layers.affinity_refinement import AffinityRefinement
+from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
+from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
 from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.layers.resize import resize
 from tests.golden_cases import Case, build_filled

@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg.apis.prototypes import generate_prototypes
 from mmseg.clips import prototype_clip
 from mmseg.datasets.vspw import VSPWDataset
-from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.checkpoints import save_checkpoint
+from mmseg.engine.prototypes import generate_prototypes
 from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_segmentor
-from mmseg.models.layers.formulation import plain_formulation
-from mmseg.models.layers.kmeans import kmeans
-from mmseg.models.prototypes import (
+from mmseg.models.decode_heads.cffm.kmeans import kmeans
+from mmseg.models.decode_heads.cffm.prototype_files import (
     PrototypeStore,
     prototype_file,
     read_centers,
@@ -28,6 +27,7 @@ from mmseg.models.prototypes import (
     video_seed,
     write_prototypes,
 )
+from mmseg.models.layers.formulation import plain_formulation
 from tests.engine.tiny_vspw import CLASSES, make_data
 from tests.golden_cases import Case, build_filled, fill
 

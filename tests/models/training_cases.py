@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from mmseg.engine.lr import PolySchedule
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.schedule import PolySchedule
 from mmseg.models import build_segmentor
 from tests.golden_cases import Case, build_filled
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mmseg.datasets import VSPWDataset
-from mmseg.datasets.class_map import ClassMap, read_class_map
-from mmseg.datasets.convert import ConvertOptions, convert_to_vspw
 from mmseg.errors import ConfigError, DataError
+from mmseg.making.convert import ConvertOptions, convert_to_vspw
+from mmseg.making.mask_values import ClassMap, read_class_map
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_to_vspw.py"
 

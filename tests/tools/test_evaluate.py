@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg.apis.predictions import read_result_pickle
-from mmseg.engine.results import pickle_program
 from mmseg.errors import ConfigError, DataError
+from mmseg.writing.predictions import read_result_pickle
+from mmseg.writing.results import pickle_program
 from tests.golden_cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_options_reach_the_metrics(data, tmp_path):
 def test_the_official_command_needs_no_arguments(case, data):
     home = data[1].parents[2]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "VC_perclip.py")], cwd=home, capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "tools" / "VC_perclip.py")], cwd=home, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
     expected = case["expected"]["printed"]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mmseg.apis.inference import init_segmentor
-from mmseg.engine.checkpoint import save_checkpoint
+from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmseg.datasets.class_map import ClassMap
 from mmseg.datasets.io import check_same_size, read_frame, read_mask
-from mmseg.datasets.writing import VSPWWriter, new_folder
 from mmseg.errors import ConfigError, DataError, nearest
+from mmseg.making.mask_values import ClassMap
+from mmseg.making.vspw_layout import VSPWWriter, new_folder
 
 LATE = "_late"  # suffix of the video made of the last part of another one
 _PICTURES = (".jpg", ".jpeg", ".png")

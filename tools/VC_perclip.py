@@ -1,19 +1,23 @@
 #!/usr/bin/env python
 """Video consistency, mIoU and weighted IoU of stored VSPW predictions, with the paths of the official script.
 
-``python VC_perclip.py`` scores ``./models/vspw2/result_submission`` against the val split of ``data/vspw//VSPW_480p``.
+``python tools/VC_perclip.py`` scores ``./models/vspw2/result_submission`` against the val split of
+``data/vspw//VSPW_480p``.
 ``tools/evaluate.py`` gives the same numbers and more.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.apis.evaluation import evaluate_predictions
 from mmseg.datasets import VSPWDataset
-from mmseg.engine.results import write_json
+from mmseg.writing.results import write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

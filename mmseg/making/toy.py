@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg.datasets.toy_scene import TOY_CLASSES, ToyScene
-from mmseg.datasets.writing import VSPWWriter, new_folder, read_recipe
 from mmseg.errors import ConfigError
+from mmseg.making.toy_scene import TOY_CLASSES, ToyScene
+from mmseg.making.vspw_layout import VSPWWriter, new_folder, read_recipe
 
 _VERSION = 1  # of the pictures: raise it when they change
 

@@ -8,8 +8,6 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from mmseg.engine import distributed
-
 
 class FrameProgress:
     """Frames done, frames per second and time left, shown by the main process for all processes together.
@@ -19,7 +17,7 @@ class FrameProgress:
     Args:
         total: frames of all processes; 0 if that is not known.
         own: frames of this process.
-        enabled: False shows nothing.
+        enabled: False shows nothing, as is right for every process but the main one.
         seconds: time between two lines when the output is no terminal.
         stream: where to write (default: standard error).
     """
@@ -29,7 +27,7 @@ class FrameProgress:
     ) -> None:
         self.total, self.own, self.seconds = total, max(own, 1), seconds
         self.stream = stream or sys.stderr
-        self.shown = enabled and distributed.is_main()
+        self.shown = enabled
         self._done = 0
         self._start = self._last = time.monotonic()
         terminal = self.shown and self.stream.isatty()

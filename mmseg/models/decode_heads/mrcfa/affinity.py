@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .affinity_refinement import AffinityRefinement
-from .formulation import is_plain
+from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
+from mmseg.models.layers.formulation import is_plain
 
 SCORED_POSITIONS = 5  # target positions whose affinities make the score of a reference token
 _CHUNK = 64  # tokens refined at a time on a CPU: their maps stay in cache

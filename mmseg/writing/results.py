@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from mmseg.engine import distributed
-from mmseg.engine.sharing import receive_file, send_file
+from mmseg import distributed
+from mmseg.distributed import receive_file, send_file
 from mmseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

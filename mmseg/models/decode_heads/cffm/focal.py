@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg.models.layers import focal_plain
-from mmseg.models.layers.cpu_linear import Linear, linear
-from mmseg.models.layers.focal_attend import FocalBias, gather_rows
-from mmseg.models.layers.focal_geometry import (
+from mmseg.models.decode_heads.cffm import focal_plain
+from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
+from mmseg.models.decode_heads.cffm.focal_geometry import (
     NEIGHBORHOOD,
     REFERENCE_CELLS,
     REFERENCE_NEIGHBORHOODS,
@@ -30,6 +29,7 @@ from mmseg.models.layers.focal_geometry import (
     resize_matrix,
     ring_index,
 )
+from mmseg.models.layers.cpu_linear import Linear, linear
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.mlp import Mlp
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
-from mmseg.models.layers.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
+from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
 from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import halve, resize
@@ -48,9 +48,8 @@ class FoldedMRCFA:
 class MRCFAHead(ClipHead):
     """Affinities between the target and three references at three strides decide what the target gathers from them.
 
-    The affinities of the selected reference tokens are refined
-    (:class:`~mmseg.models.layers.affinity.CrossFrameAffinity`); their softmax over the tokens of a reference gathers
-    that reference's values. The target is classified from the mean of what it gathered plus its own feature; in
+    The affinities of the selected reference tokens are refined (:mod:`mmseg.models.decode_heads.mrcfa.affinity`); their
+    softmax over the tokens of a reference gathers that reference's values. The target is classified from the mean of what it gathered plus its own feature; in
     training also from each of the three gathered maps alone (paper, section 3; the losses are those of
     :class:`ClipHead`).
 

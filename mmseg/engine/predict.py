@@ -12,7 +12,7 @@ from torch import Tensor
 from mmseg.datasets.transforms import TestPipeline, View
 from mmseg.engine.label_map import Size, label_map, resize_logits
 from mmseg.errors import DataError
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
 
 
 class VideoPredictor:

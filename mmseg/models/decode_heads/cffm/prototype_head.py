@@ -8,16 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from mmseg.errors import ConfigError
-from mmseg.models.decode_heads.cffm import CFFMHead, FoldedCFFM, TargetState
+from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetState
 from mmseg.registry import MODELS
 
 
 @MODELS.register_module()
 class CFFMPrototypeHead(CFFMHead):
-    """CFFM's weights, made to cluster a video instead of segmenting it (:mod:`mmseg.apis.prototypes`).
+    """CFFM's weights, made to cluster a video instead of segmenting it (:mod:`mmseg.engine.prototypes`).
 
     Args:
-        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.cffm.CFFMHead`.
+        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.cffm.head.CFFMHead`.
         save_path: folder of the files ``<video>/centers.pt``.
         n_clusters: number of prototypes per video.
         max_iter: iterations of k-means.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmseg.clips import prototype_clip
-from mmseg.models.layers.kmeans import kmeans
-from mmseg.models.prototypes import video_seed
+from mmseg.models.decode_heads.cffm.kmeans import kmeans
+from mmseg.models.decode_heads.cffm.prototype_files import video_seed
 
 NUM_FRAMES = 10  # from which the prototypes of a video are made
 

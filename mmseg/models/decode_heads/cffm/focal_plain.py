@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg.models.layers.focal_geometry import (
+from mmseg.models.decode_heads.cffm.focal_geometry import (
     NEIGHBORHOOD,
     REFERENCE_CELLS,
     REFERENCE_NEIGHBORHOODS,
@@ -21,7 +21,7 @@ from mmseg.models.layers.focal_geometry import (
 )
 
 if TYPE_CHECKING:
-    from mmseg.models.layers.focal import FocalAttention, FocalBlock
+    from mmseg.models.decode_heads.cffm.focal import FocalAttention, FocalBlock
 
 _OUTSIDE = -100.0
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmseg.models.base import BaseSegmentor, Stream
 from mmseg.models.layers.resize import resize
-from mmseg.models.segmentors.base import BaseSegmentor, Stream
 from mmseg.registry import MODELS
 
 

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 
 from mmseg.apis.inference import init_segmentor
-from mmseg.apis.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.config import load_config
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.io import read_frame
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine import predictor as predictor_module
+from mmseg.engine import predict as predictor_module
 from mmseg.engine.label_map import resize_logits
+from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.results import FrameResult, PickleWriter, ResultWriter
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.models import build_segmentor
+from mmseg.models.base import BaseSegmentor
+from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
 from mmseg.models.layers.formulation import plain_formulation
-from mmseg.models.prototypes import PrototypeStore, prototype_file, write_prototypes
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.writing.results import FrameResult, PickleWriter, ResultWriter
 
 VIDEO = "benchmark"
 _WARM_UP = 10  # frames until every reference of a stream is there

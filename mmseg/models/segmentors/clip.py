@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
+from mmseg.models.base import BaseSegmentor, Stream
 from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import resize
-from mmseg.models.segmentors.base import BaseSegmentor, Stream
 from mmseg.registry import MODELS
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mmseg.models.layers.focal_geometry import TOKENS, FocalGeometry
+from mmseg.models.decode_heads.cffm.focal_geometry import TOKENS, FocalGeometry
 
 _CHUNK = 4  # windows whose keys are gathered at a time, so that they stay in the processor's cache
 

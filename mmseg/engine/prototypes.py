@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mmseg import distributed
 from mmseg.clips import prototype_clip
-from mmseg.engine import distributed
-from mmseg.engine.checkpoint import read_checkpoint
-from mmseg.engine.progress import FrameProgress
-from mmseg.engine.sharing import share_videos
+from mmseg.distributed import share_videos
+from mmseg.engine.checkpoints import read_checkpoint
 from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
-from mmseg.models.layers.kmeans import kmeans
-from mmseg.models.live_prototypes import NUM_FRAMES
-from mmseg.models.prototypes import prototype_file, read_centers, sweep_temporary, video_seed, write_prototypes
-from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.models.base import BaseSegmentor
+from mmseg.models.decode_heads.cffm.kmeans import kmeans
+from mmseg.models.decode_heads.cffm.prototype_files import (
+    prototype_file,
+    read_centers,
+    sweep_temporary,
+    video_seed,
+    write_prototypes,
+)
+from mmseg.models.decode_heads.cffm.video_prototypes import NUM_FRAMES
+from mmseg.progress import FrameProgress
 from mmseg.weights import differences
 
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ def generate_prototypes(
     the name of the video alone, not on the number of processes or on what was there before.
 
     Args:
-        model: with a :class:`~mmseg.models.decode_heads.cffm_prototype.CFFMPrototypeHead`, in eval mode, on its device.
+        model: with a :class:`~mmseg.models.decode_heads.CFFMPrototypeHead`, in eval mode, on its device.
         dataset: in test mode.
         checkpoint: the file that the weights come from, to be checked.
         overwrite: make again what exists.
@@ -80,7 +86,8 @@ def generate_prototypes(
             "prototypes of %d videos go to %s; %d of the %d videos of this process are there already",
             len(dataset.videos), head.save_path, len(own) - len(missing), len(own),
         )  # fmt: skip
-    bar = FrameProgress(NUM_FRAMES * len(missing) * distributed.world_size(), NUM_FRAMES * len(missing), progress)
+    own_frames = NUM_FRAMES * len(missing)
+    bar = FrameProgress(own_frames * distributed.world_size(), own_frames, progress and distributed.is_main())
     written = []
     try:
         for index in missing:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .formulation import is_plain
+from mmseg.models.layers.formulation import is_plain
 
 
 class TargetConv(nn.Module):

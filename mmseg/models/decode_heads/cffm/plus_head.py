@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.models.decode_heads.cffm import CFFMHead, FoldedCFFM, TargetState
+from mmseg.models.decode_heads.cffm.focal import to_tokens
+from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetState
+from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
+from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, video_seed
+from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
 from mmseg.models.layers.cpu_linear import linear
-from mmseg.models.layers.focal import to_tokens
 from mmseg.models.layers.formulation import is_plain
-from mmseg.models.layers.prototype_attention import PrototypeDecoder
 from mmseg.models.layers.resize import halve, resize
-from mmseg.models.live_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
-from mmseg.models.prototypes import PrototypeStore, video_seed
 from mmseg.registry import MODELS
 
 BRANCH_WEIGHT = 0.5  # of the prototype branch P3 in the final prediction P + 0.5 P3
@@ -32,10 +32,10 @@ class CFFMPlusHead(CFFMHead):
 
     Prototypes reach the head as ``prototypes=`` (B, n, C), or one (n, C) per sample; as files, found by the name of the
     video; or, with ``prototypes='auto'``, from the video itself where it has no file
-    (:mod:`mmseg.models.live_prototypes`).
+    (:mod:`mmseg.models.decode_heads.cffm.video_prototypes`).
 
     Args:
-        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.cffm.CFFMHead`.
+        in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.cffm.head.CFFMHead`.
         dropout_ratio: channel dropout before every classifier.
         save_path: folder of the files ``<video>/centers.pt``.
         prototypes: ``'files'``, or ``'auto'`` to compute in a stream what has no file.

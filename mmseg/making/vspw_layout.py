@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmseg.datasets.classes import CLASSES_FILE
+from mmseg.datasets.class_names import CLASSES_FILE
 from mmseg.errors import DataError
 
 RECIPE_FILE = "recipe.json"  # how a folder was made; only folders that have one are ever replaced

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mmseg.engine import distributed
-from mmseg.engine.results import FrameResult, ResultWriter
+from mmseg import distributed
 from mmseg.errors import DataError
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
+from mmseg.writing.results import FrameResult, ResultWriter
 
 if TYPE_CHECKING:
     from mmseg.datasets.base import Video

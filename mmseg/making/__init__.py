@@ -1,0 +1,1 @@
+"""What makes data: converters and generators."""

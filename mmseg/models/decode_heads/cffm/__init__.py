@@ -1,0 +1,1 @@
+"""CFFM and CFFM++."""

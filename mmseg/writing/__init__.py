@@ -1,0 +1,1 @@
+"""Result files: what a test run leaves on disk, and their readers."""
