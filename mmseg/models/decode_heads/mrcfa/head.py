@@ -49,9 +49,9 @@ class MRCFAHead(ClipHead):
     """Affinities between the target and three references at three strides decide what the target gathers from them.
 
     The affinities of the selected reference tokens are refined (:mod:`mmseg.models.decode_heads.mrcfa.affinity`); their
-    softmax over the tokens of a reference gathers that reference's values. The target is classified from the mean of what it gathered plus its own feature; in
-    training also from each of the three gathered maps alone (paper, section 3; the losses are those of
-    :class:`ClipHead`).
+    softmax over the tokens of a reference gathers that reference's values. The target is classified from the mean of
+    what it gathered plus its own feature; in training also from each of the three gathered maps alone (paper, section
+    3; the losses are those of :class:`ClipHead`).
 
     Args:
         in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.base.FusionHead`;
