@@ -93,7 +93,7 @@ class View:
 
     Attributes:
         number: of the frame.
-        inputs: ``img`` (C, h, w) float32; ``given`` (h, w) int64 and ``objects``, a tuple of ids, where a mask is given.
+        inputs: ``img`` (C, h, w) float32; ``given`` (h, w) int64 and ``objects``, ids, where a mask is given.
         steps: what was done to the frame, in order.
         wanted: whether there is to be a result.
     """
