@@ -44,6 +44,10 @@ class CheckpointError(SegError):
     """A checkpoint that is missing, truncated, of another model or unsafe to read."""
 
 
+class WriteError(SegError):
+    """A file or folder that cannot be written: full or read-only disk, no permission, something in the way."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'x'?"`` for the known name closest to `name`, else the list of known names."""
     names = sorted(map(str, known))

@@ -1,0 +1,308 @@
+"""Writing files: all of a file or nothing of it, one message when that fails, and nothing left behind.
+
+A new file grows under a unique hidden name in the folder of its final name, is synced to the disk and then renamed, so
+that what stands under the final name is complete at every moment. While it is written, its process holds a lock on it,
+which the system lifts when the process dies, however it dies: :func:`sweep` removes what nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from mmseg.errors import WriteError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+UNFINISHED = ".writing"  # end of the names of unfinished files: .<final name>.<8 hex digits>.writing
+_STALE = 7 * 86400  # seconds without a change after which an unfinished file is nobody's, where locks do not work
+_LONGEST_STEM = 160  # of the final name in a temporary one; names may have 255 bytes
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
+    errno.EDQUOT: ("the quota is used up", "free some space or choose another place"),
+    errno.EFBIG: ("the file is larger than allowed here", "raise the limit (ulimit -f) or choose another place"),
+    errno.EROFS: ("the file system is read-only", "choose another place"),
+    errno.EACCES: ("no permission", "choose another place, or change the permissions of the folder"),
+    errno.EPERM: ("no permission", "choose another place, or change the permissions of the folder"),
+    errno.ENOTDIR: ("a part of the path is a file", "choose another place, or move that file"),
+    errno.EEXIST: ("a part of the path is a file", "choose another place, or move that file"),
+    errno.EISDIR: ("there is a folder of this name", "choose another name"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
+    errno.ENOENT: ("the folder has disappeared", "make sure that nothing removes it meanwhile"),
+}
+
+
+def write_error(path: str | Path, error: BaseException, advice: str = "") -> WriteError:
+    """The error that says why `path` cannot be written.
+
+    Args:
+        path: file or folder.
+        error: what the system said.
+        advice: what else the user can do, beside what follows from the reason.
+    """
+    reason, action = _REASONS.get(getattr(error, "errno", None), (None, "check the place, or choose another"))
+    said = getattr(error, "strerror", None) or str(error)
+    name = str(path) if str(path).isprintable() else repr(str(path))
+    return WriteError(
+        f"{name}: cannot be written, {f'{reason} ({said})' if reason else said}",
+        "a writable folder with enough space",
+        f"{action}; {advice}" if advice else action,
+    )
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, advice: str = "") -> Iterator[None]:
+    """Around code that writes to `path`: an OSError becomes a :class:`WriteError` that names `path` and the reason."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "null" not in str(error):  # a NUL in the name
+            raise
+        raise write_error(path, error, advice) from error
+
+
+def make_folder(folder: str | Path, advice: str = "") -> Path:
+    """Make a folder and its parents, if they are missing. Raises WriteError."""
+    with writing(folder, advice):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+class NewFile:
+    """A file that takes the place of `path` at :meth:`commit`, or disappears without a trace.
+
+    A context manager: commits at the end of the block, discards after an error. What writes to a stream gets the object
+    itself; what wants a name gets :attr:`temporary`, which exists and is empty (give `suffix`, if it goes by that).
+
+    Args:
+        path: the final name; its folder is made if it is missing.
+        advice: what the user can do if it cannot be written, beside what follows from the reason.
+        sync: wait until the disk has it before it appears. Without, a power cut (not a kill) may leave an empty file:
+            for files that are many and cheap to make again.
+        suffix: end of the temporary name.
+
+    Raises:
+        WriteError: here, in :meth:`write` and in :meth:`commit`. After an error in :meth:`write`, every further call
+            and the end of the block raise the same one, whatever a library in between has made of it.
+    """
+
+    def __init__(self, path: str | Path, advice: str = "", sync: bool = True, suffix: str = "") -> None:
+        self.path, self.advice, self.sync = Path(path), advice, sync
+        self.error: WriteError | None = None
+        make_folder(self.path.parent, advice)
+        with writing(path, advice):
+            _refuse_special(self.path)
+            self.temporary, self._file, self._lock = _create(self.path, suffix)
+
+    def write(self, data: Any) -> int:
+        """Append bytes, or anything else with a buffer."""
+        if self.error is None:
+            try:
+                return _write_all(self._file, data)
+            except OSError as error:
+                self.error = write_error(self.path, error, self.advice)
+        raise self.error
+
+    def commit(self) -> None:
+        """Let the file appear under its name, complete."""
+        try:
+            if self.error is not None:
+                raise self.error
+            with writing(self.path, self.advice):
+                if self.sync:
+                    os.fsync(self._file.fileno())
+                self._file.close()
+                os.replace(self.temporary, self.path)
+                if self.sync:
+                    sync_folder(self.path.parent)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what has been written; what was at `path` before is intact. Without effect after :meth:`commit`."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+        _release(self._lock)
+        self._lock = None
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.commit()
+            return
+        self.discard()
+        if self.error is not None and isinstance(error, Exception):
+            raise self.error from None
+
+
+def write_bytes(path: str | Path, data: bytes, advice: str = "", sync: bool = True) -> None:
+    """Write a whole file, or nothing. Raises WriteError; see :class:`NewFile` for the arguments."""
+    with NewFile(path, advice, sync) as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str, advice: str = "", sync: bool = True) -> None:
+    """Write a whole UTF-8 file, or nothing. Raises WriteError; see :class:`NewFile` for the arguments."""
+    write_bytes(path, text.encode("utf-8"), advice, sync)
+
+
+def write_json(path: str | Path, content: Any, advice: str = "", indent: int | None = 2) -> None:
+    """Write `content` as JSON, the whole file or nothing. Raises WriteError."""
+    write_text(path, json.dumps(content, indent=indent) + "\n", advice)
+
+
+def append_text(path: str | Path, text: str, advice: str = "") -> None:
+    """Append to a log, all of `text` or nothing of it. Raises WriteError."""
+    with writing(path, advice), open(path, "ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            _write_all(file, text.encode("utf-8"))
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def sweep(folder: str | Path, names: str = "*") -> None:
+    """Remove the unfinished files that dead processes left in `folder`; those of living ones stay.
+
+    Args:
+        folder: is searched, without its sub-folders; may be missing.
+        names: pattern of the final names, as for :func:`glob.glob`.
+    """
+    for file in Path(folder).glob(f".{names}.*{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(file.lstat().st_mode):
+                _remove_if_dead(file)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Make a rename last through a power cut; not every file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def temporary_name(path: Path, suffix: str = "") -> Path:
+    """A hidden name beside `path` that no other process has."""
+    stem = path.name.encode("utf-8", "surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    return path.with_name(f".{stem}.{uuid.uuid4().hex[:8]}{UNFINISHED}{suffix}")
+
+
+def _refuse_special(path: Path) -> None:
+    """A device or pipe would be replaced by a file, a folder cannot be."""
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "it is a device or a pipe")
+
+
+def _create(path: Path, suffix: str) -> tuple[Path, IO[bytes], int | None]:
+    """A new file under a temporary name, open, and the lock that shows that its writer lives."""
+    while True:
+        temporary = temporary_name(path, suffix)
+        # unbuffered, so that no data are left to fail when it is closed; mode 0666 less the umask, not tempfile's 0600
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115
+        try:
+            lock = _hold(temporary)
+            if temporary.exists():
+                return temporary, file, lock
+            _release(lock)
+        except (BlockingIOError, FileNotFoundError):
+            pass  # another process sweeps it away, before it was locked
+        file.close()
+
+
+def _write_all(file: IO[bytes], data: Any) -> int:
+    """Write all of `data`, of which the system may take a part at a time."""
+    rest = memoryview(data).cast("B")
+    size = rest.nbytes
+    while rest.nbytes:
+        rest = rest[file.write(rest) :]
+    return size
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+# The lock is on a descriptor of its own: a forked child closes it, so that the child does not keep the lock alive
+# when its parent is killed. (Closing the descriptor that data are written to would write buffered data twice.)
+
+_held: set[int] = set()
+
+
+def lock_descriptor(descriptor: int) -> bool:
+    """Lock an open file for this process, without waiting. False where the file system has no locks.
+
+    Raises:
+        BlockingIOError: another process, or this one, holds it.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(error.errno, error.strerror) from error
+        return False
+    _held.add(descriptor)
+    return True
+
+
+def _hold(path: Path) -> int | None:
+    """A descriptor whose lock this process holds; None where the file system has no locks. Raises BlockingIOError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if lock_descriptor(descriptor):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _release(descriptor: int | None) -> None:
+    if descriptor is not None and descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Remove an unfinished file that nobody holds; where that cannot be found out, one that has not changed lately."""
+    lock = _hold(path)  # BlockingIOError: its writer lives
+    try:
+        if lock is not None or time.time() - path.stat().st_mtime > _STALE:
+            path.unlink()
+    finally:
+        _release(lock)
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
