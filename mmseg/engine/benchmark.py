@@ -2,7 +2,7 @@
 
 Every measurement runs in a process of its own, so that none inherits the memory of another. Pictures, labels and
 weights are random; the only time that depends on them is the final resize, which a trained network shortens
-(:mod:`mmseg.engine.label_map`).
+(:mod:`mmseg.models.cpu.label_map`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.io import read_frame
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
-from mmseg.engine.label_map import resize_logits
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.test import test_dataset
@@ -34,6 +33,7 @@ from mmseg.errors import ConfigError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.models import build_segmentor
 from mmseg.models.base import BaseSegmentor
+from mmseg.models.cpu.label_map import resize_logits
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
 from mmseg.models.layers.formulation import plain_formulation
 from mmseg.writing.results import FrameResult, PickleWriter, ResultWriter

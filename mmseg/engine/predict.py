@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline, View
-from mmseg.engine.label_map import Size, label_map, resize_logits
 from mmseg.errors import DataError
 from mmseg.models.base import BaseSegmentor
+from mmseg.models.cpu.label_map import Size, label_map, resize_logits
 
 
 class VideoPredictor:

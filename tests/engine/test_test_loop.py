@@ -7,10 +7,10 @@ import torch
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import load_config
 from mmseg.datasets import build_dataset
-from mmseg.engine.label_map import resize_logits
 from mmseg.engine.test import test_dataset as run_test
 from mmseg.errors import DataError
 from mmseg.evaluation import VSPWEvaluator
+from mmseg.models.cpu.label_map import resize_logits
 from mmseg.writing.results import ResultWriter
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
 

@@ -2,7 +2,8 @@
 
 The formula is: resize the logits to the network's input size, resize the result to the size of the original frame
 (two bilinear steps; merging them would change numbers), take the best class. Done literally that writes and reads
-K full-size maps three times over (200 MB each at 124 classes and 480x853). Two shortcuts with the same result:
+K full-size maps three times over (200 MB each at 124 classes and 480x853), which a GPU does in four kernels. On a CPU
+two shortcuts have the same result:
 
 - The classes are independent until the argmax, so a few at a time pass through all steps while they are in the
   cache, and a running maximum keeps the best class so far. Ties go to the lowest class, as with ``argmax``.
@@ -55,13 +56,19 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
             f"logits of {num_classes} classes", f"at most {_MAX_CLASSES}, label maps are 8-bit", "merge classes"
         )
     size = tuple(sizes[-1]) if sizes else tuple(logits.shape[-2:])
-    if num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL:
+    small = num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL
+    if logits.device.type != "cpu" or small:
         return resize_logits(logits, sizes).argmax(dim=0).to(torch.uint8)
+    return _label_map_class_by_class(logits, sizes, size)
+
+
+def _label_map_class_by_class(logits: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
+    """:func:`label_map` with a running maximum over the classes that can win."""
     best = torch.full(size, -torch.inf, dtype=logits.dtype, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     better = torch.empty(size, dtype=torch.bool, device=logits.device)
     winner = better.view(torch.uint8)  # the same memory: 0 or 1 per pixel
-    for group in _groups(possible_winners(logits, sizes), num_classes):
+    for group in _groups(possible_winners(logits, sizes), len(logits)):
         for label, scores in zip(group, resize_logits(logits[group], sizes)):  # (H, W) each
             torch.gt(scores, best, out=better)
             torch.maximum(best, scores, out=best)

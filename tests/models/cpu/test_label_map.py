@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg.engine.label_map import label_map, possible_winners, resize_logits
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.label_map import label_map, possible_winners, resize_logits
 
 
 def literal(logits: torch.Tensor, sizes: list) -> torch.Tensor:
@@ -46,7 +47,7 @@ def sparse_logits(num_classes: int, height: int, width: int, seed: int) -> torch
     ],
 )
 def test_equals_the_formula(height, width, sizes, small, monkeypatch):
-    monkeypatch.setattr("mmseg.engine.label_map._SMALL", small)
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", small)
     for seed, num_classes in enumerate((2, 5, 19, 40)):
         assert_same_labels(sparse_logits(num_classes, height, width, seed), sizes)
 
@@ -56,7 +57,7 @@ def test_equals_the_formula_at_full_size():
 
 
 def test_ties_go_to_the_lowest_class(monkeypatch):
-    monkeypatch.setattr("mmseg.engine.label_map._SMALL", 0)
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
     logits = torch.zeros(9, 16, 16)
     logits[[3, 7]] = 1.0
     assert torch.all(label_map(logits, [(64, 64), (60, 61)]) == 3)
@@ -78,3 +79,20 @@ def test_no_resize_and_too_many_classes():
     assert torch.equal(resize_logits(logits, []), logits)
     with pytest.raises(ConfigError, match="256 classes"):
         label_map(torch.zeros(256, 2, 2), [(4, 4)])
+
+
+def test_other_devices_take_the_formula():
+    """On a GPU every operation is a launch and every number read is a wait; the meta device stands for one."""
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if not func.is_view:
+                calls.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    logits, sizes = torch.empty(124, 60, 108, device="meta"), [(480, 864), (480, 853)]
+    with Count():
+        labels = label_map(logits, sizes)
+    assert labels.device.type == "meta" and labels.dtype == torch.uint8 and labels.shape == (480, 853)
+    assert len(calls) == 4, calls  # resize, resize, argmax, cast
