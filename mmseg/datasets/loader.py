@@ -27,6 +27,8 @@ class TrainLoader(Iterator[dict[str, Any]]):
     def __next__(self) -> dict[str, Any]:
         """The next batch: ``img`` (B, T, 3, H, W), ``gt_semantic_seg`` (B, T, 1, H, W), ``img_metas`` list of B dicts.
 
+        Whatever else the samples hold is joined by :func:`collate`.
+
         Raises:
             SegError: a sample could not be made; raised as it was in the worker, and the workers are stopped.
         """
@@ -90,31 +92,40 @@ def build_train_loader(
 
 
 def collate(samples: Sequence[dict[str, Any] | SegError]) -> dict[str, Any] | SegError:
-    """Join samples into a batch: tensors get a batch axis, ``img_metas`` becomes a list.
+    """Join samples into a batch: tensors get a batch axis, anything else (``img_metas``, texts, numbers) is listed.
 
-    An error among the samples takes the place of the batch.
-
-    Raises:
-        DataError: clips of different sizes.
+    An error among the samples takes the place of the batch, as does one that the samples make together: tensors of
+    different shapes, or entries that only some of the samples have.
     """
     for sample in samples:
         if isinstance(sample, SegError):
             return sample
     batch: dict[str, Any] = {}
-    for key in samples[0]:
-        values = [sample[key] for sample in samples]
-        if key == "img_metas":
+    for key in dict.fromkeys(key for sample in samples for key in sample):
+        values = [sample[key] for sample in samples if key in sample]
+        if len(values) < len(samples):
+            return DataError(
+                f"{key} in {len(values)} of the {len(samples)} samples of a batch ({_first_name(samples)}, ...)",
+                "the same entries in every sample",
+                "collect the same keys in all train pipelines",
+            )
+        if not all(isinstance(value, torch.Tensor) for value in values):
             batch[key] = values
             continue
         shapes = [tuple(value.shape) for value in values]
         if len(set(shapes)) > 1:
             return DataError(
-                f"{key} of different shapes in one batch: {shapes} ({samples[0]['img_metas'].get('filename')}, ...)",
+                f"{key} of different shapes in one batch: {shapes} ({_first_name(samples)}, ...)",
                 "clips of one size",
                 "end the train pipeline with RandomCrop and Pad to one size",
             )
-        batch[key] = torch.stack(values)
+        batch[key] = torch.stack(values)  # (B, ...)
     return batch
+
+
+def _first_name(samples: Sequence[dict[str, Any]]) -> Any:
+    """What a reader finds the first sample by."""
+    return samples[0].get("img_metas", {}).get("filename")
 
 
 class _Samples(Dataset):

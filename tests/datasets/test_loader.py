@@ -2,10 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from mmseg.datasets import RepeatDataset, VSPWDataset, build_train_loader
+from mmseg.datasets.loader import collate
 from mmseg.datasets.sampler import BatchSampler, PositionSampler
 from mmseg.errors import ConfigError, DataError
 from tests.datasets.vspw_folder import TRAIN, write_vspw
@@ -102,6 +104,22 @@ def test_clips_of_different_sizes_make_no_batch(tmp_path):
     pipeline = [step for step in TRAIN if step["type"] not in ("RandomCrop", "Pad")]
     with pytest.raises(DataError, match="different shapes"):
         next(build_train_loader(VSPWDataset(root, "train", pipeline), 2, 0, seed=0))
+
+
+def test_collate_stacks_tensors_and_lists_everything_else():
+    samples = [
+        dict(img=torch.full((2, 3), n), count=torch.tensor(n), ids=np.arange(n), name=f"v{n}", img_metas={"n": n})
+        for n in (1, 2)
+    ]
+    batch = collate(samples)
+    assert torch.equal(batch["img"], torch.tensor([[[1] * 3] * 2, [[2] * 3] * 2])) and batch["count"].tolist() == [1, 2]
+    assert [ids.tolist() for ids in batch["ids"]] == [[0], [0, 1]]
+    assert batch["name"] == ["v1", "v2"] and batch["img_metas"] == [{"n": 1}, {"n": 2}]
+
+
+def test_samples_with_different_entries_make_no_batch():
+    error = collate([dict(img=torch.zeros(1)), dict(img=torch.zeros(1), ids=[1])])
+    assert isinstance(error, DataError) and "ids in 1 of the 2 samples" in error.found
 
 
 @pytest.mark.parametrize(
