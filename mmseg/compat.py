@@ -1,55 +1,146 @@
 """Official names in our house: the one place that knows how the released code called things.
 
-Official config files run unmodified because :func:`mmseg.registry.build` translates every config dict
-here before it looks its type up. Each entry gives our type name and the keys that change with it.
+Official config files run unmodified because :func:`mmseg.registry.build` translates every config dict here before it
+looks its type up: the types of segmentor and head together, since the same segmentor stands before heads that
+work differently, and all others one by one. Keys of published files that have no effect here stand in one table; they
+are dropped with a warning, unless they ask for what is done anyway. Sections of related software that nothing here
+reads are known as well, so that the answer to them is what to write instead.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-# registry name -> official type name -> (our type name, keys to add unless given, keys without effect)
-_TYPES: dict[str, dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]] = {
-    "model": {
-        "EncoderDecoder": ("FrameSegmentor", {}, ()),
-        "EncoderDecoder_clips": ("ClipSegmentor", {}, ()),
-        "CFFMHead_clips_resize1_8": ("CFFMHead", {}, ()),
-        "CFFMHead_clips_resize1_8_gene_prototype": ("CFFMPrototypeHead", {}, ()),
-        "CFFMHead_clips_resize1_8_finetune_w_prototype3": ("CFFMPlusHead", {}, ()),
-        "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4": ("MRCFAHead", {}, ()),
-        # named by MRCFA's baseline config and never released: the per-frame branch with batch norm
-        "SegFormerHead_clips2_resize_1_8": ("SegFormerHead", {"fuse_norm": "BN"}, ("num_clips", "hypercorre")),
-    },
-    "dataset": {
-        "VSPWDataset2": ("VSPWDataset", {}, ()),
-    },
+from mmseg.errors import ConfigError
+
+logger = logging.getLogger("mmseg.compat")
+
+_CLIPS = "EncoderDecoder_clips"
+
+# official (segmentor, head) -> (our segmentor, our head, keys of the head unless given)
+_SYSTEMS: dict[tuple[str, str], tuple[str, str, dict[str, Any]]] = {
+    (_CLIPS, "CFFMHead_clips_resize1_8"): ("ClipSegmentor", "CFFMHead", {}),
+    (_CLIPS, "CFFMHead_clips_resize1_8_gene_prototype"): ("ClipSegmentor", "CFFMPrototypeHead", {}),
+    (_CLIPS, "CFFMHead_clips_resize1_8_finetune_w_prototype3"): ("ClipSegmentor", "CFFMPlusHead", {}),
+    (_CLIPS, "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4"): ("ClipSegmentor", "MRCFAHead", {}),
+    # named by MRCFA's baseline config and never released: the per-frame branch with batch norm
+    (_CLIPS, "SegFormerHead_clips2_resize_1_8"): ("FrameSegmentor", "SegFormerHead", {"fuse_norm": "BN"}),
+}
+_SEGMENTORS = {"EncoderDecoder": "FrameSegmentor", _CLIPS: "ClipSegmentor"}  # before a head with a name of ours
+
+# registry -> official type -> (our type, keys unless given)
+_TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "model": {head: (name, added) for (_, head), (_, name, added) in _SYSTEMS.items()},
+    "dataset": {"VSPWDataset2": ("VSPWDataset", {})},
     "transform": {
-        "LoadImageFromFile": ("LoadFrames", {}, ("to_float32", "color_type", "imdecode_backend")),
-        "LoadAnnotations": ("LoadLabels", {}, ("imdecode_backend",)),
-        "RandomCrop_clips": ("RandomCrop", {}, ()),
-        "RandomFlip_clips": ("RandomFlip", {}, ()),
-        "PhotoMetricDistortion_clips": ("PhotoMetricDistortion", {}, ()),
-        "Normalize_clips": ("Normalize", {}, ()),
-        "Pad_clips": ("Pad", {}, ()),
-        "AlignedResize": ("Resize", {"size_divisor": 32}, ("process_clips",)),
-        "AlignedResize_clips": ("Resize", {"size_divisor": 32}, ("process_clips",)),
-        "Resize": ("Resize", {}, ("process_clips",)),
-        "DefaultFormatBundle_clips": ("PackClip", {}, ()),
-        "DefaultFormatBundle": ("PackClip", {}, ()),
-        "ImageToTensor_clips": ("ImageToTensor", {}, ()),
+        "LoadImageFromFile": ("LoadFrames", {}),
+        "LoadAnnotations": ("LoadLabels", {}),
+        "RandomCrop_clips": ("RandomCrop", {}),
+        "RandomFlip_clips": ("RandomFlip", {}),
+        "PhotoMetricDistortion_clips": ("PhotoMetricDistortion", {}),
+        "Normalize_clips": ("Normalize", {}),
+        "Pad_clips": ("Pad", {}),
+        "AlignedResize": ("Resize", {"size_divisor": 32}),
+        "AlignedResize_clips": ("Resize", {"size_divisor": 32}),
+        "DefaultFormatBundle_clips": ("PackClip", {}),
+        "DefaultFormatBundle": ("PackClip", {}),
+        "ImageToTensor_clips": ("ImageToTensor", {}),
     },
 }
 
+# Types of official configs of methods that are not in the house yet.
+_LATER = {
+    "THE-Mask": ("THEMask1fHead", "THEMaskHead", "MSDeformAttnPixelDecoder"),
+    "HFAN": (
+        "HFANVOS", "HFANVOS_Head", "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages",
+        "NormalizeMultiImages", "ResizeToMultiple",
+    ),
+    "GSFM": ("GSFM",),
+}  # fmt: skip
 
-def translate(registry: str, cfg: dict[str, Any]) -> dict[str, Any]:
-    """`cfg` with an official type name and its keys replaced by ours; any other dict comes back as it is."""
-    entry = _TYPES.get(registry, {}).get(cfg["type"]) if isinstance(cfg["type"], str) else None
-    if entry is None:
+# class (or a base of it) or section -> key -> (values that ask for what is done anyway, what is done)
+_ANY = object()
+_WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
+    "MixVisionTransformer": {"style": (("pytorch",), "MiT has one style")},
+    "SegFormerHead": {
+        "num_clips": ((), "every frame is predicted by itself"),
+        "hypercorre": ((False,), "every frame is predicted by itself"),
+    },
+    "LoadFrames": {
+        "to_float32": ((False,), "frames are 8-bit until they are normalised"),
+        "color_type": (("color",), "frames are read in colour"),
+        "imdecode_backend": (("cv2",), "frames are read by OpenCV"),
+        "file_client_args": (({"backend": "disk"},), "files are read from the disk"),
+    },
+    "LoadLabels": {
+        "imdecode_backend": (_ANY, "masks are read by Pillow"),
+        "file_client_args": (({"backend": "disk"},), "files are read from the disk"),
+    },
+    "Resize": {"process_clips": (_ANY, "clips and single frames are the same here")},
+}
+
+
+def translate(registry: str, cfg: dict[str, Any], place: str = "model") -> dict[str, Any]:
+    """`cfg` with an official type name and its keys replaced by ours; any other dict comes back as it is.
+
+    Raises:
+        ConfigError: an official segmentor before an official head that it never had.
+    """
+    name = cfg["type"]
+    if not isinstance(name, str):
         return cfg
-    name, added, ignored = entry
-    return {**added, **{k: v for k, v in cfg.items() if k not in ignored}, "type": name}
+    if registry == "model" and name in _SEGMENTORS:
+        return {**cfg, "type": _segmentor(name, cfg.get("decode_head"), place)}
+    if name not in _TYPES.get(registry, {}):
+        return cfg
+    ours, added = _TYPES[registry][name]
+    return {**added, **cfg, "type": ours}
+
+
+def _segmentor(name: str, head: Any, place: str) -> str:
+    """Our segmentor for an official one and its head."""
+    head_type = head.get("type") if isinstance(head, Mapping) else None
+    if head_type not in _TYPES["model"]:
+        return _SEGMENTORS[name]
+    if (name, head_type) not in _SYSTEMS:
+        known = [segmentor for segmentor, known_head in _SYSTEMS if known_head == head_type]
+        raise ConfigError(
+            f"{place}.type = {name!r} with decode_head.type = {head_type!r}", " or ".join(known), f"set {place}.type"
+        )
+    return _SYSTEMS[name, head_type][0]
 
 
 def official_names(registry: str) -> list[str]:
     """The official type names that :func:`translate` accepts for a registry."""
-    return list(_TYPES.get(registry, {}))
+    return [*_TYPES.get(registry, {}), *(_SEGMENTORS if registry == "model" else ())]
+
+
+def system_of(name: str) -> str | None:
+    """The method whose official configs name this type, if it is one that is not in this version."""
+    return next((system for system, names in _LATER.items() if name in names), None)
+
+
+def effective(names: Iterable[str], cfg: Mapping[str, Any], place: str, taken: Container[str] = ()) -> dict[str, Any]:
+    """`cfg` without the keys of published files that have no effect here.
+
+    One that asks for something else than what is done is answered with a warning in the log, once.
+
+    Args:
+        names: of the class that `cfg` describes and of its bases, or of the section that it is.
+        place: dotted path of `cfg`, for the warning.
+        taken: keys that have an effect after all.
+    """
+    known = {key: entry for name in names for key, entry in _WITHOUT_EFFECT.get(name, {}).items() if key not in taken}
+    for key, value in cfg.items():
+        harmless, reason = known.get(key, (_ANY, ""))
+        if harmless is not _ANY and value not in harmless:
+            _warn_once(f"{place}.{key} = {value!r} has no effect here: {reason}")
+    return {key: value for key, value in cfg.items() if key not in known}
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)

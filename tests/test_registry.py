@@ -56,6 +56,69 @@ def test_keys_that_go_to_the_base_class_are_checked(cfg, message):
         build(SHAPES, cfg)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (dict(type="Square", side="2"), r"^a\.b\.side = '2'"),
+        (dict(type="Square", side=True), r"^a\.b\.side = True"),
+        (dict(type="Square", side=2, colour=3), r"^a\.b\.colour = 3\n.*\n.*leave it out for 'red'"),
+        (dict(type="Square", side=2, colour=None), r"^a\.b\.colour = None"),
+        (dict(type="Cube", height=1, side=[]), r"^a\.b\.side = \[\]"),  # goes to the base class
+        (dict(type=5), "unknown shape type 5"),
+        (dict(type=None), "unknown shape type None"),
+    ],
+)
+def test_values_are_held_against_the_annotations(cfg, message):
+    with pytest.raises(ConfigError, match=message):
+        build(SHAPES, cfg, where="a.b")
+
+
+@SHAPES.register_module()
+class Tiles:
+    """Fails in its own way, and contains other shapes."""
+
+    def __init__(self, shapes=(), count: int = 1, error=None) -> None:
+        if error is not None:
+            raise error
+        self.shapes = [build(SHAPES, shape, f"shapes.{number}") for number, shape in enumerate(shapes)]
+        self.rows = 10 // count
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError, RuntimeError, SegError])
+def test_what_goes_wrong_in_a_constructor_names_the_place(kind):
+    error = kind("no")
+    with pytest.raises(SegError, match=r"^a\.b") as caught:
+        build(SHAPES, dict(type="Tiles", error=error), where="a.b")
+    assert "no" in str(caught.value) and caught.value.__cause__ is error
+
+
+def test_values_that_do_not_work_together_are_no_traceback():
+    with pytest.raises(ConfigError, match=r"a\.b \(Tiles\) cannot be made: ZeroDivisionError"):
+        build(SHAPES, dict(type="Tiles", count=0), where="a.b")
+
+
+def test_nested_objects_are_named_by_their_path():
+    shapes = [dict(type="Square", side=1), dict(type="Tiles", shapes=[dict(type="Square", side=1, colour=1)])]
+    with pytest.raises(ConfigError, match=r"^a\.b\.shapes\.1\.shapes\.0\.colour = 1"):
+        build(SHAPES, dict(type="Tiles", shapes=shapes), where="a.b")
+    with pytest.raises(ConfigError, match=r"^c\.side = 'x'"):  # the place of the failed one is forgotten
+        build(SHAPES, dict(type="Square", side="x"), where="c")
+
+
+def test_arguments_given_by_code_are_not_looked_at():
+    assert build(SHAPES, dict(type="Square"), side="as wide as it gets").side == "as wide as it gets"
+
+
+@SHAPES.register_module()
+class Plain:
+    """Takes nothing."""
+
+
+def test_a_class_without_constructor_takes_no_keys():
+    with pytest.raises(ConfigError, match="unknown key 'side'"):
+        build(SHAPES, dict(type="Plain", side=1))
+
+
 def test_the_given_dict_is_left_alone():
     cfg = dict(type="Square", side=2)
     build(SHAPES, cfg)

@@ -125,7 +125,7 @@ def pipeline_of(model: BaseSegmentor, aug_test: bool = False) -> TestPipeline:
         raise ConfigError(
             "the model's config has no data.test.pipeline", "a test pipeline", "make the model with init_segmentor"
         )
-    return TestPipeline(test["pipeline"], aug_test=aug_test)
+    return TestPipeline(test["pipeline"], aug_test=aug_test, where="data.test.pipeline")
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -36,7 +36,8 @@ def build_dataset(cfg: Mapping[str, Any], where: str = "data.train", **extra: An
         ConfigError: an unknown type or key.
         DataError: the files are not as they should be.
     """
-    if cfg.get("type") == "RepeatDataset" and isinstance(cfg.get("dataset"), Mapping):
+    repeats = isinstance(cfg, Mapping) and cfg.get("type") == "RepeatDataset"
+    if repeats and isinstance(cfg.get("dataset"), Mapping):
         inner = build_dataset(cfg["dataset"], f"{where}.dataset", **extra)
         return build(DATASETS, cfg, where, dataset=inner)
     return build(DATASETS, cfg, where, **extra)

@@ -78,7 +78,7 @@ class VideoDataset:
             self.pipeline = TestPipeline(pipeline) if pipeline is not None else None
             self._check_names()
         else:
-            self.pipeline = Compose(pipeline, "train pipeline") if pipeline is not None else None
+            self.pipeline = Compose(pipeline) if pipeline is not None else None
             self._check_dilation()
             self._check_lengths(short_videos)
 

@@ -39,8 +39,10 @@ def build_segmentor(
     Raises:
         ConfigError: an unknown type or key, or `train_cfg` / `test_cfg` given in both places.
     """
+    if not isinstance(cfg, Mapping):
+        return build(MODELS, cfg, where="model")  # says what is wrong with it
     outside = {k: v for k, v in (("train_cfg", train_cfg), ("test_cfg", test_cfg)) if v is not None}
     for key in outside:
         if cfg.get(key) is not None:
             raise ConfigError(f"{key} is given both inside and outside of model", "one of them", f"remove one {key}")
-    return build(MODELS, cfg, where="model", **outside)
+    return build(MODELS, {**cfg, **outside}, where="model")

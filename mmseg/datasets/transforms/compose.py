@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmseg.errors import ConfigError
-from mmseg.registry import TRANSFORMS, build
+from mmseg.registry import TRANSFORMS, absolute, build
+from mmseg.values import shown
 
 
 class Compose:
@@ -21,13 +22,12 @@ class Compose:
     """
 
     def __init__(self, transforms: Sequence[Any], where: str = "pipeline") -> None:
+        where = absolute(where)
         if isinstance(transforms, Mapping | str) or not isinstance(transforms, Sequence):
             raise ConfigError(
-                f"{where} = {transforms!r}", "a list of transforms", "write pipeline=[dict(type=...), ...]"
+                f"{where} = {shown(transforms)}", "a list of transforms", "write pipeline=[dict(type=...), ...]"
             )
-        self.transforms = [
-            t if callable(t) else build(TRANSFORMS, t, f"{where}[{i}]") for i, t in enumerate(transforms)
-        ]
+        self.transforms = [t if callable(t) else build(TRANSFORMS, t, f"{where}.{i}") for i, t in enumerate(transforms)]
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         for transform in self.transforms:

@@ -16,7 +16,7 @@ import torch
 from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
 from mmseg.errors import ConfigError
-from mmseg.registry import TRANSFORMS
+from mmseg.registry import TRANSFORMS, absolute
 
 AUGMENT_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -55,7 +55,7 @@ class MultiScaleFlipAug:
         flip: bool = False,
         flip_direction: str = "horizontal",
     ) -> None:
-        self.transforms = Compose(transforms, "MultiScaleFlipAug.transforms")
+        self.transforms = Compose(transforms, "transforms")
         self.scales = [tuple(s) for s in img_scale] if _is_list_of_scales(img_scale) else None
         self.img_scale = tuple(img_scale) if img_scale is not None and self.scales is None else None
         self.img_ratios = [img_ratios] if isinstance(img_ratios, float | int) else img_ratios
@@ -97,8 +97,8 @@ class TestPipeline:
 
     __test__ = False  # the name starts with "Test", but this is no test case
 
-    def __init__(self, transforms: Sequence[Any], aug_test: bool = False, where: str = "test pipeline") -> None:
-        self._config, self._where = transforms, where
+    def __init__(self, transforms: Sequence[Any], aug_test: bool = False, where: str = "pipeline") -> None:
+        self._config, self._where = transforms, (where := absolute(where))
         steps = [t for t in Compose(transforms, where).transforms if not isinstance(t, LoadFrames | LoadLabels)]
         multi = [t for t in steps if isinstance(t, MultiScaleFlipAug)]
         if multi and len(steps) > 1:
