@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mmseg.clips import CFFM_DILATION, inference_clip, train_clip, train_targets
-from mmseg.datasets.io import check_labels, read_frame, read_mask, reduce_labels
+from mmseg.clips import train_clip, train_targets
+from mmseg.datasets.labels import read_labels
 from mmseg.datasets.transforms import Compose, TestPipeline
 from mmseg.errors import ConfigError, DataError
+from mmseg.images import read_frame
 
 IGNORE_INDEX = 255
 _NAMED = 5  # how many offenders an error message lists
@@ -60,7 +61,7 @@ class VideoDataset:
         self,
         videos: Sequence[Video],
         pipeline: Sequence[Any] | None = None,
-        dilation: Sequence[int] = CFFM_DILATION,
+        dilation: Sequence[int] = (),
         test_mode: bool = False,
         classes: Sequence[str] = (),
         palette: Sequence[Sequence[int]] | None = None,
@@ -141,21 +142,7 @@ class VideoDataset:
         paths = self.videos[video_index].labels
         if paths is None:
             return None
-        mask = read_mask(paths[number])
-        labels = reduce_labels(mask) if self.reduce_zero_label else mask
-        check_labels(labels, self.num_classes, paths[number], self.reduce_zero_label)
-        return labels
-
-    def clip_items(self) -> list[tuple[str, list[int]]]:
-        """(video name, frame numbers of the clip, target last) of every frame to be predicted, in order.
-
-        The streaming test loop does not need it; it is the list of items of a data set that reads clips.
-        """
-        return [
-            (video.name, inference_clip(target, self.dilation, len(video.frames)))
-            for video in self.videos
-            for target in range(len(video.frames))
-        ]
+        return read_labels(paths[number], self.num_classes, self.reduce_zero_label)
 
     def _check_names(self) -> None:
         """Results are filed under the names of the videos."""

@@ -10,9 +10,9 @@ from types import TracebackType
 import numpy as np
 
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.io import check_same_size
 from mmseg.datasets.transforms import TestPipeline, View
 from mmseg.errors import ConfigError
+from mmseg.images import check_same_size
 
 FrameItem = tuple[int, np.ndarray, list[View], np.ndarray | None]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg.datasets.io import read_frame
 from mmseg.errors import DataError
+from mmseg.images import read_frame
 
 _PICTURES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
 

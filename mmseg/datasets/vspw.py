@@ -3,7 +3,7 @@
 ::
 
     <data_root>/train.txt  val.txt  test.txt     one video name a line
-    <data_root>/data/<video>/origin/*.jpg        frames, in the order of their names
+    <data_root>/data/<video>/origin/*.jpg        frames, in the natural order of their names (2.jpg before 10.jpg)
     <data_root>/data/<video>/mask/*.png          raw labels, same stem: 0 and 255 ignored, v is class v - 1
     <data_root>/classes.json                     names in label order, for other classes than the 124 of VSPW
 """
@@ -11,19 +11,23 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg.clips import CFFM_DILATION, prototype_clip
+from mmseg.clips import CFFM_DILATION
 from mmseg.datasets import vspw_classes
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.class_names import resolve_classes
 from mmseg.errors import DataError
+from mmseg.images import PICTURES, list_pictures, read_bytes
 from mmseg.registry import DATASETS
 
 PROTOTYPE_SPLIT = "train_val_generate_prototype"
-_PICTURES = (".jpg", ".jpeg", ".png")
+_MASKS = (".png",)
+_MAX_SPLIT_BYTES = 2**26
 
 
 @DATASETS.register_module()
@@ -73,90 +77,112 @@ class VSPWDataset(VideoDataset):
         self.prototypes = split == PROTOTYPE_SPLIT
         names, colours = resolve_classes(data_root, classes, palette, num_classes, (type(self).CLASSES, self.PALETTE))
         super().__init__(
-            self._find_videos(), pipeline, dilation, test_mode, names, colours, reduce_zero_label, short_videos
+            self._find_videos(test_mode), pipeline, dilation, test_mode, names, colours, reduce_zero_label, short_videos
         )
 
-    def clip_items(self) -> list[tuple[str, list[int]]]:
-        """See :class:`VideoDataset`; for the prototype split one clip of ten spread frames per video."""
-        if self.prototypes:
-            return [(video.name, prototype_clip(len(video.frames))) for video in self.videos]
-        return super().clip_items()
-
-    def _find_videos(self) -> list[Video]:
+    def _find_videos(self, each_once: bool) -> list[Video]:
         # The labels of VSPW's test split are not public, and prototypes need none.
         optional = self.prototypes or self.split == "test"
         splits = ("train", "val", "test") if self.prototypes else (self.split,)
-        return [
-            scan_video(self.data_root, name, labels_optional=optional)
-            for split in splits
-            for name in read_split(self.data_root / f"{split}.txt", may_be_empty=self.prototypes)
-        ]
+        lines = [line for split in splits for line in read_split(self.data_root / f"{split}.txt", self.prototypes)]
+        if each_once:
+            _check_each_once(lines)
+        return [scan_video(self.data_root, line.name, optional) for line in lines]
 
 
-def read_split(path: Path, may_be_empty: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class SplitLine:
+    """A video name of a split file, and where it stands."""
+
+    name: str
+    path: Path
+    number: int  # of the line, counted from 1
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.number}"
+
+
+def read_split(path: Path, may_be_empty: bool = False) -> list[SplitLine]:
     """The video names of a split file; white space around them and empty lines do not count.
 
+    A name may have folders in it (``train/a``), and is normalised (``./a`` is ``a``).
+
     Raises:
-        DataError: the file is missing, no text, or names no video.
+        DataError: the file is missing, no text, names no video, or names something outside the data folder.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, _MAX_SPLIT_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"split file {path} cannot be read ({getattr(error, 'strerror', None) or error})",
-            "a text file with one video name a line",
+            f"split file {path} cannot be read as text ({error.reason})",
+            "a UTF-8 text file with one video name a line",
             "check data_root and split; see data/README.md",
         ) from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names and not may_be_empty:
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            name = posixpath.normpath(line.strip())
+            lines.append(SplitLine(name, path, number))
+            if _leaves_folder(name) or any(ord(letter) < 32 for letter in name):
+                raise DataError(
+                    f"{lines[-1]}: {line.strip()!r}",
+                    "the name of a video, relative to the folder data/ and inside it",
+                    "remove '..', a leading '/' and control characters from the line",
+                )
+    if not lines and not may_be_empty:
         raise DataError(f"split file {path} names no video", "one video name a line", "fill it or use another split")
-    return names
+    return lines
+
+
+def _leaves_folder(name: str) -> bool:
+    """Whether a normalised path does not stay below the folder that it starts from."""
+    return name.startswith("/") or name == "." or name.split("/")[0] == ".."
+
+
+def _check_each_once(lines: Sequence[SplitLine]) -> None:
+    """Results are filed under the names of the videos."""
+    seen: dict[str, SplitLine] = {}
+    for line in lines:
+        if line.name in seen:
+            raise DataError(
+                f"{line}: video {line.name!r} is listed twice (before in {seen[line.name]})",
+                "each video once",
+                "remove a line",
+            )
+        seen[line.name] = line
 
 
 def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> Video:
     """List the frames of a video and pair them with their masks; two folder listings, no file is opened.
 
-    Names that start with a dot (left behind by macOS) and files that are no pictures do not count.
-
     Raises:
-        DataError: a folder is missing or empty, or a frame has no mask.
+        DataError: a folder is missing or empty, two files have the same stem, or a frame has no mask.
     """
     folder = os.path.join(data_root, "data", name)
     origin, masks = os.path.join(folder, "origin"), os.path.join(folder, "mask")
-    names = _list(origin)
-    if names is None:
+    frames = list_pictures(origin)
+    if frames is None:
         raise DataError(
             f"video {name!r}: folder {origin} does not exist",
             "a folder with the frames of every video that the split file names",
             "extract the whole data set, or remove the line from the split file",
         )
-    frames = sorted(n for n in names if n.lower().endswith(_PICTURES) and not n.startswith("."))
     if not frames:
         raise DataError(
-            f"video {name!r}: no frames in {origin}", "pictures " + ", ".join(_PICTURES), "extract the video again"
+            f"video {name!r}: no frames in {origin}", "pictures " + ", ".join(PICTURES), "extract the video again"
         )
     paths = tuple(os.path.join(origin, frame) for frame in frames)
-    present = _list(masks)
+    present = list_pictures(masks, _MASKS)
     if present is None and labels_optional:
         return Video(name, paths, None)
-    available = set(present or ())
-    labels = [os.path.splitext(frame)[0] + ".png" for frame in frames]
-    missing = [label for label in labels if label not in available]
+    by_stem = {os.path.splitext(mask)[0]: mask for mask in present or ()}
+    stems = [os.path.splitext(frame)[0] for frame in frames]
+    missing = [stem for stem in stems if stem not in by_stem]
     if missing:
         raise DataError(
             f"video {name!r}: {len(missing)} of {len(frames)} frames without mask, the first is "
-            f"{os.path.join(masks, missing[0])}",
+            f"{os.path.join(masks, missing[0])}.png",
             "a mask with the same stem for every frame",
             "extract the masks again, or remove frames without mask from the origin folder",
         )
-    return Video(name, paths, tuple(os.path.join(masks, label) for label in labels))
-
-
-def _list(folder: str) -> list[str] | None:
-    """Names in a folder; None if there is no such folder."""
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror})", "a readable folder", "fix it") from error
+    return Video(name, paths, tuple(os.path.join(masks, by_stem[stem]) for stem in stems))

@@ -23,7 +23,6 @@ import torch
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import load_config
 from mmseg.datasets.base import Video, VideoDataset
-from mmseg.datasets.io import read_frame
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
@@ -31,6 +30,7 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.evaluation import VSPWEvaluator
+from mmseg.images import read_frame
 from mmseg.models import build_segmentor
 from mmseg.models.base import BaseSegmentor
 from mmseg.models.cpu.label_map import resize_logits

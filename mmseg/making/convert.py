@@ -12,13 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmseg.datasets.io import check_same_size, read_frame, read_mask
 from mmseg.errors import ConfigError, DataError, nearest
+from mmseg.images import check_same_size, list_pictures, natural_key, read_frame, read_mask
 from mmseg.making.mask_values import ClassMap
 from mmseg.making.vspw_layout import VSPWWriter, new_folder
 
 LATE = "_late"  # suffix of the video made of the last part of another one
-_PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,9 @@ def find_sequence(source: Path, name: str, unlabelled: str = "error") -> SourceS
     if not folder.is_dir():
         known = _list_folders(_part(source, "JPEGImages"))
         raise DataError(f"no sequence folder {folder}", "an existing sequence", nearest(name, known))
-    frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in _PICTURES and not f.name.startswith("."))
-    pairs = [(frame, masks / f"{frame.stem}.png") for frame in frames]
+    masks_by_stem = {Path(name).stem: name for name in list_pictures(masks, (".png",)) or ()}
+    frames = [folder / name for name in list_pictures(folder) or ()]
+    pairs = [(frame, masks / masks_by_stem.get(frame.stem, f"{frame.stem}.png")) for frame in frames]
     labelled = [pair for pair in pairs if pair[1].is_file()]
     if not labelled:
         raise DataError(f"{folder}: no frame with a mask in {masks}", "frames and masks of one stem", "check the tree")
@@ -148,7 +148,7 @@ def _names(source: Path, sequences: Sequence[str] | None) -> list[str]:
 
 
 def _list_folders(folder: Path) -> list[str]:
-    return sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted((f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=natural_key)
 
 
 def _part(source: Path, part: str) -> Path:

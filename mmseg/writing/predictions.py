@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmseg.datasets.io import read_mask
 from mmseg.errors import DataError
+from mmseg.images import read_mask
 
 NAMED_AT_MOST = 5
 """How many missing files an error message names."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mmseg.clips import inference_clip, prototype_clip
 from mmseg.datasets import VSPWDataset
 from mmseg.errors import DataError
 from tests.golden_cases import Case
@@ -33,13 +34,19 @@ def as_tuples(items):
 
 def test_items_of_testing(root):
     dataset = VSPWDataset(root, "val", dilation=DILATION, test_mode=True)
-    assert as_tuples(dataset.clip_items()) == as_tuples(EXPECTED["test"])
+    items = [
+        (video.name, inference_clip(target, DILATION, len(video.frames)))
+        for video in dataset.videos
+        for target in range(len(video.frames))
+    ]
+    assert as_tuples(items) == as_tuples(EXPECTED["test"])
     assert len(dataset) == len(EXPECTED["test"])
 
 
 def test_items_of_prototype_generation(root):
     dataset = VSPWDataset(root, "train_val_generate_prototype", dilation=[], test_mode=True)
-    assert as_tuples(dataset.clip_items()) == as_tuples(EXPECTED["prototype"])
+    items = [(video.name, prototype_clip(len(video.frames))) for video in dataset.videos]
+    assert as_tuples(items) == as_tuples(EXPECTED["prototype"])
 
 
 def test_clips_drawn_in_training(root):

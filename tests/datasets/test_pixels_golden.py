@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg.datasets.io import reduce_labels
+from mmseg.datasets.labels import reduce_labels
 from mmseg.datasets.transforms import (
     Normalize,
     Pad,

@@ -309,5 +309,56 @@ def test_thousands_of_videos_are_listed_quickly(tmp_path):
     (tmp_path / "train.txt").write_text("\n".join(names))
     dataset = VSPWDataset(tmp_path, "train", TRAIN)
     assert len(dataset) == 300
-    # plain string order, as in the official reader
-    assert [os.path.basename(f) for f in dataset.videos[0].frames[:4]] == ["0.jpg", "1.jpg", "10.jpg", "11.jpg"]
+
+
+def test_frames_come_in_natural_order_whatever_the_folder_says(tmp_path):
+    """Made in scrambled order, so that a folder listing without sorting would show; frames and masks stay pairs."""
+    (tmp_path / "val.txt").write_text("v\n")
+    for folder in ("origin", "mask"):
+        (tmp_path / "data" / "v" / folder).mkdir(parents=True)
+    numbers = list(range(1, 25))
+    for folder, suffix in (("mask", "PNG"), ("origin", "JPG")):
+        for number in np.random.default_rng(0).permutation(numbers):
+            image = Image.fromarray(np.full((24, 36), number, np.uint8))
+            image.save(tmp_path / "data" / "v" / folder / f"{number}.{suffix}", quality=100)
+    dataset = VSPWDataset(tmp_path, "val", test_mode=True)
+    assert [int(dataset.load_frame(0, i).mean()) for i in range(24)] == numbers
+    assert [int(dataset.load_label(0, i)[0, 0]) + 1 for i in range(24)] == numbers
+
+
+@pytest.mark.parametrize("clash", ["origin/00000001.png", "mask/00000001.PNG"])
+def test_two_files_of_one_stem(root, clash):
+    (root / "data" / "c" / clash).touch()
+    expect("have the same stem", VSPWDataset, root, "val", test_mode=True)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc", "..", ".", "a/..", "/", "a\0b", "a\x1bb"])
+def test_split_file_that_leaves_the_data_folder(root, name):
+    (root / "val.txt").write_text(f"c\n\n  {name}  \n")
+    message = expect(repr(name), VSPWDataset, root, "val", test_mode=True)
+    assert f"{root / 'val.txt'}, line 3" in message
+
+
+def test_names_of_videos_are_normalised(root):
+    (root / "data" / "train").mkdir()
+    (root / "data" / "a").rename(root / "data" / "train" / "a")
+    (root / "val.txt").write_text("./c\ntrain//a/\n...x/../b\n")
+    assert [video.name for video in VSPWDataset(root, "val", test_mode=True).videos] == ["c", "train/a", "b"]
+    (root / "val.txt").write_text("b\nc\n./b\n")
+    message = expect("'b' is listed twice", VSPWDataset, root, "val", test_mode=True)
+    assert "val.txt, line 3" in message and "val.txt, line 1" in message
+
+
+def test_a_video_of_two_splits_is_no_second_prototype(root):
+    (root / "val.txt").write_text("c\na\n")
+    message = expect("'a' is listed twice", VSPWDataset, root, "train_val_generate_prototype", test_mode=True)
+    assert "val.txt, line 2" in message and "train.txt, line 1" in message
+
+
+def test_split_file_that_is_none(root):
+    (root / "val.txt").unlink()
+    os.mkfifo(root / "val.txt")
+    expect("pipe", VSPWDataset, root, "val", test_mode=True)
+    (root / "val.txt").unlink()
+    (root / "val.txt").mkdir()
+    expect("a folder", VSPWDataset, root, "val", test_mode=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmseg.datasets.io import check_labels, check_same_size, read_frame, read_mask, reduce_labels
+from mmseg.datasets.labels import read_labels
 from mmseg.errors import ConfigError, DataError
+from mmseg.images import check_same_size, read_frame
 from mmseg.registry import TRANSFORMS
 
 
@@ -41,10 +42,11 @@ class LoadLabels:
     """Read the masks of a clip: ``labels`` (paths) -> ``gt``, list of (H, W) uint8 network labels.
 
     Args:
-        reduce_zero_label: map raw labels with :func:`mmseg.datasets.io.reduce_labels`; None does what the data set does
-            in testing.
+        reduce_zero_label: whether 0 is ignored and v is class v - 1. The data set decides; what is given here only
+            confirms it.
 
     Raises:
+        ConfigError: the data set says otherwise.
         DataError: a mask that is missing, damaged, coloured, of another size than its frame, or with values out of
             range.
     """
@@ -52,16 +54,30 @@ class LoadLabels:
     def __init__(self, reduce_zero_label: bool | None = None) -> None:
         self.reduce_zero_label = reduce_zero_label
 
+    def check_agrees(self, reduce_zero_label: bool, place: str = "pipeline") -> None:
+        """Raise ConfigError if the data set's switch is not the one given here.
+
+        Args:
+            reduce_zero_label: of the data set.
+            place: where this transform stands in the config.
+        """
+        if self.reduce_zero_label not in (None, reduce_zero_label):
+            raise ConfigError(
+                f"reduce_zero_label={reduce_zero_label} in the data set, reduce_zero_label={self.reduce_zero_label} in "
+                f"{place} (LoadLabels)",
+                "one value, or training and evaluation would use different labels",
+                "set reduce_zero_label in the data set, for train, val and test, and remove it from LoadLabels",
+            )
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         if results["labels"] is None:
             raise ConfigError("LoadLabels for a data set without labels", "a split with labels", "drop LoadLabels")
-        reduce = results["reduce_zero_label"] if self.reduce_zero_label is None else self.reduce_zero_label
+        reduced = results["reduce_zero_label"]
+        self.check_agrees(reduced)
         loaded = {}
         for path, frame in zip(results["labels"], results["img"]):
             if path not in loaded:
-                mask = read_mask(path)
-                check_same_size(frame, mask, path)
-                loaded[path] = reduce_labels(mask) if reduce else mask
-                check_labels(loaded[path], results["num_classes"], path, reduce)
+                loaded[path] = read_labels(path, results["num_classes"], reduced)
+                check_same_size(frame, loaded[path], path)
         results["gt"] = [loaded[path] for path in results["labels"]]
         return results

@@ -1,0 +1,184 @@
+"""Reading pictures and label masks, strictly: a damaged or hostile file is one clear error, never a half-grey picture.
+
+Sizes are read from the header and checked before anything is decoded. What a camera says about how to hold it (EXIF
+orientation) is ignored in frames as it is in masks, so that both have the geometry in which they are stored.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmseg.errors import DataError
+
+PICTURES = (".jpg", ".jpeg", ".png")
+MAX_PIXELS = 2**26  # twice an 8K frame; below what Pillow warns of
+MAX_BYTES = 2**29
+_FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never what Pillow calls other programs for
+_MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # without loss
+_ANIMATED = ("PNG", "WEBP", "TIFF", "GIF")  # a second picture in a JPEG is a preview or a gain map
+_LABEL_MODES = ("P", "L", "1")  # what Pillow calls 8-bit palette, 8-bit grey and black-and-white
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts names as people count: 1, 2, 10; ``a9``, ``a10``. Zero-padded names come as in plain string order."""
+    parts: list[str | int] = list(re.split("([0-9]+)", name))  # text, digits, text, digits ... text
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name  # the name itself tells "01" from "1"
+
+
+def list_pictures(folder: str | Path, suffixes: Collection[str] = PICTURES) -> list[str] | None:
+    """Names of the pictures in a folder in the natural order of their stems; None if there is no such folder.
+
+    Names that start with a dot (left behind by macOS) and other files do not count; suffixes in any case do.
+
+    Raises:
+        DataError: the folder cannot be read, or two pictures have the same stem.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{folder} cannot be listed ({reason})", "a readable folder", "fix it") from error
+    stems: dict[str, str] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in suffixes or name.startswith("."):
+            continue
+        if stem in stems:
+            raise DataError(
+                f"{folder}: {stems[stem]} and {name} have the same stem",
+                "one picture for each stem, since results and masks are found by it",
+                "move one of them away",
+            )
+        stems[stem] = name
+    return [stems[stem] for stem in sorted(stems, key=natural_key)]
+
+
+def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file that is not larger than `limit`.
+
+    Raises:
+        DataError: missing, unreadable, a folder, a pipe or a device, or too large.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # reading from a pipe or device might never end
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise DataError(f"{path} is {kind}", "a file", "check the path")
+        if status.st_size > limit:
+            raise DataError(
+                f"{path}: {status.st_size / 2**20:.0f} MiB", f"at most {limit / 2**20:.0f} MiB", "check the file"
+            )
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise DataError(
+            f"{name} cannot be read ({getattr(error, 'strerror', None) or error})",
+            "a readable file",
+            "check the path and its permissions",
+        ) from error
+
+
+def read_frame(path: str | Path) -> np.ndarray:
+    """Decode a picture with OpenCV. Grey ones get three equal channels, transparency is dropped.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, animated, too large or no picture.
+    """
+    data = read_bytes(path)
+    _open(path, data, _FRAME_FORMATS, load=not _is_complete(data)).close()
+    try:
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        frame = None
+    if frame is None:
+        raise _unusable(path, "no picture that OpenCV can decode")
+    return frame
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """The stored values of a label mask: a PNG of at most 8 bits, with or without a palette.
+
+    Returns:
+        (H, W) uint8 raw labels.
+
+    Raises:
+        DataError: the file is missing, truncated, animated, or holds colours instead of labels.
+    """
+    data = read_bytes(path)
+    with _open(path, data, _MASK_FORMATS, load=True) as image:
+        if image.mode not in _LABEL_MODES:
+            raise DataError(
+                f"{path}: picture of mode {image.mode}, which holds colours or wide numbers and not labels",
+                "an 8-bit PNG of label values (Pillow mode P or L)",
+                "convert it to label values, e.g. with tools/convert_to_vspw.py for trees of palette masks",
+            )
+        mask = np.asarray(image).astype(np.uint8, copy=False)
+        if image.mode == "L" and data.startswith(_PNG_START) and data[24] < 8:
+            mask = mask // (255 // (2 ** data[24] - 1))  # Pillow has stretched 2 or 4 bits to 0..255
+        return mask
+
+
+def check_same_size(frame: np.ndarray, mask: np.ndarray, path: str | Path) -> None:
+    """Raise DataError unless the mask (H, W) read from `path` is as large as its frame (H, W, 3)."""
+    if frame.shape[:2] != mask.shape[:2]:
+        raise DataError(
+            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} pixels for a frame of {frame.shape[1]}x{frame.shape[0]}",
+            "mask and frame of the same size",
+            "resize the mask (nearest neighbour) or take frame and mask from the same release",
+        )
+
+
+def _open(path: str | Path, data: bytes, formats: Collection[str], load: bool) -> Image.Image:
+    """The picture in `data`, of allowed format and size; decoded, which fails for a truncated one, if `load`."""
+    if not data:
+        raise _unusable(path, "an empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+        if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+            raise _unusable(path, f"{image.n_frames} pictures in one file", "one picture in each file")
+        _check_pixels(path, *image.size)
+        if load:
+            image.load()
+        return image
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _unusable(path, f"too large to be decoded ({error})", f"at most {MAX_PIXELS} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise _unusable(path, "damaged or no picture", " or ".join(formats) + " picture") from error
+    except Exception as error:  # Pillow raises nearly anything for broken files: SyntaxError, struct.error ...
+        raise _unusable(path, f"truncated or damaged ({error})") from error
+
+
+def _check_pixels(path: str | Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _unusable(path, f"a picture of {width}x{height} pixels", f"at most {MAX_PIXELS} pixels")
+
+
+def _is_complete(data: bytes) -> bool:
+    """Whether a JPEG or PNG ends as it should; OpenCV fills the missing part of a truncated one with grey."""
+    tail = data[-64:].rstrip(b"\x00\r\n ")
+    if data.startswith(_JPEG_START):
+        return tail.endswith(_JPEG_END)
+    return data.startswith(_PNG_START) and tail.endswith(_PNG_END)
+
+
+def _unusable(path: str | Path, fault: str, expected: str = "an intact picture") -> DataError:
+    return DataError(f"{path}: {fault}", expected, "copy or extract the file again")
