@@ -1,20 +1,23 @@
-"""Pickles of plain values and NumPy arrays, read without calling anything of NumPy that a file could misuse.
+"""Pickles read without trust: plain values and NumPy arrays, and what an archive of PyTorch claims to hold.
 
 A pickle is a program. What it may name stands here: the few functions by which NumPy's own pickles make dtypes, arrays
 and numbers, and each name leads to a stand-in that checks its arguments: an array is made of as many bytes as its shape
 and dtype need, and the dtype is a plain number type. (NumPy's own functions would trust the file: an array of dtype
 object made of bytes is an array of pointers to anywhere.) :func:`load_plain` reads a pickle file; files of PyTorch are
-read by PyTorch, with :data:`TORCH_GLOBALS` as what they may name (:mod:`mmseg.weights`).
+read by PyTorch, with :data:`TORCH_GLOBALS` as what they may name (:mod:`mmseg.weights`), after :func:`check_archive`.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import math
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType
 from typing import Any, BinaryIO
 
@@ -228,3 +231,65 @@ TORCH_GLOBALS = [*(_named(*names, function) for names, function in _FUNCTIONS.it
 """What files of PyTorch may name, for ``torch.serialization.safe_globals``; :func:`resolve` what is read."""
 
 _STAND_INS = {*TORCH_GLOBALS, *_FUNCTIONS.values()}
+
+
+# --- archives of PyTorch ----------------------------------------------------------------------------------------------
+
+_ITEM_SIZES = {
+    **dict.fromkeys(("DoubleStorage", "LongStorage", "ComplexFloatStorage"), 8),
+    **dict.fromkeys(("FloatStorage", "IntStorage", "QInt32Storage"), 4),
+    **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
+    "ComplexDoubleStorage": 16,
+}  # bytes of an element; others have at least 1
+
+
+def check_archive(path: Path) -> None:
+    """Compare what a file of PyTorch's zip format claims with what it has, before memory is reserved for it.
+
+    Not all versions of PyTorch do: they read beyond the end of a tensor that is shorter than claimed.
+
+    Raises:
+        pickle.UnpicklingError: the file holds less than it claims.
+    """
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in archive.infolist()}
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:  # torch never compresses
+            raise pickle.UnpicklingError("the archive is smaller than what it claims to hold")
+        for name in archive.namelist():
+            if name.partition("/")[2] == "data.pkl":
+                for storage, key, count in _Claims(io.BytesIO(archive.read(name))).claims():
+                    if count * _ITEM_SIZES.get(storage, 1) > sizes.get(f"data/{key}", 0):
+                        raise pickle.UnpicklingError(f"tensor {key} is shorter than the {count} elements it claims")
+
+
+class _Claims(pickle._Unpickler):
+    """Finds the storages that a pickle of PyTorch refers to, without making anything that it asks for."""
+
+    def claims(self) -> list[tuple[str, str, int]]:
+        """(class of the storage, its key in the archive, number of elements) of each."""
+        self._found: list[tuple[str, str, int]] = []
+        self.load()
+        return self._found
+
+    def find_class(self, module: str, name: str) -> type:
+        return type(name, (_Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Any:
+        _, storage, key, _, count = pid
+        if type(key) is not str or type(count) is not int or count < 0:
+            raise pickle.UnpicklingError("a tensor without a number of elements")
+        self._found.append((storage.__name__, key, count))
+        return _Inert()
+
+
+class _Inert:
+    """Takes part in an unpickling and does nothing."""
+
+    def __new__(cls, *args: Any) -> _Inert:
+        return object.__new__(_Inert)
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Nothing."""

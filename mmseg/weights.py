@@ -1,61 +1,35 @@
-"""Reads files of weights without running anything that they contain.
+"""Files of weights: read without running or trusting anything that they contain, matched by name, loaded.
 
-Files are read with ``torch.load(weights_only=True)`` and an allow-list of the harmless numpy types that
-official files carry in their ``meta``; a file that asks for more is refused. Only the file level lives
-here: what a file means for a backbone is told by :mod:`mmseg.models.backbones.mit_weights`, what a
-training checkpoint is by :mod:`mmseg.engine.checkpoints`.
+Files are read with ``torch.load(weights_only=True)``; arrays and numbers of NumPy, which official files carry in their
+``meta``, are made by :mod:`mmseg.plain_pickle`. A file that asks for more is refused. What a file means for a backbone
+is told by :mod:`mmseg.models.backbones.mit_weights`; :mod:`mmseg.engine.checkpoints` writes those of a training.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import importlib
+import logging
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmseg.errors import CheckpointError
+from mmseg.errors import CheckpointError, WriteError
+from mmseg.files import NewFile
+from mmseg.plain_pickle import TORCH_GLOBALS, check_archive, resolve
 
-# numpy 2 renamed numpy.core; numpy 1.26 knows the new name only in part
-_CORE = "_core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "core"
-_multiarray = importlib.import_module(f"numpy.{_CORE}.multiarray")
+logger = logging.getLogger("mmseg.weights")
 
-
-def _under_name(function: Any, module: str) -> Any:
-    """`function` as pickles of another numpy version call it: numpy 2 renamed ``numpy.core``."""
-
-    def renamed(*args: Any) -> Any:
-        return function(*args)
-
-    renamed.__module__, renamed.__name__, renamed.__qualname__ = module, function.__name__, function.__name__
-    return renamed
+PURPOSES = ("train", "finetune", "test", "resume")
+_LISTED = 10
 
 
-_ALLOWED = [
-    codecs.encode,  # bytes inside numpy scalars; torch allows it from 2.5 on
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")},
-    *(
-        _under_name(getattr(_multiarray, name), f"numpy.{core}.multiarray")
-        for name in ("scalar", "_reconstruct")
-        for core in ("core", "_core")
-    ),
-]
-
-
-def _allow_numpy() -> contextlib.AbstractContextManager:
-    """Context in which ``torch.load(weights_only=True)`` accepts numpy numbers and arrays."""
-    if hasattr(torch.serialization, "safe_globals"):
-        return torch.serialization.safe_globals(_ALLOWED)
-    torch.serialization.add_safe_globals(_ALLOWED)  # torch 2.4 has no context for it
-    return contextlib.nullcontext()
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def read_weights_file(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -65,34 +39,84 @@ def read_weights_file(path: str | Path, map_location: Any = "cpu") -> Any:
         CheckpointError: the file is missing, truncated, not a file of weights, or carries code.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file", "a file of weights", "check the path")
+    _require_file(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(str(path), device=str(map_location or "cpu"))
-        with _allow_numpy():
-            return torch.load(path, map_location=map_location, weights_only=True)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        with _plain_arrays_allowed():
+            return resolve(torch.load(path, map_location=map_location, weights_only=True))
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error).lower():
-            raise CheckpointError(
-                f"{path}: refused to read it, it asks for more than weights ({_wanted(str(error))})",
-                "tensors, numbers, text and containers of them",
-                "do not open it with other tools unless you trust its origin; ask for a file with the state_dict only",
-            ) from error
-        raise _damaged(path, reason) from error
+        wanted = _wanted(str(error))
+        if wanted is None:
+            raise _damaged(path, str(error).split("\n")[0]) from error
+        raise CheckpointError(
+            f"{path}: refused to read it, it asks for more than weights ({wanted})",
+            "tensors, numbers, text and containers of them",
+            "do not open it with other tools unless you trust its origin; ask for a file with the state_dict only",
+        ) from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: no permission to read it", "a readable file", "change its mode") from error
     except Exception as error:  # torch reports damage by many types: RuntimeError, EOFError, OSError, KeyError ...
-        raise _damaged(path, f"{type(error).__name__}: {error}".split("\n")[0]) from error
+        raise _damaged(path, f"{type(error).__name__}: {error}".split("\n")[0][:200]) from error
 
 
-def _wanted(text: str) -> str:
-    """The sentence of torch's message that names the forbidden global or instruction."""
+def write_weights_file(path: str | Path, content: Any, advice: str = "") -> None:
+    """Write `content` with ``torch.save``, the whole file or nothing.
+
+    Raises:
+        WriteError: it cannot be written (full disk, no permission); an old file at `path` is intact.
+    """
+    with NewFile(path, advice) as file:
+        torch.save(content, _Sink(file))
+
+
+class _Sink:
+    """What torch.save writes to. It never raises: torch calls it from C++, also while cleaning up after an error."""
+
+    def __init__(self, file: NewFile) -> None:
+        self.file = file
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(WriteError):  # the file keeps it and raises it at the end
+            self.file.write(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed once, when all is written."""
+
+
+def _require_file(path: Path) -> None:
+    """Raise CheckpointError unless `path` is a regular file: a pipe or a device would be waited for, or never end."""
+    name = str(path)
+    if "\0" in name:
+        raise CheckpointError(f"{name!r}: no file name", "a path without the character NUL", "check the path")
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder", "a file of weights", "name a file in it, for example latest.pth")
+    if path.exists():
+        raise CheckpointError(f"{path}: is a pipe or a device", "a file of weights", "copy the weights to a file first")
+    target = f" (a link to {path.readlink()}, which does not exist)" if path.is_symlink() else ""
+    raise CheckpointError(f"{path}: no such file{target}", "a file of weights", "check the path")
+
+
+def _plain_arrays_allowed() -> contextlib.AbstractContextManager:
+    """Context in which ``torch.load(weights_only=True)`` accepts stand-ins for numpy numbers and arrays."""
+    if hasattr(torch.serialization, "safe_globals"):
+        return torch.serialization.safe_globals(TORCH_GLOBALS)
+    torch.serialization.add_safe_globals(TORCH_GLOBALS)  # torch 2.4 has no context for it
+    return contextlib.nullcontext()
+
+
+def _wanted(text: str) -> str | None:
+    """The sentence of torch's message, or ours, that names what is forbidden; None for mere damage."""
     for line in text.splitlines():
-        if "GLOBAL" in line or "Unsupported" in line:
-            return line.strip()[:200]
-    return text.splitlines()[0][:200]
+        for word in ("GLOBAL", "asks for", "holds a function", "Can only", "unrecognized function"):
+            if word in line and "operand" not in line:
+                return line.strip()[:200]
+    return None
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
@@ -103,7 +127,173 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
     )
 
 
-def strip_prefix(state: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
+# --- what the files mean ----------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
+
+    Files that hold nothing but named tensors, or have them under ``model``, are accepted as well.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
+    """
+    content = read_weights_file(path, map_location)
+    state = content
+    if isinstance(content, Mapping):
+        state = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), content)
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        keys = [key for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
+        found = f"keys {keys[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise CheckpointError(
+            f"{path}: no weights in it ({found})", "a dict with 'state_dict'", "check that it is the right file"
+        )
+    if not all(isinstance(name, str) for name in state):
+        raise _unusable(path, "state_dict has names that are no text")
+    rest = {} if state is content else {k: v for k, v in content.items() if v is not state}
+    meta = rest.get("meta")
+    if meta is not None and not isinstance(meta, Mapping):
+        raise _unusable(path, f"meta is a {type(meta).__name__}")
+    return {**rest, "meta": _checked(meta or {}, path), "state_dict": strip_prefix(state)}
+
+
+def _checked(meta: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
+    """`meta`, whose names and colours of the classes are what they should be. Raises CheckpointError."""
+    names, palette = meta.get("CLASSES"), meta.get("PALETTE")
+    if names is not None and not (isinstance(names, Sequence) and all(isinstance(n, str) for n in names)):
+        raise _unusable(path, "meta['CLASSES'] is no list of names")
+    if palette is not None:
+        try:
+            colours = torch.as_tensor(palette)
+            sound = colours.ndim == 2 and colours.shape[1] == 3 and colours.min() >= 0 and colours.max() <= 255
+        except (TypeError, ValueError, RuntimeError, IndexError, OverflowError):
+            sound = False
+        if not sound:
+            raise _unusable(path, "meta['PALETTE'] is no list of colours")
+    return meta
+
+
+def _unusable(path: str | Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {what}", "a checkpoint as a training run writes it", "use another file")
+
+
+def load_checkpoint(
+    model: nn.Module,
+    path: str | Path,
+    strict: bool = False,
+    map_location: Any = "cpu",
+    purpose: str | None = None,
+) -> dict[str, Any]:
+    """Load the weights of a checkpoint into `model`.
+
+    Args:
+        model: receives the weights; untouched when an error is raised. Its method ``adapt_weights(state, purpose)``, if
+            it has one, turns the state dict of the file into its own before names are matched.
+        path: a file written by us, by mmcv, or a plain state dict.
+        strict: refuse a file in which any name is missing or left over, or any shape differs.
+        map_location: device on which the file's tensors are read.
+        purpose: what the weights are for. ``'train'`` and ``'finetune'`` take what fits, for instance without a
+            classifier of another number of classes, and the log says what did not. ``'test'`` refuses a file that lacks
+            weights of the model, which would be tested with random ones. ``'resume'`` is strict. None tells of names
+            that only one side has, and refuses other shapes.
+
+    Returns:
+        The whole checkpoint (``meta``, ``state_dict``, ...).
+
+    Raises:
+        CheckpointError: the file cannot be read, does not fit, is of another model, or holds weights that are no
+            finite numbers.
+    """
+    if purpose not in (None, *PURPOSES):
+        raise ValueError(f"purpose={purpose!r}, expected one of {PURPOSES}")
+    strict = strict or purpose == "resume"
+    checkpoint = read_checkpoint(path, map_location)
+    state, own = checkpoint["state_dict"], model.state_dict()
+    adapt = getattr(model, "adapt_weights", None)
+    if adapt is not None:
+        state = checkpoint["state_dict"] = dict(adapt(state, purpose or "test"))
+    shared = [name for name in own if name in state]
+    check_values(path, own, {name: state[name] for name in shared})
+    misshapen = [name for name in shared if state[name].shape != own[name].shape]
+    # files of old torch versions lack this counter, which nothing reads
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    # fewer than a tenth of the weights: that is no head on another backbone
+    wrong = 10 * (len(shared) - len(misshapen)) < len(own)
+    wrong = wrong or (strict and bool(missing or unexpected)) or (purpose == "test" and bool(missing))
+    if wrong or (misshapen and (strict or purpose not in ("train", "finetune"))):
+        raise CheckpointError(
+            f"{path}: does not fit {type(model).__name__} ({differences(model, state)})",
+            f"the {len(own)} entries of this model, {len(shared)} of them are in the file",
+            "use the config that the checkpoint was trained with, or start a training from it with --load-from",
+        )
+    _tell(path, model, own, state, missing, unexpected, misshapen)
+    model.load_state_dict({name: state[name] for name in shared if name not in misshapen}, strict=False)
+    return checkpoint
+
+
+def check_values(path: str | Path, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for an entry that is no tensor of numbers, or holds numbers that are not finite."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            reason = f"is a {type(value).__name__}"
+        elif value.is_meta:
+            reason = "has a shape and no content"
+        elif value.is_sparse or value.layout != torch.strided or value.is_quantized or value.is_nested:
+            reason = "is sparse, quantised or nested"
+        elif value.is_complex() or value.is_floating_point() != own[name].is_floating_point():
+            reason = f"has numbers of type {str(value.dtype).removeprefix('torch.')}"
+        elif value.shape == own[name].shape and value.is_floating_point() and not torch.isfinite(value).all():
+            reason = "has numbers that are not finite"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path}: {name} {reason}",
+            "a plain tensor of finite numbers",
+            "use another file, or an earlier checkpoint of that run",
+        )
+
+
+def _tell(
+    path: str | Path,
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    missing: list[str],
+    unexpected: list[str],
+    misshapen: list[str],
+) -> None:
+    """Log what was not loaded: a warning, unless it is a part that always starts new over another system's weights."""
+    new = []
+    for prefix in _new_parts(model):
+        part = [name for name in own if name.startswith(prefix) and not name.endswith("num_batches_tracked")]
+        if set(part) <= set(missing):
+            new += part
+    if new:
+        logger.info("%s: %d entries of the new parts start from their initial values", path, len(new))
+    shapes = [f"{name} {list(state[name].shape)} here {list(own[name].shape)}" for name in misshapen]
+    for what, names in (
+        ("of another shape, keep their initial values", shapes),
+        ("keep their initial values, not in the file", [name for name in missing if name not in new]),
+        ("not in the model", unexpected),
+    ):
+        if names:
+            logger.warning("%s: %d entries %s: %s", path, len(names), what, _first(names, _LISTED))
+
+
+def _new_parts(model: nn.Module) -> list[str]:
+    """Prefixes of the entries that a checkpoint of the system on which `model` builds does not have.
+
+    A module names them in its attribute ``new_parts``.
+    """
+    return [
+        f"{name}.{part}." if name else f"{part}."
+        for name, module in model.named_modules()
+        for part in getattr(module, "new_parts", ())
+    ]
+
+
+def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
     """`state` with `prefix` taken off the names that start with it."""
     return {name[len(prefix) :] if name.startswith(prefix) else name: value for name, value in state.items()}
 
@@ -116,12 +306,13 @@ def differences(model: nn.Module, state: Mapping[str, Any], limit: int = 5) -> s
     shapes = [
         f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the model"
         for name in own
-        if name in state and isinstance(state[name], Tensor) and state[name].shape != own[name].shape
+        if isinstance(state.get(name), Tensor) and state[name].shape != own[name].shape
     ]
     kinds = (("missing in the file", missing), ("not in the model", unexpected), ("of another shape", shapes))
     return "; ".join(f"{kind}: {_first(names, limit)}" for kind, names in kinds if names)
 
 
-def _first(names: list[str], limit: int) -> str:
+def _first(names: Iterable[str], limit: int) -> str:
+    names = list(names)
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -15,12 +15,12 @@ from mmseg.compat import translate
 from mmseg.config import load_config
 from mmseg.datasets.sources import FrameSource
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine.checkpoints import load_checkpoint
 from mmseg.engine.predict import VideoPredictor
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
 from mmseg.models.base import BaseSegmentor
 from mmseg.registry import DATASETS
+from mmseg.weights import load_checkpoint
 
 
 def init_segmentor(
@@ -52,7 +52,7 @@ def init_segmentor(
         cfg = load_config(config, options)
     model_cfg = {**cfg.model, "pretrained": None}  # the checkpoint holds the backbone as well
     model = build_segmentor(model_cfg, cfg.get("train_cfg"), cfg.get("test_cfg"))
-    meta = load_checkpoint(model, checkpoint, complete=True).get("meta", {}) if checkpoint is not None else {}
+    meta = load_checkpoint(model, checkpoint, purpose="test").get("meta", {}) if checkpoint is not None else {}
     test = cfg.get("data", {}).get("test", {})
     dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
     for name in ("CLASSES", "PALETTE"):

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.datasets import build_dataset
-from mmseg.engine.checkpoints import find_latest, load_checkpoint, read_checkpoint
+from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
 from mmseg.engine.test import test_dataset
@@ -21,6 +21,7 @@ from mmseg.engine.train import Trainer
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.models import build_segmentor
+from mmseg.weights import load_checkpoint, read_checkpoint
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -110,7 +111,7 @@ def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) ->
         )
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     if load_from:
-        load_checkpoint(model, load_from)
+        load_checkpoint(model, load_from, purpose="train")
         logger.info("weights of %s loaded", load_from)
     return model
 

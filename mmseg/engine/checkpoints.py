@@ -1,125 +1,79 @@
-"""Checkpoints: written so that no crash can damage one, read so that no file can run code.
+"""The checkpoints of a run: written so that no crash can damage one, kept as long as asked, and resumed from.
 
 A checkpoint is ``dict(meta, state_dict, optimizer, ...)``. ``meta['iter']`` is the number of finished iterations.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
 import re
 import shutil
-import uuid
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mmseg.errors import CheckpointError
+from mmseg import distributed
+from mmseg.engine.optim import load_optimizer_state
+from mmseg.errors import CheckpointError, SegError
+from mmseg.files import NewFile, sweep, sync_folder, temporary_name
 from mmseg.version import __version__
-from mmseg.weights import differences, read_weights_file, strip_prefix
+from mmseg.weights import load_checkpoint, read_checkpoint, write_weights_file
+
+if TYPE_CHECKING:
+    from mmseg.engine.step import Updater
 
 logger = logging.getLogger("mmseg.engine")
 
 LATEST = "latest.pth"
-_TEMPORARY = ".writing"
 _WRITER = "mmseg-video"
-_LISTED = 10
+_MOST_ITERATIONS = 10**12  # a larger number in a file is a damaged one
+_ADVICE = (
+    f"lower checkpoint_config.max_keep_ckpts or choose another --work-dir, then resume from {LATEST}; earlier "
+    "checkpoints are intact"
+)
 
 
-class _Sink:
-    """A file that torch.save can write to; keeps the first error, which torch would turn into another one."""
+class NonFiniteError(SegError):
+    """A loss or a weight has become infinite or undefined; nothing has been saved since."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.error = file, None
 
-    def write(self, data: Any) -> int:
-        if self.error is None:
-            try:
-                self.file.write(data)
-            except OSError as error:
-                self.error = error
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        """Nothing: the file is flushed once, when all is written."""
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that `path` holds either its old content or all of the new one, whatever happens.
 
-    The data go to a temporary file in the same folder, which is synced and then renamed.
-
     Raises:
-        CheckpointError: the file cannot be written (full disk, no permission); an old file at `path` is intact.
+        WriteError: the file cannot be written (full disk, no permission); an old file at `path` is intact.
     """
-    path = Path(path)
-    with _replacing(path) as file:
-        sink = _Sink(file)
-        torch.save(dict(state), sink)
-        if sink.error is not None:
-            raise sink.error
-
-
-@contextlib.contextmanager
-def _replacing(path: Path):
-    """A new file open for writing that takes the place of `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:  # mode 0666 less the umask, unlike tempfile's 0600
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror or error})",
-            "a writable folder with enough space",
-            "free some space, lower checkpoint_config.max_keep_ckpts or choose another --work-dir, then resume from "
-            f"{LATEST}; earlier checkpoints are intact",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; not every file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def sweep_temporary(folder: str | Path) -> None:
-    """Remove the unfinished files that a killed process left in `folder`."""
-    for file in Path(folder).glob(f".*{_TEMPORARY}"):
-        file.unlink(missing_ok=True)
+    write_weights_file(path, dict(state), _ADVICE)
 
 
 def point_latest(path: str | Path) -> None:
     """Let ``latest.pth`` beside `path` lead to it: a relative link, or a copy where links cannot be made.
 
     The old one is replaced in one step, so that it leads to a complete checkpoint at every moment.
+
+    Raises:
+        WriteError: neither can be made.
     """
     path = Path(path)
     latest = path.with_name(LATEST)
-    temporary = path.with_name(f".{LATEST}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
+    temporary = temporary_name(latest)
     try:
         os.symlink(path.name, temporary)
         os.replace(temporary, latest)
     except OSError:
         temporary.unlink(missing_ok=True)
-        with _replacing(latest) as file, open(path, "rb") as source:
+        with NewFile(latest, _ADVICE) as file, open(path, "rb") as source:
             shutil.copyfileobj(source, file)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def iteration_checkpoints(folder: str | Path) -> list[Path]:
@@ -147,9 +101,148 @@ def prune(folder: str | Path, keep: int) -> None:
             file.unlink(missing_ok=True)
 
 
+# --- what a run writes ------------------------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """Writes ``iter_N.pth``, ``latest.pth`` and ``best_<score>_iter_N.pth`` in the main process.
+
+    Args:
+        folder: work folder.
+        model: the unwrapped model.
+        updater: holds the optimiser and the loss scaler.
+        meta: what every checkpoint says about the run (seed, config text, CLASSES ...).
+        max_keep: how many ``iter_N.pth`` stay; below 1 all do.
+        resumed: whether the best checkpoint in `folder` is an earlier part of this run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        updater: Updater,
+        meta: Mapping[str, Any],
+        max_keep: int = -1,
+        resumed: bool = False,
+    ) -> None:
+        self.folder, self.model, self.updater, self.meta, self.max_keep = folder, model, updater, meta, max_keep
+        self.resumed = resumed
+        self.saved: int | None = None  # iteration of the newest checkpoint of this run
+        self._best: tuple[float, Path] | None = None
+        if distributed.is_main():
+            sweep(folder)
+
+    def save(self, done: int, **meta: Any) -> None:
+        """Write the checkpoint of `done` finished iterations, unless it has been written already.
+
+        Args:
+            done: number of finished iterations.
+            meta: further entries of its ``meta``.
+
+        Raises:
+            WriteError: it cannot be written.
+            NonFiniteError: a weight is not a finite number.
+        """
+        if self.saved == done or not distributed.is_main():
+            return
+        path = self.folder / f"iter_{done}.pth"
+        optimizer, scaler = self.updater.optimizer, self.updater.scaler
+        state = {**self._weights(done, **meta), "optimizer": optimizer.state_dict()}
+        if scaler.is_enabled():
+            state["scaler"] = scaler.state_dict()
+        save_checkpoint(path, state)
+        point_latest(path)
+        prune(self.folder, self.max_keep)
+        self.saved = done
+        logger.info("saved %s", path)
+
+    def save_best(self, done: int, score: str, value: float) -> None:
+        """Write the weights to ``best_<score>_iter_<done>.pth`` if `value` is higher than ever; drop the one before."""
+        if not distributed.is_main():
+            return
+        if math.isnan(value):
+            logger.warning("evaluation.save_best: %s is undefined on this validation data, nothing saved", score)
+            return
+        best = self._best or (self._best_before(score) if self.resumed else None)
+        if best and value <= best[0]:
+            return
+        path = self.folder / f"best_{score.replace('/', '_')}_iter_{done}.pth"
+        save_checkpoint(path, self._weights(done, score={score: value}))
+        self._best = (value, path)
+        if best and best[1] != path:
+            best[1].unlink(missing_ok=True)
+        logger.info("best %s so far: %.4f, saved %s", score, value, path)
+
+    def _best_before(self, score: str) -> tuple[float, Path] | None:
+        """The best checkpoint of before the resumption, with its score."""
+        found = []
+        for path in self.folder.glob(f"best_{score.replace('/', '_')}_iter_*.pth"):
+            try:
+                scores = read_checkpoint(path)["meta"].get("score")
+            except CheckpointError as error:
+                logger.warning("not compared with the best checkpoint of before: %s", error.found)
+                continue
+            value = scores.get(score) if isinstance(scores, Mapping) else None
+            if isinstance(value, float):
+                found.append((value, path))
+        return max(found, default=None)
+
+    def _weights(self, done: int, **meta: Any) -> dict[str, Any]:
+        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NonFiniteError(
+                    f"after iteration {done} the weight {name} is not finite",
+                    "finite weights",
+                    f"resume from {LATEST} with a lower learning rate, or without amp; nothing was saved",
+                )
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        return {"meta": {**own_meta(), **self.meta, "iter": done, "time": when, **meta}, "state_dict": state}
+
+
 def own_meta() -> dict[str, Any]:
     """The entries of ``meta`` by which :func:`finished_iterations` knows our own files."""
     return {"writer": _WRITER, "mmseg_version": __version__}
+
+
+# --- going on from one ------------------------------------------------------------------------------------------------
+
+
+def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[str, Any]) -> int:
+    """Restore weights, optimiser and loss scaler from a checkpoint.
+
+    Args:
+        path: a checkpoint of ours or of mmcv's iteration runner.
+        model: receives the weights.
+        updater: its optimiser and loss scaler receive their state.
+        meta: of the new run; what changes the course of the training is compared and reported.
+
+    Returns:
+        The number of finished iterations, with which the training goes on.
+
+    Raises:
+        CheckpointError: the file cannot be read, is of another model, or holds weights only.
+    """
+    checkpoint = load_checkpoint(model, path, purpose="resume")
+    done = finished_iterations(checkpoint, path)
+    if "optimizer" not in checkpoint:
+        raise CheckpointError(
+            f"{path}: holds no optimiser state",
+            "a checkpoint named iter_N.pth",
+            "start from its weights with --load-from",
+        )
+    check_optimizer_state(checkpoint["optimizer"], path)
+    load_optimizer_state(updater.optimizer, checkpoint["optimizer"], path)
+    if "scaler" in checkpoint and updater.scaler.is_enabled():
+        _load_scaler(updater.scaler, checkpoint["scaler"], path)
+    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp"):
+        before = checkpoint["meta"].get(key, meta[key])
+        if before != meta[key]:
+            logger.warning(
+                "%s was %s and is %s now: the run goes on, but not exactly as before", key, before, meta[key]
+            )
+    logger.info("resumed from %s after %d iterations", path, done)
+    return done
 
 
 def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
@@ -160,79 +253,59 @@ def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
     Raises:
         CheckpointError: the file has no iteration number.
     """
-    meta = checkpoint.get("meta")
-    if not isinstance(meta, Mapping) or not isinstance(meta.get("iter"), int):
+    done = checkpoint["meta"].get("iter")
+    if done is None:
         raise CheckpointError(
             f"{path}: holds weights but no iteration number",
             "a checkpoint that a training run wrote",
             "start from its weights with --load-from instead of --resume-from",
         )
-    return meta["iter"] if meta.get("writer") == _WRITER else meta["iter"] + 1
+    if type(done) is not int or not 0 <= done <= _MOST_ITERATIONS:
+        raise _damaged(path, f"meta['iter'] = {str(done)[:40]!r} is no number of iterations")
+    return done if checkpoint["meta"].get("writer") == _WRITER else done + 1
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
-
-    Files that hold nothing but named tensors, or have them under ``model``, are accepted as well.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
-    """
-    content = read_weights_file(path, map_location)
-    state = content
-    if isinstance(content, Mapping):
-        state = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), content)
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        found = f"keys {list(content)[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise CheckpointError(
-            f"{path}: no weights in it ({found})", "a dict with 'state_dict'", "check that it is the right file"
-        )
-    rest = {} if state is content else {k: v for k, v in content.items() if v is not state}
-    return {"meta": {}, **rest, "state_dict": strip_prefix(state)}
+def check_optimizer_state(saved: Any, path: str | Path) -> None:
+    """Raise CheckpointError unless `saved` has the form of an optimiser's ``state_dict()``, with finite numbers."""
+    if not isinstance(saved, Mapping):
+        raise _damaged(path, f"its optimiser state is a {type(saved).__name__}")
+    groups, state = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, list) or not isinstance(state, Mapping):
+        raise _damaged(path, "its optimiser state has no param_groups or no state")
+    for group in groups:
+        params = group.get("params") if isinstance(group, Mapping) else None
+        if not isinstance(params, list) or not all(type(index) is int for index in params):
+            raise _damaged(path, "a param_group of its optimiser state has no list of parameters")
+    for index, entries in state.items():
+        if not isinstance(entries, Mapping):
+            raise _damaged(path, f"the optimiser state of parameter {str(index)[:40]} is a {type(entries).__name__}")
+        for name, value in entries.items():
+            if not _is_plain_state(value):
+                raise _damaged(path, f"{str(name)[:40]} in its optimiser state is no plain finite number or tensor")
 
 
-def load_checkpoint(
-    model: nn.Module, path: str | Path, strict: bool = False, map_location: Any = "cpu", complete: bool = False
-) -> dict[str, Any]:
-    """Load the weights of a checkpoint into `model`.
-
-    Without `strict`, names that only one side has are logged as a warning (that is how a new head goes on top of a
-    trained backbone); a file of another model is an error all the same.
-
-    Args:
-        model: receives the weights; untouched when an error is raised.
-        path: a file written by us, by mmcv, or a plain state dict.
-        strict: refuse a file in which any name is missing or left over.
-        map_location: device on which the file's tensors are read.
-        complete: refuse a file that lacks weights of the model, which would be tested with random ones.
-
-    Returns:
-        The whole checkpoint (``meta``, ``state_dict``, ...).
-
-    Raises:
-        CheckpointError: the file cannot be read, entries have another shape, or it is of another model.
-    """
-    checkpoint = read_checkpoint(path, map_location)
-    state, own = checkpoint["state_dict"], model.state_dict()
-    shared = [name for name in own if name in state]
-    misshapen = [name for name in shared if getattr(state[name], "shape", None) != own[name].shape]
-    foreign = 10 * len(shared) < len(own)  # fewer than a tenth of the names: that is no head on another backbone
-    # files of old torch versions lack this counter, which nothing reads
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    if misshapen or foreign or (strict and (missing or unexpected)) or (complete and missing):
-        raise CheckpointError(
-            f"{path}: does not fit {type(model).__name__} ({differences(model, state)})",
-            f"the {len(own)} entries of this model, {len(shared)} of them are in the file",
-            "use the config that the checkpoint was trained with",
-        )
-    _warn_about_names(path, missing, unexpected)
-    model.load_state_dict(state, strict=False)
-    return checkpoint
+def _is_plain_state(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
+        # a tensor larger than its storage repeats it: none of ours does, and it could claim any size
+        fits = plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        return fits and bool(torch.isfinite(value).all())
+    return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
 
 
-def _warn_about_names(path: str | Path, missing: list[str], unexpected: list[str]) -> None:
-    for what, names in (("keeps its present value, not in the file", missing), ("not in the model", unexpected)):
-        if names:
-            rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            logger.warning("%s: %d entries: %s: %s%s", path, len(names), what, ", ".join(names[:_LISTED]), rest)
+def _load_scaler(scaler: torch.amp.GradScaler, saved: Any, path: str | Path) -> None:
+    try:
+        scaler.load_state_dict(saved)
+        sound = math.isfinite(scaler.get_scale()) and scaler.get_scale() > 0
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError):
+        sound = False
+    if not sound:
+        raise _damaged(path, "its loss scaler has no usable state")
+
+
+def _damaged(path: str | Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {what}",
+        "a checkpoint as a training run writes it",
+        "resume from another one, or start from its weights with --load-from",
+    )

@@ -14,7 +14,6 @@ from torch import Tensor
 from mmseg import distributed
 from mmseg.clips import prototype_clip
 from mmseg.distributed import share_videos
-from mmseg.engine.checkpoints import read_checkpoint
 from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models.base import BaseSegmentor
@@ -28,7 +27,7 @@ from mmseg.models.decode_heads.cffm.prototype_files import (
 )
 from mmseg.models.decode_heads.cffm.video_prototypes import NUM_FRAMES
 from mmseg.progress import FrameProgress
-from mmseg.weights import differences
+from mmseg.weights import differences, read_checkpoint
 
 if TYPE_CHECKING:
     from mmseg.datasets.base import VideoDataset

@@ -14,8 +14,8 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.datasets import build_train_loader
+from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
 from mmseg.engine.interrupts import Interrupted, Interrupts
-from mmseg.engine.keeper import Keeper, NonFiniteError, resume
 from mmseg.engine.log import TrainLog, environment, timestamp
 from mmseg.engine.lr import PolySchedule
 from mmseg.engine.optim import build_optimizer
@@ -82,7 +82,7 @@ class Trainer:
         self.update = Updater(wrapped, optimizer, distributed.device(), cfg)
         self.start = resume(resume_from, self.model, self.update, facts) if resume_from else 0
         max_keep = (cfg.get("checkpoint_config") or {}).get("max_keep_ckpts", -1)
-        self.keeper = Keeper(
+        self.checkpoints = Checkpoints(
             self.folder, self.model, self.update, {**(meta or {}), **facts}, max_keep, resumed=bool(resume_from)
         )
 
@@ -90,7 +90,7 @@ class Trainer:
         """Train; returns the scores of the last evaluation.
 
         Raises:
-            CheckpointError: a checkpoint cannot be written.
+            WriteError: a checkpoint cannot be written.
             NonFiniteError: a loss is not finite; nothing is saved then.
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
@@ -141,7 +141,7 @@ class Trainer:
         if self.rank == 0:
             self.log.validation(done, {name: value for name, value in scores.items() if isinstance(value, float)})
             if best in scores:
-                self.keeper.save_best(done, best, scores[best])
+                self.checkpoints.save_best(done, best, scores[best])
             elif best:
                 logger.warning("evaluation.save_best=%r is none of the scores: %s", best, ", ".join(scores))
         return scores
@@ -158,7 +158,7 @@ class Trainer:
             raise failure
 
     def _write(self, done: int) -> None:
-        self.keeper.save(done, epoch=done * self.clips // len(self.dataset))
+        self.checkpoints.save(done, epoch=done * self.clips // len(self.dataset))
 
     def _is_due(self, section: str, done: int) -> bool:
         interval = (self.cfg.get(section) or {}).get("interval") or 0

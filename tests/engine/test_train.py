@@ -9,12 +9,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmseg.engine.checkpoints import read_checkpoint
+from mmseg.engine.checkpoints import NonFiniteError
 from mmseg.engine.interrupts import Interrupted
-from mmseg.engine.keeper import NonFiniteError
 from mmseg.engine.log import close_logging, setup_logging
 from mmseg.engine.train import Trainer
 from mmseg.errors import CheckpointError, ConfigError
+from mmseg.weights import read_checkpoint
 from tests.engine.toy import CONFIG, ToyClips, ToySegmentor
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg.engine.checkpoints import read_checkpoint
+from mmseg.weights import read_checkpoint
 from tests.tools.processes import DIST, ROOT, finish
 
 TEST = [str(ROOT / "tools" / "dist_test.sh")]

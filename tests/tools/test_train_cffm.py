@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmseg.engine.checkpoints import read_checkpoint
+from mmseg.weights import read_checkpoint
 from tests.tools.processes import DIST, ROOT, finish
 
 CONFIG = """

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mmseg.engine.checkpoints import read_checkpoint
+from mmseg.weights import read_checkpoint
 from tests.engine.toy import CONFIG
 from tests.tools.processes import DIST, TRAIN, environment, finish, read_until, running
 

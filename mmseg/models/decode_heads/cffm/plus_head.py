@@ -49,6 +49,7 @@ class CFFMPlusHead(CFFMHead):
 
     context_keys = ("prototypes",)
     frozen_backbone = True
+    new_parts = ("linear_pred3", "decoder_swin")  # not in the checkpoint of CFFM that a training starts from
 
     def __init__(
         self,
