@@ -1,4 +1,4 @@
-"""Writing files: all of a file or nothing of it, one message when that fails, and nothing left behind.
+"""Writing files: all of a file or nothing of it, one message when that fails, nothing left behind. And reading them.
 
 A new file grows under a unique hidden name in the folder of its final name, is synced to the disk and then renamed, so
 that what stands under the final name is complete at every moment. While it is written, its process holds a lock on it,
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from mmseg.errors import WriteError
+from mmseg.errors import DataError, WriteError
 
 try:
     import fcntl
@@ -28,6 +28,7 @@ except ImportError:  # Windows
 
 UNFINISHED = ".writing"  # end of the names of unfinished files: .<final name>.<8 hex digits>.writing
 _STALE = 7 * 86400  # seconds without a change after which an unfinished file is nobody's, where locks do not work
+MAX_BYTES = 2**29  # of a file that is read whole
 _LONGEST_STEM = 160  # of the final name in a temporary one; names may have 255 bytes
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
@@ -306,3 +307,42 @@ def _let_go_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file that is not larger than `limit`.
+
+    Raises:
+        DataError: missing, unreadable, a folder, a pipe or a device (which might never end), or too large.
+    """
+    name = str(path) if str(path).isprintable() else repr(str(path))
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise DataError(f"{name} is {kind}", "a file", "check the path")
+        if status.st_size > limit:
+            size = f"{name}: {status.st_size / 2**20:.0f} MiB"
+            raise DataError(size, f"at most {limit / 2**20:.0f} MiB", "check that it is the right file")
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{name} cannot be read ({reason})", "a readable file", "check the path and its permissions"
+        ) from error
+
+
+def read_json(path: str | Path, limit: int = 2**24) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: it cannot be read (:func:`read_bytes`), is no JSON, or is nested beyond all reason.
+    """
+    try:
+        return json.loads(read_bytes(path, limit))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{path} is no JSON file that can be read ({reason})", "a JSON file", "fix it") from error

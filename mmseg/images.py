@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from mmseg.errors import DataError
+from mmseg.files import read_bytes
 
 PICTURES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 2**26  # twice an 8K frame; below what Pillow warns of
-MAX_BYTES = 2**29
 _FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never what Pillow calls other programs for
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # without loss
 _ANIMATED = ("PNG", "WEBP", "TIFF", "GIF")  # a second picture in a JPEG is a preview or a gain map
@@ -65,31 +64,6 @@ def list_pictures(folder: str | Path, suffixes: Collection[str] = PICTURES) -> l
             )
         stems[stem] = name
     return [stems[stem] for stem in sorted(stems, key=natural_key)]
-
-
-def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file that is not larger than `limit`.
-
-    Raises:
-        DataError: missing, unreadable, a folder, a pipe or a device, or too large.
-    """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # reading from a pipe or device might never end
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-            raise DataError(f"{path} is {kind}", "a file", "check the path")
-        if status.st_size > limit:
-            raise DataError(
-                f"{path}: {status.st_size / 2**20:.0f} MiB", f"at most {limit / 2**20:.0f} MiB", "check the file"
-            )
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        name = str(path) if str(path).isprintable() else repr(str(path))
-        raise DataError(
-            f"{name} cannot be read ({getattr(error, 'strerror', None) or error})",
-            "a readable file",
-            "check the path and its permissions",
-        ) from error
 
 
 def read_frame(path: str | Path) -> np.ndarray:

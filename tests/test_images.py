@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mmseg.errors import DataError
-from mmseg.images import MAX_PIXELS, list_pictures, natural_key, read_bytes, read_frame, read_mask
+from mmseg.files import read_bytes
+from mmseg.images import MAX_PIXELS, list_pictures, natural_key, read_frame, read_mask
 
 
 def picture(height=24, width=36, channels=3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmseg.compat import translate
 from mmseg.config import load_config
-from mmseg.datasets.sources import FrameSource
+from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.predict import VideoPredictor
 from mmseg.errors import ConfigError
@@ -64,21 +64,19 @@ def init_segmentor(
     return model.to(_device(device)).eval()
 
 
-def inference_segmentor(
-    model: BaseSegmentor, video: str | Path | Sequence[np.ndarray], aug_test: bool = False
-) -> list[np.ndarray]:
+def inference_segmentor(model: BaseSegmentor, video: Source, aug_test: bool = False) -> list[np.ndarray]:
     """Label maps (H, W) uint8 of all frames of one video.
 
     Args:
         model: from :func:`init_segmentor`.
-        video: a video file, a folder of pictures, or frames (H, W, 3) uint8 BGR in order.
+        video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         aug_test: average over scales and flips.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
     """
     stream = VideoStream(model, aug_test)
-    return [stream.step(frame) for _, frame in FrameSource(video)]
+    return [stream.step(frame.image) for frame in FrameSource(video)]
 
 
 class VideoStream:

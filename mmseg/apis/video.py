@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mmseg.apis.inference import VideoStream
-from mmseg.datasets.sources import FrameSource
+from mmseg.datasets.sources import FrameSource, Source
 from mmseg.errors import DataError
 from mmseg.models.base import BaseSegmentor
 from mmseg.progress import FrameProgress
@@ -30,7 +27,7 @@ class SegmentedVideo:
 
 def segment_video(
     model: BaseSegmentor,
-    video: str | Path | Sequence[np.ndarray],
+    video: Source,
     out: str | Path,
     aug_test: bool = False,
     overlay: bool = True,
@@ -40,7 +37,7 @@ def segment_video(
 
     Args:
         model: from :func:`mmseg.apis.init_segmentor`.
-        video: a video file, a folder of pictures, or frames (H, W, 3) uint8 BGR.
+        video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         out: folder for ``labels/<frame>.png`` (mode P, pixel = class number) and ``<name>_overlay.mp4``.
         aug_test: average over scales and flips.
         overlay: write the overlay video.
@@ -57,14 +54,14 @@ def segment_video(
     bar = FrameProgress(source.length or 0, source.length or 0, progress)
     count = 0
     try:
-        for name, frame in source:
+        for frame in source:
             try:
-                labels = stream.step(frame)
+                labels = stream.step(frame.image)
             except DataError as error:
-                raise DataError(f"{video}, frame {name}: {error.found}", error.expected, error.action) from error
-            write_label_png(labels_folder / f"{name}.png", labels, table.tobytes())
+                raise DataError(f"{video}, frame {frame.name}: {error.found}", error.expected, error.action) from error
+            write_label_png(labels_folder / f"{frame.name}.png", labels, table.tobytes())
             if clip is not None:
-                clip.add(frame, labels)
+                clip.add(frame.image, labels)
             count += 1
             bar.advance()
     finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg.errors import ConfigError, DataError
+from mmseg.files import read_json
+from mmseg.values import shown
 
 CLASSES_FILE = "classes.json"
 _MAX_CLASSES = 254  # labels are 8-bit, 255 is ignored, and raw labels are one higher
@@ -21,12 +23,9 @@ def read_classes_file(data_root: str | Path) -> tuple[str, ...] | None:
         DataError: the file is not a JSON list of different names.
     """
     path = Path(data_root) / CLASSES_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "a JSON list of class names", "fix the file") from error
+    names = read_json(path)
     fault = _fault(names)
     if fault:
         raise DataError(f"{path}: {fault}", "a JSON list of class names in label order", "fix the file")
@@ -72,8 +71,10 @@ def resolve_classes(
 def _fault(names: object) -> str | None:
     """What is wrong with a list of class names, if anything."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
-        return f"{names!r} is no list of names"
+        return f"{shown(names)} is no list of names"
     if not 1 <= len(names) <= _MAX_CLASSES:
         return f"{len(names)} names (1 to {_MAX_CLASSES} are possible)"
+    if not all(name.strip() and name.isprintable() for name in names):
+        return "an empty name, or one with control characters"
     twice = sorted({name for name in names if names.count(name) > 1})
     return f"{twice[0]!r} stands in the list more than once" if twice else None

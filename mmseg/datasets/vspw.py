@@ -22,7 +22,8 @@ from mmseg.datasets import vspw_classes
 from mmseg.datasets.base import Video, VideoDataset
 from mmseg.datasets.class_names import resolve_classes
 from mmseg.errors import DataError
-from mmseg.images import PICTURES, list_pictures, read_bytes
+from mmseg.files import read_bytes
+from mmseg.images import PICTURES, list_pictures
 from mmseg.registry import DATASETS
 
 PROTOTYPE_SPLIT = "train_val_generate_prototype"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmseg.errors import ConfigError, DataError, nearest
+from mmseg.files import read_json
+from mmseg.values import shown
 
 EVERY = "*"  # stands for all sequences without an entry of their own
 _VOID = 255
@@ -37,8 +38,8 @@ class ClassMap:
         for sequence, entry in self.entries.items():
             if not isinstance(entry, str | Mapping) or not _is_value_map(entry):
                 raise ConfigError(
-                    f"class map: {sequence!r}: {entry!r}",
-                    "a class name, or a dict from mask value (0..255) to class name",
+                    f"class map: {sequence!r}: {shown(entry)}",
+                    "a class name, or a dict from mask values (0..255, each once) to class names",
                     "fix the class map",
                 )
             names += [entry] if isinstance(entry, str) else entry.values()
@@ -103,7 +104,7 @@ def read_class_map(arguments: Sequence[str]) -> dict[str, ClassMapEntry]:
         name, equals, label = argument.rpartition("=")
         found = {name: label} if equals and not Path(argument).is_file() else _read_file(argument)
         for key, entry in found.items():
-            if key.isdigit() and isinstance(entry, str):
+            if key.isdecimal() and isinstance(entry, str):
                 values[key] = entry
             else:
                 entries[key] = entry
@@ -112,9 +113,9 @@ def read_class_map(arguments: Sequence[str]) -> dict[str, ClassMapEntry]:
 
 def _read_file(path: str) -> dict[str, ClassMapEntry]:
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"class map {path!r}: {error}", "a JSON file, or SEQUENCE=CLASS", "fix it") from error
+        found = read_json(path)
+    except DataError as error:
+        raise ConfigError(f"class map {error.found}", "a JSON file, or SEQUENCE=CLASS", error.action) from error
     if not isinstance(found, dict):
         raise ConfigError(f"class map {path}: {type(found).__name__}", "a JSON object", "fix the file")
     return found
@@ -123,4 +124,6 @@ def _read_file(path: str) -> dict[str, ClassMapEntry]:
 def _is_value_map(entry: ClassMapEntry) -> bool:
     if isinstance(entry, str):
         return bool(entry)
-    return all(str(k).isdigit() and int(k) <= 255 and isinstance(v, str) and v for k, v in entry.items())
+    values = [int(k) if str(k).isdecimal() and len(str(k)) < 4 else -1 for k in entry]
+    is_each_once = len(set(values)) == len(values)  # "7" and "07" are one value
+    return is_each_once and all(0 <= v <= 255 for v in values) and all(isinstance(n, str) and n for n in entry.values())

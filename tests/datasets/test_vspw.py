@@ -131,6 +131,19 @@ def test_own_classes(tmp_path):
         VSPWDataset(root, "train", TRAIN)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '["a", ""]', '["a\\u0000b"]', "[1]", '"abc"', "[" * 900 + "]" * 900, "null"]
+)
+def test_classes_file_that_makes_no_sense(root, text):
+    (root / "classes.json").write_text(text)
+    assert len(expect("classes.json", VSPWDataset, root, "val", test_mode=True)) < 600
+
+
+def test_classes_file_that_is_none(root):
+    os.mkfifo(root / "classes.json")
+    expect("pipe", VSPWDataset, root, "val", test_mode=True)
+
+
 def test_numbered_classes(root):
     assert VSPWDataset(root, "val", test_mode=True, num_classes=7).CLASSES[6] == "class_6"
 

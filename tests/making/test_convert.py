@@ -1,6 +1,7 @@
 """From a JPEGImages/Annotations tree to a data set, by the command."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -133,10 +134,23 @@ def test_only_data_sets_made_here_are_replaced(tmp_path):
         convert_to_vspw(tree, root, ClassMap({"*": "thing"}), overwrite=True)
 
 
-@pytest.mark.parametrize("entry", ["", 3, {"a": "b"}, {"300": "b"}, {"1": 2}])
+@pytest.mark.parametrize(
+    "entry", ["", 3, {"a": "b"}, {"300": "b"}, {"1": 2}, {"²": "b"}, {"7": "b", "07": "c"}, {"1" * 5000: "b"}]
+)
 def test_class_maps_that_make_no_sense(entry):
     with pytest.raises(ConfigError, match="class map"):
         ClassMap({"dog": entry})
+
+
+def test_class_map_files_that_make_no_sense(tmp_path):
+    for name, text in {"deep": "[" * 100_000, "cut": '{"a":', "list": "[1]", "bytes": "\udc80"}.items():
+        (tmp_path / name).write_text(text, errors="surrogateescape")
+        with pytest.raises(ConfigError, match=f"class map .*{name}"):
+            read_class_map([str(tmp_path / name)])
+    os.mkfifo(tmp_path / "pipe")
+    for argument in (tmp_path / "pipe", tmp_path, tmp_path / "none", "a\0b"):
+        with pytest.raises(ConfigError, match="class map"):
+            read_class_map([str(argument)])
 
 
 @pytest.mark.parametrize(
