@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
 
+from mmseg import distributed
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.sampler import BatchSampler, PositionSampler, SampleKey
+from mmseg.datasets.workers import Workers
 from mmseg.datasets.wrappers import RepeatDataset
 from mmseg.errors import ConfigError, DataError, SegError
 
 
 class TrainLoader(Iterator[dict[str, Any]]):
-    """Endless iterator over the batches of one process; see :func:`build_train_loader`."""
+    """Endless iterator over the batches of one process; see :func:`build_train_loader`. A context manager.
 
-    def __init__(self, loader: DataLoader) -> None:
-        self._loader = loader
-        self._batches: Iterator[Any] | None = None
+    Args:
+        make: makes the batch of a list of sample keys, or returns the error that prevents it.
+        keys: the lists of keys.
+        workers: number of worker processes, which start with the first batch; 0 makes the batches in this process.
+        device: of the training; for a GPU, batches come in pinned memory, which it can fetch while it computes.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[list[SampleKey]], dict[str, Any] | SegError],
+        keys: Iterable[list[SampleKey]],
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        self._make, self._keys, self._count, self._device = make, keys, workers, device
+        self._workers: Workers | None = None
+        self._batches: Iterator[dict[str, Any] | SegError] | None = None
 
     def __next__(self) -> dict[str, Any]:
         """The next batch: ``img`` (B, T, 3, H, W), ``gt_semantic_seg`` (B, T, 1, H, W), ``img_metas`` list of B dicts.
@@ -31,18 +45,49 @@ class TrainLoader(Iterator[dict[str, Any]]):
 
         Raises:
             SegError: a sample could not be made; raised as it was in the worker, and the workers are stopped.
+            DataError: a worker has died.
         """
         if self._batches is None:
-            self._batches = iter(self._loader)
+            self._batches = self._start()
         batch = next(self._batches)
         if isinstance(batch, SegError):
             self.close()
             raise batch
         return batch
 
+    def _start(self) -> Iterator[dict[str, Any] | SegError]:
+        if not self._count:
+            return map(self._make, self._keys)
+        self._workers = Workers(self._make, iter(self._keys), self._count)
+        return pinned(self._workers, self._device) if self._device.type == "cuda" else self._workers
+
     def close(self) -> None:
         """Stop the workers. The next batch would start from the first position again."""
-        self._batches = None
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = self._batches = None
+
+    def __enter__(self) -> TrainLoader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def pinned(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+    """`batches` with their tensors in pinned memory; a thread copies each while the one before it is used."""
+
+    def pin() -> dict[str, Any]:
+        batch = next(batches)
+        return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+    # pinning makes a context on the current GPU, which every thread chooses for itself
+    with ThreadPoolExecutor(1, "pin", initializer=torch.cuda.set_device, initargs=(device,)) as thread:
+        coming = thread.submit(pin)
+        while True:
+            batch = coming.result()
+            coming = thread.submit(pin)
+            yield batch
 
 
 def build_train_loader(
@@ -53,6 +98,7 @@ def build_train_loader(
     start_iter: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    device: torch.device | None = None,
 ) -> TrainLoader:
     """The endless batches of one process.
 
@@ -67,6 +113,7 @@ def build_train_loader(
         start_iter: the first batch.
         rank: of this process.
         world_size: number of processes.
+        device: of the training; default that of this process.
 
     Raises:
         ConfigError: a number out of range.
@@ -76,19 +123,16 @@ def build_train_loader(
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} = {value!r}", f"an integer of at least {least}", f"fix {name}")
     order = PositionSampler(len(dataset), seed)
-    loader = DataLoader(
-        _Samples(dataset),
-        batch_sampler=BatchSampler(order, samples_per_gpu, start_iter, rank, world_size),
-        num_workers=workers_per_gpu,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_init_worker,
-        # Forked workers share the lists of files and start at once. They never touch the GPU.
-        multiprocessing_context="fork" if workers_per_gpu and sys.platform == "linux" else None,
-        # DataLoader draws a seed that nothing here uses; not from the global generator, which would change results.
-        generator=torch.Generator(),
-    )
-    return TrainLoader(loader)
+    keys = BatchSampler(order, samples_per_gpu, start_iter, rank, world_size)
+    return TrainLoader(functools.partial(_batch, dataset), keys, workers_per_gpu, device or distributed.device())
+
+
+def _batch(dataset: VideoDataset | RepeatDataset, keys: Sequence[SampleKey]) -> dict[str, Any] | SegError:
+    """The batch of some samples. Errors of the data are values, so that they can come from another process."""
+    try:
+        return collate([dataset[key] for key in keys])
+    except SegError as error:
+        return error
 
 
 def collate(samples: Sequence[dict[str, Any] | SegError]) -> dict[str, Any] | SegError:
@@ -126,24 +170,3 @@ def collate(samples: Sequence[dict[str, Any] | SegError]) -> dict[str, Any] | Se
 def _first_name(samples: Sequence[dict[str, Any]]) -> Any:
     """What a reader finds the first sample by."""
     return samples[0].get("img_metas", {}).get("filename")
-
-
-class _Samples(Dataset):
-    """Hands errors of the data over as values: an exception would reach the main process as a worker's traceback."""
-
-    def __init__(self, dataset: VideoDataset | RepeatDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: SampleKey) -> dict[str, Any] | SegError:
-        try:
-            return self.dataset[key]
-        except SegError as error:
-            return error
-
-
-def _init_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the threads
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The main process finishes its iteration then, for
-    # which it needs its workers; they end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
