@@ -9,8 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.apis.inference import init_segmentor
-from mmseg.apis.video import segment_video
+from mmseg.apis.inference import init_segmentor, segment_video
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("video", help="video file, or folder of pictures in the order of their names")
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file; 'none' takes the untrained network")
-    parser.add_argument("--out", type=Path, required=True, help="folder for labels/<frame>.png and the overlay video")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <video>/labels/*.png and the overlay")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps only")

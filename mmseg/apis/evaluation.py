@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmseg.datasets.base import Video, VideoDataset
+from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
 from mmseg.evaluation import TemporalConsistency, VSPWEvaluator
 from mmseg.writing.predictions import PredictionFolder, read_flow, read_result_pickle
@@ -67,7 +67,7 @@ def evaluate_predictions(
         return evaluator
 
 
-def stems(video: Video) -> list[str]:
+def stems(video: VideoFiles) -> list[str]:
     """Names of the frames of a video without folder and suffix, oldest first."""
     return [Path(frame).stem for frame in video.frames]
 
@@ -80,7 +80,7 @@ def _evaluate_video(
         evaluator.update(video.name, number, folder.read(video.name, stem), dataset.load_label(index, number))
         if bar is not None:
             bar.update()
-    evaluator.finish()
+    evaluator.end_video()
 
 
 def _evaluate_in_processes(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from mmseg.compat import translate
 from mmseg.config import load_config
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine.predict import VideoPredictor
+from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
-from mmseg.models.base import BaseSegmentor
+from mmseg.models.base import VideoModel
+from mmseg.progress import FrameProgress
 from mmseg.registry import DATASETS
+from mmseg.structures import Frame, Result
+from mmseg.visualization import OverlayVideo, palette_table
 from mmseg.weights import load_checkpoint
+from mmseg.writing.results import make_folder, write_label_png
+
+DEFAULT_FPS = 15.0  # of overlay videos for folders of pictures
 
 
 def init_segmentor(
@@ -28,7 +35,7 @@ def init_segmentor(
     checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
     options: Mapping[str, Any] | None = None,
-) -> BaseSegmentor:
+) -> VideoModel:
     """Build the model of a config for inference.
 
     Args:
@@ -38,7 +45,7 @@ def init_segmentor(
         options: dotted config keys and their new values.
 
     Returns:
-        The model in eval mode, with ``cfg``, ``dilation``, and ``CLASSES`` and ``PALETTE`` of the checkpoint, else of
+        The model in eval mode, with ``cfg``, and with ``CLASSES`` and ``PALETTE`` of the checkpoint, else of
         the data set's type; None if neither fits the number of classes.
 
     Raises:
@@ -58,14 +65,12 @@ def init_segmentor(
     for name in ("CLASSES", "PALETTE"):
         known = (meta.get(name), getattr(dataset, name, None))
         setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))
-    if "dilation" in test:
-        model.dilation = tuple(test["dilation"])
     model.cfg = cfg
     return model.to(_device(device)).eval()
 
 
-def inference_segmentor(model: BaseSegmentor, video: Source, aug_test: bool = False) -> list[np.ndarray]:
-    """Label maps (H, W) uint8 of all frames of one video.
+def inference_segmentor(model: VideoModel, video: Source, aug_test: bool = False) -> list[np.ndarray | None]:
+    """Label maps (H, W) uint8 of all frames of one video; None where the model has nothing to say.
 
     Args:
         model: from :func:`init_segmentor`.
@@ -75,8 +80,7 @@ def inference_segmentor(model: BaseSegmentor, video: Source, aug_test: bool = Fa
     Raises:
         DataError: frames that cannot be read or differ in size.
     """
-    stream = VideoStream(model, aug_test)
-    return [stream.step(frame.image) for frame in FrameSource(video)]
+    return [result.labels for result in _predicted(model, FrameSource(video), aug_test, None)]
 
 
 class VideoStream:
@@ -85,38 +89,157 @@ class VideoStream:
     Args:
         model: from :func:`init_segmentor`.
         aug_test: average over scales and flips.
-        amp: type to compute in under autocast; None computes in float32.
+        amp: type to compute in under autocast; None computes in the type of the weights.
         video: name of the video, for models that keep something per video.
-        context: further arguments of ``model.stream``.
+        settings: of ``model.stream`` (`dilation`, `prototypes`, ...); default: those of the config.
 
     Raises:
-        ConfigError: the model has no config with a test pipeline.
+        ConfigError: the model has no config with a test pipeline, or a setting does not fit it.
     """
 
     def __init__(
         self,
-        model: BaseSegmentor,
+        model: VideoModel,
         aug_test: bool = False,
         amp: torch.dtype | None = None,
         video: str | None = None,
-        **context: Any,
+        **settings: Any,
     ) -> None:
-        self._predictor = VideoPredictor(model, pipeline_of(model, aug_test), video, amp, **context)
+        settings = {**_settings(model), **settings}
+        model.check_settings(settings)
+        pipeline = pipeline_of(model, aug_test)
+        self._predictor = VideoPredictor(model, pipeline, settings, source=video, amp=amp, keep_images=False)
+        self._count = 0
 
-    def step(self, frame: np.ndarray) -> np.ndarray:
-        """The label map (H, W) uint8 of the next frame (H, W, 3) uint8 BGR, as OpenCV reads it.
+    def step(
+        self,
+        frame: np.ndarray,
+        flow: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
+        objects: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """The label map (H, W) uint8 of the next frame; zeros before the first mask, for models that are given masks.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, as OpenCV reads it.
+            flow: (H, W, 3) uint8 coloured optical flow, for models that take it.
+            mask: (H, W) object ids that are shown to the model.
+            objects: the ids that `mask` speaks about; default: those in it.
 
         Raises:
             DataError: no such array, or another size than the frames before it (call :meth:`reset` at a cut).
+            ConfigError: the results of this model come late: use :meth:`push` and :meth:`finish`.
         """
-        return self._predictor.step(frame).cpu().numpy()
+        self._predictor.require_at_once()
+        results = self._push(frame, flow, mask, objects)
+        labels = results[0].labels
+        return np.zeros(frame.shape[:2], np.uint8) if labels is None else labels
+
+    def push(
+        self,
+        frame: np.ndarray,
+        flow: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
+        objects: Sequence[int] | None = None,
+    ) -> list[tuple[int, np.ndarray | None]]:
+        """Take in the next frame; (frame number, label map) of this frame and earlier ones, as far as they are ready.
+
+        Args and errors: see :meth:`step`.
+        """
+        return [(result.frame.number, result.labels) for result in self._push(frame, flow, mask, objects)]
+
+    def finish(self) -> list[tuple[int, np.ndarray | None]]:
+        """The label maps that are still due; the next frame is then the first of a video."""
+        results = [(result.frame.number, result.labels) for result in self._predictor.finish()]
+        self._count = 0
+        return results
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Stop following objects. Raises ConfigError for models of classes."""
+        self._predictor.remove(ids)
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
         self._predictor.reset()
+        self._count = 0
+
+    def _push(
+        self, image: Any, flow: np.ndarray | None, mask: np.ndarray | None, objects: Sequence[int] | None
+    ) -> list[Result]:
+        ids = None if objects is None else tuple(objects)
+        frame = Frame(self._count, f"{self._count:06d}", image, flow=flow, given=mask, objects=ids)
+        results = list(self._predictor.push(frame))
+        self._count += 1
+        return results
 
 
-def pipeline_of(model: BaseSegmentor, aug_test: bool = False) -> TestPipeline:
+@dataclass
+class SegmentedVideo:
+    """What :func:`segment_video` wrote."""
+
+    num_frames: int
+    labels: Path
+    overlay: Path | None
+
+
+def segment_video(
+    model: VideoModel,
+    video: Source,
+    out: str | Path,
+    aug_test: bool = False,
+    overlay: bool = True,
+    progress: bool = True,
+    amp: torch.dtype | None = None,
+) -> SegmentedVideo:
+    """Segment a video frame by frame; memory use does not depend on its length.
+
+    Args:
+        model: from :func:`init_segmentor`.
+        video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
+        out: receives ``<video>/labels/<frame>.png`` (mode P, pixel = class number) and
+            ``<video>/<video>_overlay.mp4``.
+        aug_test: average over scales and flips.
+        overlay: write the overlay video.
+        progress: show a progress bar.
+        amp: type to compute in under autocast.
+
+    Raises:
+        DataError: frames that cannot be read or differ in size, or files that cannot be written.
+    """
+    source = FrameSource(video)
+    table = palette_table(model.PALETTE, model.num_classes)
+    folder = Path(out) / source.name
+    make_folder(folder / "labels")
+    clip = OverlayVideo(folder / f"{source.name}_overlay", table, source.fps or DEFAULT_FPS) if overlay else None
+    bar = FrameProgress(source.length or 0, source.length or 0, progress)
+    count = 0
+    try:
+        with at(str(video) if isinstance(video, str | Path) else source.name):
+            for result in _predicted(model, source, aug_test, amp):
+                if result.labels is not None:
+                    write_label_png(folder / "labels" / f"{result.frame.name}.png", result.labels, table.tobytes())
+                    if clip is not None:
+                        clip.add(result.frame.picture(), result.labels)
+                count += 1
+                bar.advance()
+    finally:
+        bar.close()
+        if clip is not None:
+            clip.close()
+    return SegmentedVideo(count, folder / "labels", clip.path if clip is not None else None)
+
+
+def _predicted(model: VideoModel, frames: Iterable[Frame], aug_test: bool, amp: torch.dtype | None) -> Iterator[Result]:
+    return predict(model, frames, pipeline_of(model, aug_test), _settings(model), amp=amp)
+
+
+def _settings(model: VideoModel) -> dict[str, Any]:
+    """The stream settings of the config that `model` was made from."""
+    cfg = getattr(model, "cfg", {})
+    return stream_settings(cfg.get("data", {}).get("test"), model.test_cfg, model)
+
+
+def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
     """The test pipeline of the config that `model` was made from. Raises ConfigError if it has none."""
     test = getattr(model, "cfg", {}).get("data", {}).get("test", {})
     if "pipeline" not in test:

@@ -17,10 +17,11 @@ from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
+from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError, nearest
 from mmseg.evaluation import VSPWEvaluator
-from mmseg.models.base import BaseSegmentor
+from mmseg.models.base import VideoModel
 from mmseg.visualization import palette_table
 from mmseg.writing.pictures import ContactSheetWriter, OverlayVideoWriter, WindowWriter
 from mmseg.writing.results import PickleWriter, PngWriter, ResultWriter, check_pickle_path, write_json
@@ -127,11 +128,12 @@ def test_model(
             "masks for every video",
             "give --format-only, or --eval None",
         )
+    settings = stream_settings(cfg.data.test, model.test_cfg, model)
     evaluator = make_evaluator(model, dataset, options) if evaluate else None
     writers = make_writers(model, dataset, options)
     if options.format_only and options.out is not None and distributed.is_main():
         logger.info("writing PNGs to %s", submission_folder(options.out))
-    test_dataset(model, dataset, evaluator, writers, device, options.aug_test, options.progress, options.amp)
+    test_dataset(model, dataset, evaluator, writers, device, options.aug_test, options.progress, options.amp, settings)
     if evaluator is None or not distributed.is_main():
         return None
     if options.out is not None:
@@ -139,7 +141,7 @@ def test_model(
     return evaluator
 
 
-def make_evaluator(model: BaseSegmentor, dataset: VideoDataset, options: TestOptions) -> VSPWEvaluator:
+def make_evaluator(model: VideoModel, dataset: VideoDataset, options: TestOptions) -> VSPWEvaluator:
     """The evaluator of a data set, with names from the checkpoint."""
     arguments = {k: v for k, v in options.metric_options.items() if k not in _WITHOUT_EFFECT}
     return VSPWEvaluator(
@@ -151,7 +153,7 @@ def make_evaluator(model: BaseSegmentor, dataset: VideoDataset, options: TestOpt
     )
 
 
-def make_writers(model: BaseSegmentor, dataset: VideoDataset, options: TestOptions) -> list[ResultWriter]:
+def make_writers(model: VideoModel, dataset: VideoDataset, options: TestOptions) -> list[ResultWriter]:
     """The writers that `options` ask for."""
     table = palette_table(model.PALETTE or dataset.PALETTE, dataset.num_classes)
     names = model.CLASSES or dataset.CLASSES

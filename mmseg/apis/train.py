@@ -15,6 +15,7 @@ from mmseg import distributed
 from mmseg.datasets import build_dataset
 from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
+from mmseg.engine.predict import stream_settings
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
 from mmseg.engine.test import test_dataset
 from mmseg.engine.train import Trainer
@@ -130,7 +131,8 @@ def _evaluation(cfg: Config) -> Callable[[nn.Module], dict[str, Any]] | None:
 
     def evaluate(model: nn.Module) -> dict[str, Any]:
         evaluator = VSPWEvaluator(dataset.num_classes, dataset.CLASSES, dataset.ignore_index, videos)
-        scores = test_dataset(model, dataset, evaluator)
+        settings = stream_settings(cfg.data.val, model.test_cfg, model)
+        scores = test_dataset(model, dataset, evaluator, settings=settings)
         if distributed.is_main():
             logger.info("validation\n%s", evaluator.tables())
         return scores

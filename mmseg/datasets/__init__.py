@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmseg.datasets.base import Video, VideoDataset
+from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
 from mmseg.datasets.loader import TrainLoader, build_train_loader
-from mmseg.datasets.prefetch import FramePrefetcher
+from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.datasets.wrappers import RepeatDataset
 from mmseg.registry import DATASETS, build
 
 __all__ = [
-    "FramePrefetcher",
     "RepeatDataset",
     "TrainLoader",
     "VSPWDataset",
-    "Video",
     "VideoDataset",
+    "VideoFiles",
+    "WholeVideo",
     "build_dataset",
     "build_train_loader",
+    "read_ahead",
 ]
 
 

@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmseg.clips import train_clip, train_targets
 from mmseg.datasets.labels import read_labels
+from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.transforms import Compose, TestPipeline
 from mmseg.errors import ConfigError, DataError
-from mmseg.images import read_frame
+from mmseg.images import check_same_size, read_frame
+from mmseg.structures import Flipped, Frame, Video
 
 IGNORE_INDEX = 255
 _NAMED = 5  # how many offenders an error message lists
 
 
 @dataclass(frozen=True)
-class Video:
-    """One video: its name, and the paths of its frames and masks, oldest first."""
+class VideoFiles(Video):
+    """A video and its files, oldest first."""
 
-    name: str
     frames: tuple[str, ...]
     labels: tuple[str, ...] | None  # None: the video has no masks
+
+    @classmethod
+    def of(cls, name: str, frames: Sequence[str], labels: Sequence[str] | None = None) -> VideoFiles:
+        """A video that has no place in a data set yet."""
+        return cls(-1, name, len(frames), tuple(frames), None if labels is None else tuple(labels))
+
+
+@dataclass(frozen=True)
+class WholeVideo:
+    """What a model may ask of a video that is at hand from start to end (see ``VideoModel.stream``)."""
+
+    dataset: VideoDataset
+    index: int
+
+    @property
+    def name(self) -> str:
+        return self.dataset.videos[self.index].name
+
+    @property
+    def num_frames(self) -> int:
+        return self.dataset.videos[self.index].num_frames
+
+    def network_input(self, number: int) -> torch.Tensor:
+        """A frame after the test pipeline, (C, h, w), at the first scale and not mirrored.
+
+        Raises:
+            DataError: the frame cannot be read.
+        """
+        image = self.dataset.load_frame(self.index, number)
+        views = self.dataset.pipeline.views(Frame(number, str(number), image))
+        return next(view.inputs["img"] for view in views if not any(isinstance(s, Flipped) for s in view.steps))
 
 
 class VideoDataset:
@@ -37,7 +72,7 @@ class VideoDataset:
         videos: in data-set order.
         pipeline: config dicts: transforms of clips in training, the test pipeline in testing; None if only files
             and labels are read.
-        dilation: offsets of a clip's reference frames relative to the target, oldest first.
+        dilation: offsets of a clip's reference frames relative to the target, oldest first; none by default.
         test_mode: testing.
         classes: names in label order.
         palette: RGB colours in label order, or None.
@@ -45,7 +80,7 @@ class VideoDataset:
         short_videos: what to do in training with videos that have no clip: 'error' or 'drop'.
 
     Attributes:
-        videos: list of :class:`Video`.
+        videos: list of :class:`VideoFiles`.
         CLASSES, PALETTE, num_classes, ignore_index, dilation, pipeline, test_mode.
 
     Raises:
@@ -59,7 +94,7 @@ class VideoDataset:
 
     def __init__(
         self,
-        videos: Sequence[Video],
+        videos: Sequence[VideoFiles],
         pipeline: Sequence[Any] | None = None,
         dilation: Sequence[int] = (),
         test_mode: bool = False,
@@ -82,22 +117,24 @@ class VideoDataset:
             self.pipeline = Compose(pipeline) if pipeline is not None else None
             self._check_dilation()
             self._check_lengths(short_videos)
+        self.videos = [replace(video, index=index) for index, video in enumerate(self.videos)]
 
     def __len__(self) -> int:
         """Videos in training, frames in testing."""
-        return sum(len(video.frames) for video in self.videos) if self.test_mode else len(self.videos)
+        return sum(video.num_frames for video in self.videos) if self.test_mode else len(self.videos)
 
     def __getitem__(self, key: tuple[int, Sequence[int]]) -> dict[str, Any]:
         """``ds[index, seed]``: the clip of video `index` that the tuple of integers `seed` determines."""
         index, seed = key
         return self.clip(index, np.random.default_rng(seed))
 
-    def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
         """Draw a training clip from a video and run the pipeline on it.
 
         Args:
             index: of the video.
             rng: the only source of randomness, for the choice of the clip and for the transforms.
+            progress: how far the training is; for data sets with a curriculum, without effect here.
 
         Returns:
             What the pipeline collects: ``img`` (T, 3, H, W) float32, ``gt_semantic_seg`` (T, 1, H, W) int64,
@@ -143,6 +180,23 @@ class VideoDataset:
         if paths is None:
             return None
         return read_labels(paths[number], self.num_classes, self.reduce_zero_label)
+
+    def frame(self, video_index: int, number: int) -> Frame:
+        """Frame `number` of a video with its truth.
+
+        Raises:
+            DataError: frame or mask cannot be read, or differ in size.
+        """
+        video = self.videos[video_index]
+        path = video.frames[number]
+        image, truth = self.load_frame(video_index, number), self.load_label(video_index, number)
+        if truth is not None:
+            check_same_size(image, truth, video.labels[number])
+        return Frame(number, Path(path).stem, image, truth=truth, path=path, reload=partial(read_frame, path))
+
+    def frames(self, video_index: int) -> Iterator[Frame]:
+        """All frames of a video in order, decoded ahead in the background. Raises DataError, see :meth:`frame`."""
+        return read_ahead(partial(self.frame, video_index), range(self.videos[video_index].num_frames))
 
     def _check_names(self) -> None:
         """Results are filed under the names of the videos."""

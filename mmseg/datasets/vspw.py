@@ -19,7 +19,7 @@ from typing import Any
 
 from mmseg.clips import CFFM_DILATION
 from mmseg.datasets import vspw_classes
-from mmseg.datasets.base import Video, VideoDataset
+from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.class_names import resolve_classes
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
@@ -81,7 +81,7 @@ class VSPWDataset(VideoDataset):
             self._find_videos(test_mode), pipeline, dilation, test_mode, names, colours, reduce_zero_label, short_videos
         )
 
-    def _find_videos(self, each_once: bool) -> list[Video]:
+    def _find_videos(self, each_once: bool) -> list[VideoFiles]:
         # The labels of VSPW's test split are not public, and prototypes need none.
         optional = self.prototypes or self.split == "test"
         splits = ("train", "val", "test") if self.prototypes else (self.split,)
@@ -153,7 +153,7 @@ def _check_each_once(lines: Sequence[SplitLine]) -> None:
         seen[line.name] = line
 
 
-def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> Video:
+def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> VideoFiles:
     """List the frames of a video and pair them with their masks; two folder listings, no file is opened.
 
     Raises:
@@ -175,7 +175,7 @@ def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> Vid
     paths = tuple(os.path.join(origin, frame) for frame in frames)
     present = list_pictures(masks, _MASKS)
     if present is None and labels_optional:
-        return Video(name, paths, None)
+        return VideoFiles.of(name, paths)
     by_stem = {os.path.splitext(mask)[0]: mask for mask in present or ()}
     stems = [os.path.splitext(frame)[0] for frame in frames]
     missing = [stem for stem in stems if stem not in by_stem]
@@ -186,4 +186,4 @@ def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> Vid
             "a mask with the same stem for every frame",
             "extract the masks again, or remove frames without mask from the origin folder",
         )
-    return Video(name, paths, tuple(os.path.join(masks, by_stem[stem]) for stem in stems))
+    return VideoFiles.of(name, paths, [os.path.join(masks, by_stem[stem]) for stem in stems])

@@ -38,6 +38,6 @@ class RepeatDataset:
         index, seed = key
         return self.dataset[index % len(self.dataset), seed]
 
-    def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
         """See :meth:`VideoDataset.clip`."""
-        return self.dataset.clip(index % len(self.dataset), rng)
+        return self.dataset.clip(index % len(self.dataset), rng, progress)

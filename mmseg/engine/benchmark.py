@@ -22,21 +22,23 @@ import torch
 
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import load_config
-from mmseg.datasets.base import Video, VideoDataset
+from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.engine.optim import build_optimizer
+from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.images import read_frame
 from mmseg.models import build_segmentor
-from mmseg.models.base import BaseSegmentor
+from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
 from mmseg.models.layers.formulation import plain_formulation
-from mmseg.writing.results import FrameResult, PickleWriter, ResultWriter
+from mmseg.structures import Frame, Result
+from mmseg.writing.results import PickleWriter, ResultWriter
 
 VIDEO = "benchmark"
 _WARM_UP = 10  # frames until every reference of a stream is there
@@ -96,8 +98,9 @@ def measure_stream(job: Job) -> list[Row]:
         return [_steady_row(job, model, pipeline, files), _clip_row(job, model, pipeline, files)]
 
 
-def _steady_row(job: Job, model: BaseSegmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
-    predictor = predictor_module.VideoPredictor(model, pipeline, VIDEO, _dtype(job))
+def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
+    settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
+    predictor = predictor_module.VideoPredictor(model, pipeline, settings, source=VIDEO, amp=_dtype(job))
     timer, memory = StageTimer(predictor.device), PeakMemory(predictor.device)
     with timer.watch(*_watched(model)):
         for number in range(_WARM_UP + job.repeats):
@@ -106,14 +109,14 @@ def _steady_row(job: Job, model: BaseSegmentor, pipeline: TestPipeline, files: S
                 memory.start()
             with timer.step():
                 with timer.stage("read"):
-                    frame = read_frame(files[number % len(files)])
+                    frame = Frame(number, str(number), read_frame(files[number % len(files)]))
                     views = pipeline.views(frame)
-                predictor.step_views(views, frame.shape[:2]).cpu()
-    return _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].img.shape[-2:])
+                list(predictor.push_views(frame, views))
+    return _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].size)
 
 
 @torch.no_grad()
-def _clip_row(job: Job, model: BaseSegmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
+def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
     """A clip whose frames are all read and encoded for one prediction, as the official test does for every frame."""
     device = next(model.parameters()).device
     timer, memory = StageTimer(device), PeakMemory(device)
@@ -126,7 +129,8 @@ def _clip_row(job: Job, model: BaseSegmentor, pipeline: TestPipeline, files: Seq
                 memory.start()
             with timer.step():
                 with timer.stage("read"):
-                    imgs = torch.stack([pipeline.views(read_frame(name))[0].img for name in names])[None]
+                    frames = [Frame(i, name, read_frame(name)) for i, name in enumerate(names)]
+                    imgs = torch.stack([pipeline.views(frame)[0].inputs["img"] for frame in frames])[None]
                 with _autocast(job, device):
                     logits = model.encode_decode(imgs.to(device), [dict(video=VIDEO)])[0].float()
                 if job.plain:
@@ -137,7 +141,7 @@ def _clip_row(job: Job, model: BaseSegmentor, pipeline: TestPipeline, files: Seq
     return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, network=imgs.shape[-2:])
 
 
-def _watched(model: BaseSegmentor, plain: bool = False) -> list[tuple[Any, str, str]]:
+def _watched(model: Segmentor, plain: bool = False) -> list[tuple[Any, str, str]]:
     """Which calls belong to which stage."""
     head = model.decode_head
     if plain:
@@ -183,7 +187,7 @@ def measure_train(job: Job) -> list[Row]:
     return [_row(job, device, f"training step, {shape[0]} clips of {shape[1]}", "none", timer, memory, shape[-2:])]
 
 
-def _batch(model: BaseSegmentor, job: Job, samples_per_gpu: int, device: torch.device) -> dict[str, Any]:
+def _batch(model: Segmentor, job: Job, samples_per_gpu: int, device: torch.device) -> dict[str, Any]:
     clips, frames = job.clips or samples_per_gpu, getattr(model.decode_head, "num_clips", 4)
     generator = torch.Generator().manual_seed(0)
     imgs = torch.randn(clips, frames, 3, *job.size, generator=generator)
@@ -206,14 +210,16 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         model = _inference_model(job, folder)
         files = _write_frames(folder, job.size)
         masks = _write_masks(folder, job.size, model.num_classes)
-        videos = [Video(VIDEO, *(tuple(paths[i % len(paths)] for i in range(job.repeats)) for paths in (files, masks)))]
+        paths = ([kind[i % len(kind)] for i in range(job.repeats)] for kind in (files, masks))
+        videos = [VideoFiles.of(VIDEO, *paths)]
         classes = [str(c) for c in range(model.num_classes)]
-        dataset = VideoDataset(videos, None, model.dilation, True, classes)
+        dataset = VideoDataset(videos, None, (), True, classes)
         dataset.pipeline = _pipeline(model, job.size)
         device = torch.device(job.device)
         probe = _MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])
         writers = [PickleWriter(folder / "res.pkl"), probe]
-        test_dataset(model, dataset, VSPWEvaluator(len(classes)), writers, device, amp=_dtype(job))
+        settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
+        test_dataset(model, dataset, VSPWEvaluator(len(classes)), writers, device, amp=_dtype(job), settings=settings)
     return [
         {"what": f"test loop, after {number + 1} frames", "cache": "steady", **_setting(job, device), "memory": used}
         for number, used in probe.seen.items()
@@ -227,9 +233,9 @@ class _MemoryProbe(ResultWriter):
         self.device, self.numbers = device, set(numbers)
         self.seen: dict[int, int] = {}
 
-    def add(self, result: FrameResult) -> None:
-        if result.number in self.numbers:
-            self.seen[result.number] = used_bytes(self.device)
+    def add(self, result: Result) -> None:
+        if result.frame.number in self.numbers:
+            self.seen[result.frame.number] = used_bytes(self.device)
 
 
 # ---------------------------------------------------------------------- what they share
@@ -242,14 +248,14 @@ def _prepare(job: Job) -> None:
         torch.set_num_threads(job.threads)
 
 
-def _inference_model(job: Job, folder: Path) -> BaseSegmentor:
+def _inference_model(job: Job, folder: Path) -> Segmentor:
     _prepare(job)
     model = init_segmentor(job.config, None, job.device, job.options)
     _provide_prototypes(model, folder)
     return model
 
 
-def _provide_prototypes(model: BaseSegmentor, folder: Path) -> None:
+def _provide_prototypes(model: Segmentor, folder: Path) -> None:
     """Random prototypes for a head that wants a file of them."""
     head = model.decode_head
     if isinstance(getattr(head, "store", None), PrototypeStore):
@@ -257,7 +263,7 @@ def _provide_prototypes(model: BaseSegmentor, folder: Path) -> None:
         head.store = PrototypeStore(folder, head.embed_dim)
 
 
-def _pipeline(model: BaseSegmentor, size: tuple[int, int]) -> TestPipeline:
+def _pipeline(model: Segmentor, size: tuple[int, int]) -> TestPipeline:
     """The config's test pipeline with frames of `size` left at their size (up to the divisor)."""
     steps = [dict(step) for step in model.cfg.data.test.pipeline]
     for step in steps:

@@ -1,98 +1,355 @@
-"""From the frames of one video to its label maps: pre-processing, the model's stream, and post-processing."""
+"""The one prediction loop: frames of a video go in, label maps come out; for data sets, files, generators, cameras.
+
+A model answers for a frame at once, some frames later, or not at all (:class:`mmseg.models.base.Stream`); results come
+in frame order, and what waits for one is kept without its picture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg.datasets.transforms import TestPipeline, View
-from mmseg.errors import DataError
-from mmseg.models.base import BaseSegmentor
-from mmseg.models.cpu.label_map import Size, label_map, resize_logits
+from mmseg.datasets.transforms import TestPipeline
+from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.models.base import VideoModel
+from mmseg.models.cpu.label_map import label_map
+from mmseg.structures import Flipped, Frame, Resized, Result, Scores, Size, Step, Video, View
+
+_AHEAD = 4  # frames whose views are made in advance
+_LARGEST_ID = 255  # label maps are 8-bit
 
 
-class VideoPredictor:
-    """Label maps of the frames of one video, in order; every frame is encoded once per view.
+def predict(
+    model: VideoModel,
+    frames: Iterable[Frame],
+    pipeline: TestPipeline,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    video: Video | None = None,
+    source: Any = None,
+    amp: torch.dtype | None = None,
+) -> Iterator[Result]:
+    """One result for every wanted frame, in frame order.
 
-    With test-time augmentation there is one stream per view (scale, flip); flips are undone and the softmax of the
-    views averaged at the original size.
+    Memory does not grow with the length of the video, except where a model says that it keeps something per frame.
 
     Args:
         model: in eval mode.
-        pipeline: gives the views of a frame.
-        video: name of the video, or the whole video (see ``ClipHead.stream_context``), for models that keep something
-            per video.
-        amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in float32.
-        context: further arguments of ``model.stream``.
+        frames: of one video, oldest first.
+        pipeline: gives the views of a frame; with several of them (augmentation) probabilities are averaged.
+        settings: of the model's stream, see :func:`stream_settings`.
+        video: what the results are said to belong to.
+        source: name of the video, or all of it, for models that keep something per video.
+        amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in the type of the weights.
+
+    Raises:
+        SegError: bad input; the message names the frame.
+    """
+    predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp)
+    with closing(_with_views(frames, pipeline, predictor.device.type == "cuda")) as items:
+        for frame, views in items:
+            yield from predictor.push_views(frame, views)
+    yield from predictor.finish()
+
+
+class VideoPredictor:
+    """One stream per view of a frame, and the way back from the network's geometry to the frame's.
+
+    Args:
+        model, pipeline, settings, video, source, amp: see :func:`predict`.
+        keep_images: False drops the pictures of waiting frames even where they cannot be read again.
     """
 
     def __init__(
         self,
-        model: BaseSegmentor,
+        model: VideoModel,
         pipeline: TestPipeline,
-        video: Any = None,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        video: Video | None = None,
+        source: Any = None,
         amp: torch.dtype | None = None,
-        **context: Any,
+        keep_images: bool = True,
     ) -> None:
-        self.model, self.pipeline, self.video, self.amp, self.context = model, pipeline, video, amp, context
+        self.model, self.pipeline, self.settings = model, pipeline, dict(settings or {})
+        self.video, self.source, self.amp, self.keep_images = video, source, amp, keep_images
         self.device = next(model.parameters()).device
-        self._streams: list | None = None
-        self._size: Size | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
-        self._streams = self._size = None
+        self.streams: list | None = None
+        self._size: Size | None = None
+        # frames that wait for their result, oldest first: (frame, its size, (input size, steps) of each view)
+        self._waiting: deque[tuple[Frame, Size, list[tuple[Size, list[Step]]]]] = deque()
 
-    def step(self, frame: np.ndarray) -> Tensor:
-        """The label map (H, W) uint8, on the model's device, of the next frame (H, W, 3) uint8 BGR.
+    def push(self, frame: Frame) -> Iterator[Result]:
+        """Take in the next frame; results of it and of earlier ones, to be taken before the next push.
 
         Raises:
-            DataError: the array is no such frame, or its size differs from that of the frames before it.
+            SegError: the frame does not fit those before it, or the model cannot use it; the message names the frame.
         """
-        check_frame(frame)
-        return self.step_views(self.pipeline.views(frame), frame.shape[:2])
+        check_frame(frame.image)
+        return self.push_views(frame, self.pipeline.views(frame))
 
-    @torch.no_grad()
-    def step_views(self, views: Sequence[View], size: Size) -> Tensor:
-        """:meth:`step` for a frame of original `size` whose views were made elsewhere (in a loader thread, say)."""
-        size = tuple(size)
+    def push_views(self, frame: Frame, views: Sequence[View]) -> Iterator[Result]:
+        """:meth:`push` for a frame whose views were made elsewhere (in a loader thread, say)."""
+        with at(_place(frame)):
+            size = self._checked_size(frame)
+            self._open(len(views))
+            with self._precision():
+                answers = [stream.push(self._on_device(view)) for stream, view in zip(self.streams, views, strict=True)]
+            self._size = size
+            if frame.wanted:
+                self._waiting.append((frame, size, [(view.size, view.steps) for view in views]))
+            yield from self._results(answers)
+        if self._waiting and self._waiting[-1][0] is frame and (frame.reload is not None or not self.keep_images):
+            frame.image = frame.flow = frame.given = None
+
+    def finish(self) -> Iterator[Result]:
+        """The results that are still due; afterwards the next frame is the first of a video.
+
+        Raises:
+            RuntimeError: the model has left frames without an answer.
+        """
+        if self.streams is not None:
+            with self._precision():
+                answers = [stream.finish() for stream in self.streams]
+            yield from self._results(answers)
+            if self._waiting:
+                numbers = [frame.number for frame, *_ in self._waiting][:5]
+                raise RuntimeError(f"{type(self.model).__name__} gave no scores for the wanted frames {numbers}")
+        self.reset()
+
+    def require_at_once(self) -> None:
+        """Raise ConfigError for a model whose results come late."""
+        self._open(1 if self.streams is None else len(self.streams))
+        if not self.streams[0].answers_at_once:
+            raise ConfigError(
+                f"step() with a {type(self.model).__name__}, whose results come late",
+                "push() and finish()",
+                "iterate over what they return",
+            )
+
+    def _open(self, num_views: int) -> None:
+        """One stream per view."""
+        self.streams = self.streams or []
+        while len(self.streams) < num_views:
+            self.streams.append(self.model.stream(self.source, **self.settings))
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Stop following objects. Raises ConfigError for models of classes."""
+        for stream in self.streams or ():
+            stream.remove(ids)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Object ids that are followed at present."""
+        return self.streams[0].ids if self.streams else ()
+
+    def _checked_size(self, frame: Frame) -> Size:
+        size = tuple(frame.image.shape[:2])
         if self._size not in (None, size):
             raise DataError(
                 f"a frame of {size[1]}x{size[0]} pixels after frames of {self._size[1]}x{self._size[0]}",
                 "all frames of a video to have one size",
                 "start a new stream (reset) at the cut, or resize the frames",
             )
-        if self._streams is None:
-            self._streams = [self.model.stream(self.video, **self.context) for _ in views]
-            self._size = size
-        if len(views) == 1 and not views[0].flip:
-            logits, sizes = self._logits(views[0], self._streams[0])
-            return label_map(logits, [*sizes, size])
-        scores = None
-        for view, stream in zip(views, self._streams, strict=True):
-            logits, sizes = self._logits(view, stream)
-            probabilities = resize_logits(logits, [*sizes, size]).softmax(dim=0)  # (K, H, W)
-            if view.flip:
-                probabilities = probabilities.flip(-1)
-            scores = probabilities if scores is None else scores.add_(probabilities)
-        return scores.div_(len(views)).argmax(dim=0).to(torch.uint8)
+        return size
 
-    def _logits(self, view: View, stream: Any) -> tuple[Tensor, list[Size]]:
-        """float32 logits of a view before the resize to its input size, and that size."""
-        img = view.img.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            logits = stream.coarse_step(img)
-        return logits.float(), [tuple(img.shape[-2:])]
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
+
+    def _on_device(self, view: View) -> View:
+        dtype = next(self.model.parameters()).dtype
+        moved = {
+            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in view.inputs.items()
+        }
+        moved["img"] = moved["img"].to(dtype)
+        return View(view.number, moved, view.steps, view.wanted)
+
+    def _results(self, answers: Sequence[Iterable[Scores]]) -> Iterator[Result]:
+        """All views answer for the same frames at the same time."""
+        iterators = [iter(answer) for answer in answers]
+        while True:
+            with self._precision(), torch.no_grad():  # lazy results are computed here
+                per_view = [next(iterator, None) for iterator in iterators]
+            if per_view[0] is None:
+                return
+            yield self._result(per_view)
+
+    @torch.no_grad()
+    def _result(self, per_view: Sequence[Scores]) -> Result:
+        frame, frame_size, geometry = self._waiting.popleft() if self._waiting else (None, None, ())
+        first = per_view[0]
+        if frame is None or any(s is None or (s.number, s.ids) != (frame.number, first.ids) for s in per_view):
+            due = "none" if frame is None else frame.number
+            raise RuntimeError(f"{type(self.model).__name__}: scores of frame {first.number} while frame {due} is due")
+        if first.values is None:
+            return Result(self.video, frame, None)
+        labels = self._labels(per_view, geometry, frame.size or frame_size).cpu().numpy()
+        return Result(self.video, frame, labels if first.ids is None else _ids_table(first.ids)[labels], first.ids)
+
+    def _labels(self, per_view: Sequence[Scores], geometry: Sequence[tuple[Size, list[Step]]], size: Size) -> Tensor:
+        """(H, W) uint8 number of the best row of each pixel."""
+        if len(per_view) == 1:
+            (input_size, steps), value = geometry[0], _precise(per_view[0].values)
+            if all(isinstance(step, Resized) for step in steps):
+                return label_map(value, [input_size, size])
+            return undo(value, input_size, steps, size).argmax(dim=0).to(torch.uint8)
+        mean = None
+        for scores, (input_size, steps) in zip(per_view, geometry):
+            value = undo(_precise(scores.values), input_size, steps, size)  # (K, H, W)
+            value = value if scores.kind == "probabilities" else value.softmax(dim=0)
+            mean = value if mean is None else mean.add_(value)
+        return mean.argmax(dim=0).to(torch.uint8)
 
 
-def check_frame(frame: np.ndarray) -> None:
-    """Raise DataError unless `frame` is an (H, W, 3) uint8 array."""
-    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        found = f"{frame.dtype} array {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+def _precise(values: Tensor) -> Tensor:
+    """At least float32, for interpolation and softmax."""
+    return values if values.dtype is torch.float64 else values.float()
+
+
+def undo(values: Tensor, input_size: Size, steps: Sequence[Step], size: Size) -> Tensor:
+    """Scores in the frame's geometry: the recorded steps are undone, last first.
+
+    A run of resizes is undone by one resize to the size before the first of them.
+
+    Args:
+        values: (K, h, w), resized to `input_size` first if it is smaller.
+        input_size: (height, width) of the network input.
+        steps: what was done to the frame.
+        size: (height, width) of the result.
+
+    Returns:
+        (K, H, W).
+    """
+    x, pending = _resized(values, input_size), None
+    for step in reversed(steps):
+        if isinstance(step, Resized):
+            pending = step.before
+            continue
+        x, pending = (x if pending is None else _resized(x, pending)), None
+        if isinstance(step, Flipped):
+            x = x.flip(-1 if step.direction == "horizontal" else -2)
+        else:
+            x = x[..., step.top : step.top + step.before[0], step.left : step.left + step.before[1]]
+    return _resized(x, size)
+
+
+def _resized(x: Tensor, size: Size) -> Tensor:
+    """Bilinear, half-pixel centres: (K, h, w) -> (K, *size)."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _ids_table(ids: Sequence[int]) -> np.ndarray:
+    if max(ids) > _LARGEST_ID or min(ids) < 0:
+        raise DataError(f"object ids {list(ids)}", f"0 to {_LARGEST_ID}, label maps are 8-bit", "renumber the objects")
+    return np.asarray(ids, np.uint8)
+
+
+def _with_views(
+    frames: Iterable[Frame], pipeline: TestPipeline, pin_memory: bool
+) -> Iterator[tuple[Frame, list[View]]]:
+    """Every frame with its views, which a background thread makes while the model computes."""
+
+    def views_of(frame: Frame) -> list[View]:
+        with at(_place(frame)):
+            check_frame(frame.image)
+            views = pipeline.views(frame)
+        if pin_memory:  # else copies to the GPU would wait for each other
+            for view in views:
+                view.inputs["img"] = view.inputs["img"].pin_memory()
+        return views
+
+    ahead: deque[tuple[Frame, Future]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="views")
+    failure: Exception | None = None
+    number = -1
+    iterator = iter(frames)
+    try:
+        while True:
+            try:
+                with at(f"frame {number + 1}"):
+                    frame = next(iterator, None)
+            except Exception as error:  # raised when its turn comes: the frames before it have results first
+                frame, failure = None, error
+            if frame is None:
+                break
+            number = frame.number
+            ahead.append((frame, pool.submit(views_of, frame)))
+            if len(ahead) > _AHEAD:
+                frame, views = ahead.popleft()
+                yield frame, views.result()
+        while ahead:
+            frame, views = ahead.popleft()
+            yield frame, views.result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+@contextmanager
+def at(place: str, separator: str = ": ") -> Iterator[None]:
+    """Errors inside get `place` in front of their message."""
+    try:
+        yield
+    except SegError as error:
+        raise type(error)(f"{place}{separator}{error.found}", error.expected, error.action) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RuntimeError(f"{place}{separator}{error}") from error
+
+
+def _place(frame: Frame) -> str:
+    return f"frame {frame.number} ({frame.path or frame.name})"
+
+
+def check_frame(image: Any) -> None:
+    """Raise DataError unless `image` is an (H, W, 3) uint8 array."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise DataError(
             f"a frame that is {found}", "(H, W, 3) uint8 in BGR order, as cv2.imread gives it", "convert the frame"
         )
+
+
+def stream_settings(
+    data: Mapping[str, Any] | None, test_cfg: Mapping[str, Any] | None, model: VideoModel
+) -> dict[str, Any]:
+    """The settings of the model's streams: the one reader of what a config says about them.
+
+    Args:
+        data: ``data.test`` or ``data.val``: its keys that the model's streams take (`dilation`, `test_size`, ...).
+        test_cfg: ``test_cfg`` of the model, the same.
+        model: a model of single frames takes `dilation` as said and needless.
+
+    Raises:
+        ConfigError: the two disagree, or a setting does not fit the model.
+    """
+    settings: dict[str, Any] = {}
+    for place, section in (("data.test", data), ("test_cfg", test_cfg)):
+        for name in model.stream_settings:
+            value = (section or {}).get(name)
+            if value is None:
+                continue
+            value = tuple(value) if isinstance(value, list) else value
+            if settings.setdefault(name, value) != value:
+                raise ConfigError(
+                    f"{place}.{name} = {value!r}, but data.test says {settings[name]!r}", "one value", "drop one"
+                )
+    model.check_settings(settings)
+    return settings

@@ -6,17 +6,16 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmseg import distributed
 from mmseg.clips import prototype_clip
+from mmseg.datasets.base import VideoDataset, WholeVideo
 from mmseg.distributed import share_videos
-from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
-from mmseg.models.base import BaseSegmentor
+from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.cffm.kmeans import kmeans
 from mmseg.models.decode_heads.cffm.prototype_files import (
     prototype_file,
@@ -29,16 +28,13 @@ from mmseg.models.decode_heads.cffm.video_prototypes import NUM_FRAMES
 from mmseg.progress import FrameProgress
 from mmseg.weights import differences, read_checkpoint
 
-if TYPE_CHECKING:
-    from mmseg.datasets.base import VideoDataset
-
 logger = logging.getLogger("mmseg.apis")
 
 _DECODERS = 4  # threads that read the frames of a video
 
 
 def generate_prototypes(
-    model: BaseSegmentor,
+    model: Segmentor,
     dataset: VideoDataset,
     checkpoint: str | Path | None = None,
     overwrite: bool = False,
@@ -97,7 +93,7 @@ def generate_prototypes(
     return written
 
 
-def require_cffm(model: BaseSegmentor, checkpoint: str | Path) -> None:
+def require_cffm(model: Segmentor, checkpoint: str | Path) -> None:
     """Raise CheckpointError unless the file holds exactly the weights of `model`, a CFFM."""
     state = read_checkpoint(checkpoint)["state_dict"]
     counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}  # absent in old files
@@ -134,7 +130,7 @@ def _is_complete(head: torch.nn.Module, video: str) -> bool:
 
 
 @torch.no_grad()
-def _generate(model: BaseSegmentor, video: WholeVideo, frames_at_once: int, bar: FrameProgress) -> Path:
+def _generate(model: Segmentor, video: WholeVideo, frames_at_once: int, bar: FrameProgress) -> Path:
     """Make and write the prototypes of one video."""
     head = model.decode_head
     path = prototype_file(head.save_path, video.name)
@@ -148,7 +144,7 @@ def _generate(model: BaseSegmentor, video: WholeVideo, frames_at_once: int, bar:
     return path
 
 
-def _batches(model: BaseSegmentor, video: WholeVideo, size: int, bar: FrameProgress) -> Iterator[Tensor]:
+def _batches(model: Segmentor, video: WholeVideo, size: int, bar: FrameProgress) -> Iterator[Tensor]:
     """The ten frames of a video, `size` at a time, (n, 3, h, w) on the model's device."""
     device = next(model.parameters()).device
     numbers = prototype_clip(video.num_frames, NUM_FRAMES)

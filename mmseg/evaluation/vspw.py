@@ -207,7 +207,7 @@ class VSPWEvaluator:
             )
         return "\n".join(lines)
 
-    def finish(self) -> None:
+    def end_video(self) -> None:
         """All videos fed so far are complete: drop what was kept for their next frames (before pickling, say)."""
         self.consistency.finish()
         self.segmentation.finish()

@@ -1,35 +1,143 @@
-"""The contract of every model: a loss, whole-clip inference, and a stream."""
+"""The contract of every model: a loss for training, and a stream for the frames of a video in order.
+
+A video model is a per-frame encoder (`embed`, each frame once), a bounded memory (`remember`) and a decoder
+(`decode`); a :class:`Stream` is the policy around the three.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmseg.clips import CFFM_DILATION
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.models.backbones.mit_weights import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import resize
+from mmseg.structures import Scores, View
+
+Purpose = Literal["train", "finetune", "test", "resume"]
 
 
-class BaseSegmentor(nn.Module):
-    """A backbone, a head, and what the loops of the engine need.
+class VideoModel(nn.Module):
+    """What the loops of the engine ask of a model, whatever its parts are.
+
+    Attributes:
+        num_classes: K; None for models of objects.
+        test_cfg: that of the config.
+        CLASSES, PALETTE: names and colours of the classes, or None.
+        stream_settings: names of the settings that :meth:`stream` takes.
+        synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
+        finetune_trains: part of the names of the parameters that fine-tuning trains; None trains all.
+    """
+
+    num_classes: int | None = None
+    test_cfg: Mapping[str, Any] = {}
+    CLASSES: Sequence[str] | None = None
+    PALETTE: Sequence[Sequence[int]] | None = None
+    stream_settings: tuple[str, ...] = ()
+    synchronised_norms: tuple[str, ...] = ("",)
+    finetune_trains: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0  # raised by whatever may change weights under a stream
+        self._folded: tuple[Any, Any] | None = None  # (fingerprint, what fold() gave)
+
+    # ------------------------------------------------------------------ training
+
+    def forward(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
+        """:meth:`loss`; what a wrapper for distributed training calls."""
+        return self.loss(batch, iteration)
+
+    def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
+        """Scalars of a batch, the same keys in all processes; those with "loss" in their name are summed."""
+        raise NotImplementedError
+
+    def load_pretrained(self, path: str) -> None:
+        """Load ImageNet weights. Raises CheckpointError for a file that does not fit."""
+        raise NotImplementedError
+
+    def adapt_weights(self, state: dict[str, Tensor], purpose: Purpose) -> dict[str, Tensor]:
+        """The entries of a checkpoint as this model wants them, before they are matched by name and shape."""
+        return state
+
+    # ------------------------------------------------------------------ inference
+
+    def stream(self, video: Any = None, **settings: Any) -> Stream:
+        """A new stream for the frames of one video, in order.
+
+        Args:
+            video: its name, for models that keep something per video; or the whole video, as an object with `name`,
+                `num_frames` and ``network_input(t)`` (frame t as the network sees it, (C, h, w)).
+            settings: those of `stream_settings`.
+
+        Raises:
+            ConfigError: the model is in training mode, or a setting that it does not have or that does not fit it.
+        """
+        raise NotImplementedError
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError for settings that :meth:`stream` would refuse."""
+        for name in settings:
+            if name not in self.stream_settings:
+                raise ConfigError(
+                    f"{type(self).__name__}: a stream with {name}={settings[name]!r}",
+                    f"settings from {', '.join(self.stream_settings) or 'none at all'}",
+                    nearest(name, self.stream_settings),
+                )
+
+    def require_eval(self) -> None:
+        """Raise ConfigError in training mode, in which dropout and batch statistics would spoil predictions."""
+        if self.training:
+            raise ConfigError("the model is in training mode", "eval mode for inference", "call model.eval() first")
+
+    def fold(self) -> Any:
+        """What can be computed from the weights alone, in eval mode."""
+        return None
+
+    @torch.no_grad()
+    def folded(self) -> Any:
+        """The result of :meth:`fold` for the present weights, computed once and shared by all streams."""
+        fingerprint = self._fingerprint()
+        if self._folded is None or self._folded[0] != fingerprint:
+            # in the precision of the weights, whatever autocast a stream runs under
+            with torch.autocast(next(self.parameters()).device.type, enabled=False):
+                self._folded = (fingerprint, self.fold())
+        return self._folded[1]
+
+    def _fingerprint(self) -> tuple:
+        """Tells whether any weight or buffer has been replaced, moved, converted or written to."""
+        tensors = [*self.parameters(), *self.buffers()]
+        versions = ((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in tensors)
+        return (self.changes, self.training, *versions)
+
+    # ------------------------------------------------------------------ what counts as a change
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # to(), cuda(), half(), double() ...
+        self.changes += 1
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self.changes += 1
+        return super().load_state_dict(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> VideoModel:
+        self.changes += mode != self.training
+        return super().train(mode)
+
+
+class Segmentor(VideoModel):
+    """A backbone and a decode head.
 
     Args:
         backbone, decode_head: config dicts.
         pretrained: file with weights of the backbone; a missing one gives a warning, None random weights.
         train_cfg: accepted for the sake of published configs, without effect.
-        test_cfg: ``dict(mode='whole')``.
+        test_cfg: ``dict(mode='whole')``; frame models also take 'slide'.
         activation_checkpointing: recompute the backbone's activations in backward instead of keeping them.
-
-    Attributes:
-        num_classes: K.
-        CLASSES, PALETTE: names and colours of the classes, or None.
-        dilation: offsets of the references relative to the target, for :meth:`stream`.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -46,41 +154,42 @@ class BaseSegmentor(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        mode = (test_cfg or {}).get("mode", "whole")
-        if mode != "whole":
-            raise ConfigError(f"model.test_cfg.mode={mode!r}", "'whole'", "use test_cfg=dict(mode='whole')")
+        self.test_cfg = dict(test_cfg or {})
+        self._check_mode(self.test_cfg.get("mode", "whole"))
         self.backbone = build_backbone(backbone)
         self.decode_head = build_head(decode_head)
         if activation_checkpointing:
             self.backbone.with_cp = True
         self.num_classes: int = self.decode_head.num_classes
-        self.CLASSES: Sequence[str] | None = None
-        self.PALETTE: Sequence[Sequence[int]] | None = None
-        self.dilation: tuple[int, ...] = CFFM_DILATION
-        self.init_weights(pretrained)
-
-    def init_weights(self, pretrained: str | None = None) -> None:
-        """Load `pretrained` into the backbone, whose random initialisation its constructor has done."""
         if pretrained:
-            load_pretrained(self.backbone, pretrained)
+            self.load_pretrained(pretrained)
 
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """:meth:`loss`; what a wrapper for distributed training calls."""
-        return self.loss(batch)
+    def _check_mode(self, mode: Any) -> None:
+        if mode != "whole":
+            raise ConfigError(
+                f"model.test_cfg.mode={mode!r} for a {type(self).__name__}",
+                "'whole'; only models of single frames take 'slide'",
+                "use test_cfg=dict(mode='whole')",
+            )
 
-    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def load_pretrained(self, path: str) -> None:
+        """Load weights of the backbone."""
+        load_pretrained(self.backbone, path)
+
+    def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
             batch: ``img`` (B, T, 3, H, W) float32, ``gt_semantic_seg`` (B, T, 1, H, W) int64 and optionally
                 ``img_metas``, a list of B dicts.
+            iteration: number of the update, counted from 0.
 
         Returns:
             ``decode.loss_seg`` and ``decode.acc_seg`` (percent), scalars; the total loss is the sum of the entries with
             "loss" in their name.
         """
         imgs, labels, head = batch["img"], batch["gt_semantic_seg"], self.decode_head
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (is_plain() or not head.frozen_backbone)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not head.frozen_backbone):
             feats = self.backbone(imgs[:, head.train_frames].flatten(0, 1))
         context = {key: batch[key] for key in head.context_keys if key in batch}
         losses = head.loss(feats, *imgs.shape[:2], labels, img_metas=batch.get("img_metas"), **context)
@@ -90,64 +199,161 @@ class BaseSegmentor(nn.Module):
         """Logits (B, K, H, W) of the last frames of clips `imgs` (B, T, 3, H, W), at input size, in eval mode."""
         raise NotImplementedError
 
-    def stream(self, video: Any = None, **context: Any) -> Stream:
-        """A new stream for the frames of one video, in order.
-
-        Args:
-            video: name of the video, for heads that keep something per video; or the whole video, as an object with
-                `name`, `num_frames` and ``network_input(t)`` (frame t, normalised, (3, h, w)).
-            context: what the head takes besides frames.
-
-        Raises:
-            ConfigError: the model is in training mode, or its `dilation` cannot be streamed.
-        """
-        raise NotImplementedError
-
-    def require_eval(self) -> None:
-        """Raise ConfigError in training mode, in which dropout and batch statistics would spoil predictions."""
-        if self.training:
-            raise ConfigError("the model is in training mode", "eval mode for inference", "call model.eval() first")
+    def fold(self) -> Any:
+        """Those of the head."""
+        return self.decode_head.fold()
 
 
 class Stream:
-    """State of a model between the frames of one video. Weights are folded once, when it is made."""
+    """State of a model between the frames of one video.
 
-    def __init__(self, model: BaseSegmentor) -> None:
-        model.require_eval()
+    Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
+    Weights are folded when the stream is made and at :meth:`reset`; weights that change in between are an error.
+
+    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`.
+    """
+
+    answers_at_once = True
+
+    def __init__(self, model: VideoModel) -> None:
         self.model = model
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
-        self.frame = 0  # number of the next frame
+        self.model.require_eval()
+        self._folded = self.model.folded()
+        self._changes = self.model.changes
+        self._autocast: tuple | None = None
         self._size: tuple[int, int] | None = None
+        self._untaken = False  # results of the last push or finish that nobody has asked for yet
+        self.count = 0  # frames so far
 
-    @torch.no_grad()
-    def step(self, img: Tensor) -> Tensor:
-        """Logits (K, H, W) of the next frame `img` (3, H, W), normalised, on the model's device.
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Object ids that the stream follows at present; () for models of classes."""
+        return ()
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Stop following objects. Raises ConfigError for models of classes."""
+        raise ConfigError(
+            f"remove({list(ids)}) on a stream of {type(self.model).__name__}",
+            "a model that follows objects",
+            "nothing is to be removed: its results are classes",
+        )
+
+    def push(self, view: View) -> Iterable[Scores]:
+        """Take in the next frame.
+
+        Args:
+            view: its inputs on the model's device.
+
+        Returns:
+            Results of this frame and of earlier ones, in frame order; those that are lazy are computed while they are
+            iterated, and have to be taken before the next push.
 
         Raises:
             DataError: a frame of another size than those before it.
-            ConfigError: the model has been set to training mode.
+            ConfigError: weights, mode or autocast have changed since the first frame, or results were not taken.
         """
-        return resize(self.coarse_step(img)[None], tuple(img.shape[-2:]))[0]
+        autocast = self._check(view)
+        with torch.no_grad():
+            answer = self._take(view)
+        self.count += 1
+        self._autocast, self._size = autocast, view.size
+        return self._offered(answer)
 
-    @torch.no_grad()
-    def coarse_step(self, img: Tensor) -> Tensor:
-        """:meth:`step` without its last part, the resize to input size: logits (K, h, w) as the head gives them."""
+    def finish(self) -> Iterable[Scores]:
+        """Results of the frames that still wait for theirs; afterwards the stream is as after :meth:`reset`."""
+        self._require_taken()
+        rest = self._rest()
+        if isinstance(rest, list | tuple):
+            self.reset()
+            return rest
+        return self._offered(rest, last=True)
+
+    def step(self, img: Tensor, **inputs: Any) -> Tensor:
+        """The result (K, H, W) of the next frame `img` (C, H, W) at input size: class logits for the models of classes.
+
+        Args:
+            img: normalised, on the model's device.
+            inputs: further inputs of the view (`given`, `objects`).
+
+        Raises:
+            DataError: a frame of another size than those before it.
+            ConfigError: this stream gives no result at once, or as for :meth:`push`.
+        """
+        if not self.answers_at_once:
+            raise ConfigError(
+                f"step() on a stream of {type(self.model).__name__}, whose results come late",
+                "push() and finish()",
+                "iterate over what they return",
+            )
+        results = list(self.push(View(self.count, {"img": img, **inputs})))
+        if len(results) != 1 or results[0].values is None:
+            raise ConfigError(
+                f"no result for frame {self.count - 1}", "exactly one", "use push() and finish(), or give a mask first"
+            )
+        return resize(results[0].values[None], tuple(img.shape[-2:]))[0]
+
+    # ------------------------------------------------------------------ what subclasses write
+
+    def _take(self, view: View) -> Iterable[Scores]:
+        """Take in frame number `self.count`; a list of results, or a generator that computes them."""
+        raise NotImplementedError
+
+    def _rest(self) -> Iterable[Scores]:
+        """Results of frames that still wait; a list, or a generator."""
+        return []
+
+    # ------------------------------------------------------------------ checks
+
+    def _check(self, view: View) -> tuple:
+        """Raise if the frame cannot follow those before it; returns the state of autocast."""
+        self._require_taken()
+        img = view.inputs["img"]
+        if self.count == 0 and self._changes != self.model.changes:
+            self.reset()
         self.model.require_eval()
-        size = tuple(img.shape[-2:])
-        if img.ndim != 3 or self._size not in (None, size):
+        if self._changes != self.model.changes:
+            raise _changed("weights, device or type of the model have changed", self.count)
+        kind = img.device.type
+        autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        if self._autocast not in (None, autocast):
+            raise _changed("autocast has changed", self.count)
+        if img.ndim != 3 or self._size not in (None, view.size):
             raise DataError(
-                f"frame {self.frame} has shape {tuple(img.shape)}",
-                f"(3, {', '.join(map(str, self._size or 'HW'))}), the size of the frames before it",
+                f"frame {self.count} has shape {tuple(img.shape)}",
+                f"({img.shape[0]}, {', '.join(map(str, self._size or 'HW'))}), the size of the frames before it",
                 "use one stream per video, or resize the frames to one size",
             )
-        logits = self._decode(img[None])[0]
-        self._size = size
-        self.frame += 1
-        return logits
+        return autocast
 
-    def _decode(self, img: Tensor) -> Tensor:
-        """Logits (1, K, h, w) of the frame `img` (1, 3, H, W), whose number is `self.frame`."""
-        raise NotImplementedError
+    def _require_taken(self) -> None:
+        if self._untaken:
+            raise ConfigError(
+                f"the next frame before the results up to frame {self.count - 1} were taken",
+                "push() and finish() iterated to their end",
+                "loop over what they return",
+            )
+
+    def _offered(self, answer: Iterable[Scores], last: bool = False) -> Iterable[Scores]:
+        if isinstance(answer, list | tuple):
+            return answer
+        self._untaken = True
+        return self._drain(answer, last)
+
+    @torch.no_grad()
+    def _drain(self, answer: Iterable[Scores], last: bool) -> Iterator[Scores]:
+        yield from answer
+        self._untaken = False
+        if last:
+            self.reset()
+
+
+def _changed(what: str, count: int) -> ConfigError:
+    return ConfigError(
+        f"{what} in the middle of a video, after {count} frames",
+        "one model for all frames of a video",
+        "call reset() on the stream, or make a new one, and start the video again",
+    )

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from mmseg import distributed
 from mmseg.errors import DataError
+from mmseg.structures import Result, Video
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
-from mmseg.writing.results import FrameResult, ResultWriter
-
-if TYPE_CHECKING:
-    from mmseg.datasets.base import Video
+from mmseg.writing.results import ResultWriter
 
 
 class OverlayVideoWriter(ResultWriter):
@@ -31,11 +28,11 @@ class OverlayVideoWriter(ResultWriter):
         self.folder, self.table, self.fps = Path(folder), table, fps
         self._video: OverlayVideo | None = None
 
-    def begin_video(self, index: int, video: Video) -> None:
+    def begin_video(self, video: Video) -> None:
         self._video = OverlayVideo(self.folder / video.name, self.table, self.fps)
 
-    def add(self, result: FrameResult) -> None:
-        self._video.add(result.frame, result.prediction, result.truth)
+    def add(self, result: Result) -> None:
+        self._video.add(result.frame.picture(), result.labels, result.frame.truth)
 
     def end_video(self) -> None:
         self._video.close()
@@ -70,13 +67,14 @@ class ContactSheetWriter(ResultWriter):
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         count = min(self.num_rows, len(videos))
         chosen = [round(i * (len(videos) - 1) / max(1, count - 1)) for i in range(count)]
-        self._wanted = {index: len(videos[index].frames) // 2 for index in chosen}
+        self._wanted = {index: videos[index].num_frames // 2 for index in chosen}
 
-    def add(self, result: FrameResult) -> None:
-        if self._wanted.get(result.video_index) == result.number:
-            title = f"{result.video.name}  frame {result.number}"
-            row = Row(title, result.frame, result.prediction, result.truth).shrunk(self.width)
-            self._rows.append((result.video_index, row))
+    def add(self, result: Result) -> None:
+        frame = result.frame
+        if self._wanted.get(result.video.index) == frame.number:
+            title = f"{result.video.name}  frame {frame.number}"
+            row = Row(title, frame.picture(), result.labels, frame.truth).shrunk(self.width)
+            self._rows.append((result.video.index, row))
 
     def finish(self) -> None:
         gathered = distributed.all_gather_object(self._rows)
@@ -95,9 +93,9 @@ class WindowWriter(ResultWriter):
     def __init__(self, table: np.ndarray) -> None:
         self.table = table
 
-    def add(self, result: FrameResult) -> None:
-        cv2.imshow("prediction", overlay(result.frame, result.prediction, self.table))
-        cv2.setWindowTitle("prediction", f"{result.video.name} {result.number}")
+    def add(self, result: Result) -> None:
+        cv2.imshow("prediction", overlay(result.frame.picture(), result.labels, self.table))
+        cv2.setWindowTitle("prediction", f"{result.video.name} {result.frame.number}")
         cv2.waitKey(1)
 
     def finish(self) -> None:

@@ -13,9 +13,8 @@ import shutil
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,21 +22,7 @@ from PIL import Image
 from mmseg import distributed
 from mmseg.distributed import receive_file, send_file
 from mmseg.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from mmseg.datasets.base import Video
-
-
-@dataclass
-class FrameResult:
-    """One tested frame."""
-
-    video_index: int
-    video: Video
-    number: int  # position in the video
-    frame: np.ndarray  # (H, W, 3) uint8 BGR
-    prediction: np.ndarray  # (H, W) uint8
-    truth: np.ndarray | None  # (H, W) uint8 reduced labels, 255 ignored
+from mmseg.structures import Result, Video
 
 
 class ResultWriter:
@@ -46,10 +31,10 @@ class ResultWriter:
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         """Called once in every process; `owners` is the rank that tests each video."""
 
-    def begin_video(self, index: int, video: Video) -> None:
+    def begin_video(self, video: Video) -> None:
         """The next frames belong to this video."""
 
-    def add(self, result: FrameResult) -> None:
+    def add(self, result: Result) -> None:
         """Write one frame."""
 
     def end_video(self) -> None:
@@ -121,16 +106,16 @@ class PickleWriter(ResultWriter):
             make_folder(self.parts)
         distributed.barrier()
 
-    def begin_video(self, index: int, video: Video) -> None:
+    def begin_video(self, video: Video) -> None:
         if distributed.world_size() > 1:
             try:
-                self._file = self._part(index).open("wb")
+                self._file = self._part(video.index).open("wb")
             except OSError as error:
-                raise _unwritable(self._part(index), error) from error
+                raise _unwritable(self._part(video.index), error) from error
 
-    def add(self, result: FrameResult) -> None:
+    def add(self, result: Result) -> None:
         try:
-            self._file.write(pickle_program(result.prediction))
+            self._file.write(pickle_program(result.labels))
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -213,12 +198,12 @@ class PngWriter(ResultWriter):
         self.folder = Path(folder)
         self._palette = np.asarray(table, np.uint8).tobytes()
 
-    def begin_video(self, index: int, video: Video) -> None:
+    def begin_video(self, video: Video) -> None:
         make_folder(self.folder / video.name)
 
-    def add(self, result: FrameResult) -> None:
-        stem = Path(result.video.frames[result.number]).stem
-        write_label_png(self.folder / result.video.name / f"{stem}.png", result.prediction, self._palette)
+    def add(self, result: Result) -> None:
+        path = self.folder / result.video.name / f"{result.frame.name}.png"
+        write_label_png(path, result.labels, self._palette)
 
 
 def write_label_png(path: Path, labels: np.ndarray, palette: bytes) -> None:

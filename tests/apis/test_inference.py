@@ -7,6 +7,7 @@ import torch
 
 from mmseg.apis import VideoStream, inference_segmentor, init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
+from mmseg.engine.predict import stream_settings
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from tests.engine.tiny_vspw import SIZE, make_data, write_config
 
@@ -52,8 +53,10 @@ def test_names_come_from_the_checkpoint(tmp_path, config):
     assert model.CLASSES is None  # VSPW's 124 names do not fit 3 classes
     meta = {"CLASSES": ("x", "y", "z"), "PALETTE": [[1, 2, 3]] * 3}
     save_checkpoint(tmp_path / "model.pth", {"meta": meta, "state_dict": model.state_dict()})
-    loaded = init_segmentor(config, tmp_path / "model.pth", options={"data.test.dilation": [-2, -1]})
-    assert tuple(loaded.CLASSES) == ("x", "y", "z") and loaded.dilation == (-2, -1)
+    loaded = init_segmentor(config, tmp_path / "model.pth", options={"data.test.dilation": [-3, -2, -1]})
+    assert tuple(loaded.CLASSES) == ("x", "y", "z") and stream_settings(loaded.cfg.data.test, None, loaded) == {
+        "dilation": (-3, -2, -1)
+    }
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])
 
@@ -84,4 +87,4 @@ def test_a_loaded_config_is_not_changed(config):
 
     cfg = load_config(config)
     model = init_segmentor(cfg, options={"data.test.dilation": [-1]})
-    assert model.dilation == (-1,) and list(cfg.data.test.dilation) == [-9, -6, -3]
+    assert list(model.cfg.data.test.dilation) == [-1] and list(cfg.data.test.dilation) == [-9, -6, -3]

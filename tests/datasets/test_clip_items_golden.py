@@ -34,18 +34,14 @@ def as_tuples(items):
 
 def test_items_of_testing(root):
     dataset = VSPWDataset(root, "val", dilation=DILATION, test_mode=True)
-    items = [
-        (video.name, inference_clip(target, DILATION, len(video.frames)))
-        for video in dataset.videos
-        for target in range(len(video.frames))
-    ]
+    items = [(v.name, inference_clip(t, DILATION)) for v in dataset.videos for t in range(v.num_frames)]
     assert as_tuples(items) == as_tuples(EXPECTED["test"])
     assert len(dataset) == len(EXPECTED["test"])
 
 
 def test_items_of_prototype_generation(root):
     dataset = VSPWDataset(root, "train_val_generate_prototype", dilation=[], test_mode=True)
-    items = [(video.name, prototype_clip(len(video.frames))) for video in dataset.videos]
+    items = [(video.name, prototype_clip(video.num_frames)) for video in dataset.videos]
     assert as_tuples(items) == as_tuples(EXPECTED["prototype"])
 
 

@@ -16,6 +16,7 @@ from mmseg.datasets.transforms import (
     adjust_hue,
     adjust_saturation,
 )
+from mmseg.structures import Frame
 from tests.golden_cases import Case
 
 CASE = Case("cffm", "pixels")
@@ -96,8 +97,8 @@ def test_aligned_resize_in_a_test_pipeline(img):
             ),
         ]
     )
-    [view] = pipeline.views(img)
-    np.testing.assert_array_equal(view.img.permute(1, 2, 0), CASE.arrays["aligned_resize"].astype(np.float32))
+    [view] = pipeline.views(Frame(0, "0", img))
+    np.testing.assert_array_equal(view.inputs["img"].permute(1, 2, 0), CASE.arrays["aligned_resize"].astype(np.float32))
 
 
 def test_flip(img):

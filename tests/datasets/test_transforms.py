@@ -21,6 +21,7 @@ from mmseg.datasets.transforms import (
     adjust_contrast,
 )
 from mmseg.errors import ConfigError
+from mmseg.structures import Flipped, Frame, Padded, Resized
 from tests.datasets.vspw_folder import NORM, TEST
 
 
@@ -154,24 +155,44 @@ def test_normalised_clip_as_tensor():
     assert set(results) == {"img", "img_metas"}
 
 
+def frame(**keys) -> Frame:
+    return Frame(7, "name", picture(), **keys)
+
+
 def test_one_view():
-    [view] = TestPipeline(TEST).views(picture())
-    assert (tuple(view.img.shape), view.img.dtype, view.flip, view.scale) == (
-        (3, 32, 64),
-        torch.float32,
-        False,
-        (48, 32),
-    )
+    [view] = TestPipeline(TEST).views(frame(wanted=False))
+    img = view.inputs["img"]
+    assert (view.number, view.wanted, view.size, img.dtype) == (7, False, (32, 64), torch.float32)
+    assert view.steps == [Resized((24, 36)), Resized((32, 48))]
     resized = cv2.resize(cv2.resize(picture(), (48, 32)), (64, 32))
-    np.testing.assert_array_equal(view.img.permute(1, 2, 0), Normalize(**NORM).normalize(resized))
+    np.testing.assert_array_equal(img.permute(1, 2, 0), Normalize(**NORM).normalize(resized))
 
 
 def test_views_of_augmented_testing():
-    views = TestPipeline(TEST).augmented().views(picture())
-    assert [(view.scale, view.flip) for view in views] == [
-        ((int(48 * r), int(32 * r)), flip) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75) for flip in (False, True)
-    ]
-    assert torch.equal(views[4].img.flip(-1), views[5].img)
+    views = TestPipeline(TEST).augmented().views(frame())
+    wanted = []
+    for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
+        size = (int(32 * r), int(48 * r))
+        steps = [Resized((24, 36)), Resized(size)]
+        wanted += [steps, [*steps, Flipped(tuple(-(-side // 32) * 32 for side in size))]]
+    assert [view.steps for view in views] == wanted
+    assert torch.equal(views[4].inputs["img"].flip(-1), views[5].inputs["img"])
+
+
+def test_given_masks_follow_the_picture():
+    """The same resizes (nearest), flip and padding (0); ids are those of the full-size mask."""
+    given = np.zeros((24, 36), np.int64)
+    given[4:20, 3:9], given[0, 35] = 200, 7  # the one pixel of 7 is lost when the mask is halved
+    half = [dict(type="Resize"), dict(type="RandomFlip"), dict(type="Pad", size=(16, 20)), *TEST[1]["transforms"][2:]]
+    pipeline = TestPipeline(with_aug(img_scale=(18, 12), flip=True, transforms=half))
+    _, view = pipeline.views(frame(given=given))
+    assert view.steps == [Resized((24, 36)), Flipped((12, 18)), Padded((12, 18))]
+    assert view.inputs["objects"] == (7, 200) and view.inputs["given"].dtype == torch.int64
+    expected = np.zeros((16, 20), np.int64)
+    expected[:12, :18] = given[::2, ::2][:, ::-1]
+    np.testing.assert_array_equal(view.inputs["given"], expected)
+    [view] = TestPipeline(TEST).views(frame(given=given, objects=(200,)))
+    assert view.inputs["objects"] == (200,)
 
 
 def with_aug(**keys):
@@ -179,17 +200,19 @@ def with_aug(**keys):
 
 
 def test_ratios_and_scales_of_the_config_are_kept():
-    scales = lambda pipeline: [view.scale for view in pipeline.views(picture())]  # noqa: E731
-    assert scales(TestPipeline(with_aug(img_ratios=[1.0, 2.0]))) == [(48, 32), (96, 64)]
-    assert scales(TestPipeline(with_aug(img_ratios=[1.0, 2.0]), aug_test=True)) == [(48, 32)] * 2 + [(96, 64)] * 2
-    assert scales(TestPipeline(with_aug(img_scale=[(48, 32), (60, 40)]))) == [(48, 32), (60, 40)]
-    assert scales(TestPipeline(with_aug(img_scale=None, img_ratios=2.0))) == [(72, 48)]
+    def sizes(pipeline):
+        return [view.steps[1].before for view in pipeline.views(frame())]
+
+    assert sizes(TestPipeline(with_aug(img_ratios=[1.0, 2.0]))) == [(32, 48), (64, 96)]
+    assert sizes(TestPipeline(with_aug(img_ratios=[1.0, 2.0]), aug_test=True)) == [(32, 48)] * 2 + [(64, 96)] * 2
+    assert sizes(TestPipeline(with_aug(img_scale=[(48, 32), (60, 40)]))) == [(32, 48), (40, 60)]
+    assert sizes(TestPipeline(with_aug(img_scale=None, img_ratios=2.0))) == [(48, 72)]
 
 
 def test_pipeline_without_multi_scale_wrapper():
     flat = [TEST[0], dict(type="Resize", img_scale=(48, 32)), *TEST[1]["transforms"][2:]]
-    [view] = TestPipeline(flat).views(picture())
-    assert tuple(view.img.shape) == (3, 32, 48) and view.scale is None
+    [view] = TestPipeline(flat).views(frame())
+    assert view.size == (32, 48) and view.steps == [Resized((24, 36))]
     with pytest.raises(ConfigError, match="MultiScaleFlipAug"):
         TestPipeline(flat, aug_test=True)
 
@@ -211,7 +234,7 @@ def test_pipeline_without_multi_scale_wrapper():
         lambda: MultiScaleFlipAug([]),
         lambda: MultiScaleFlipAug([], (48, 32), flip_direction="vertical"),
         lambda: TestPipeline([TEST[0], TEST[1], dict(type="RandomFlip")]),
-        lambda: TestPipeline([TEST[0]]).views(picture()),
+        lambda: TestPipeline([TEST[0]]).views(frame()),
     ],
 )
 def test_settings_that_cannot_work(make):

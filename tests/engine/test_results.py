@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg.datasets.base import Video
 from mmseg.distributed import share_videos
 from mmseg.errors import ConfigError, DataError
+from mmseg.structures import Frame, Result, Video
 from mmseg.visualization import palette_table
-from mmseg.writing.results import FrameResult, PickleWriter, PngWriter, write_json
+from mmseg.writing.results import PickleWriter, PngWriter, write_json
 
-VIDEOS = [
-    Video("first", tuple(f"/data/first/origin/{t:08d}.jpg" for t in range(3)), None),
-    Video("second", tuple(f"/data/second/origin/{t:08d}.jpg" for t in range(2)), None),
-]
+VIDEOS = [Video(0, "first", 3), Video(1, "second", 2)]
 
 
 def label_maps(seed: int = 0) -> list[np.ndarray]:
@@ -30,12 +27,12 @@ def label_maps(seed: int = 0) -> list[np.ndarray]:
 def feed(writer, maps: list[np.ndarray]) -> None:
     writer.start(VIDEOS, [0, 0])
     maps = iter(maps)
-    for index, video in enumerate(VIDEOS):
-        writer.begin_video(index, video)
-        for number in range(len(video.frames)):
-            prediction = next(maps)
-            frame = np.zeros((*prediction.shape, 3), np.uint8)
-            writer.add(FrameResult(index, video, number, frame, prediction, None))
+    for video in VIDEOS:
+        writer.begin_video(video)
+        for number in range(video.num_frames):
+            labels = next(maps)
+            frame = Frame(number, f"{number:08d}", np.zeros((*labels.shape, 3), np.uint8))
+            writer.add(Result(video, frame, labels))
         writer.end_video()
 
 
@@ -98,9 +95,9 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
     writer.start(VIDEOS, [0, 0])
     writer._file.close()
     writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    writer.begin_video(0, VIDEOS[0])
+    writer.begin_video(VIDEOS[0])
     with pytest.raises(DataError, match="No space left"):
-        writer.add(FrameResult(0, VIDEOS[0], 0, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), None))
+        writer.add(Result(VIDEOS[0], Frame(0, "0", np.zeros((4, 4, 3), np.uint8)), np.zeros((4, 4), np.uint8)))
     writer.abort()
     assert list(tmp_path.iterdir()) == []
 

@@ -12,10 +12,12 @@ from mmseg.engine.test import test_dataset as run_test
 from mmseg.errors import DataError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.models.cpu.label_map import resize_logits
+from mmseg.structures import Flipped
 from mmseg.writing.results import ResultWriter
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
 
 LENGTHS = {"long": 18, "short": 4}
+DILATION = (-9, -6, -3)
 
 
 class Keep(ResultWriter):
@@ -49,38 +51,39 @@ def load(tmp_path, clip: bool = True):
     return init_segmentor(cfg), dataset
 
 
+def view_of(dataset, index: int, number: int, view: int = 0, pipeline=None) -> torch.Tensor:
+    """The network input that is made of a frame."""
+    return (pipeline or dataset.pipeline).views(dataset.frame(index, number))[view].inputs["img"]
+
+
 @pytest.mark.parametrize("clip", [True, False], ids=["CFFM", "SegFormer"])
 def test_equals_whole_clips(tmp_path, data, clip):
     """Every frame, the first ones of a video included, predicted from its clip as the official item list has it."""
     model, dataset = load(tmp_path, clip)
     keep = Keep()
     run_test(model, dataset, writers=[keep], progress=False)
-    assert [(r.video.name, r.number) for r in keep.results] == [(v, t) for v, n in LENGTHS.items() for t in range(n)]
-    frames = {}
-    for index, video in enumerate(dataset.videos):
-        for t in range(len(video.frames)):
-            frames[video.name, t] = dataset.pipeline.views(dataset.load_frame(index, t))[0].img
-    for result in keep.results:
-        numbers = inference_clip(result.number, dataset.dilation)
-        logits = model.encode_decode(torch.stack([frames[result.video.name, t] for t in numbers])[None])[0]
+    frames = [(video, t) for video in dataset.videos for t in range(video.num_frames)]
+    assert [(r.video.name, r.frame.number) for r in keep.results] == [(video.name, t) for video, t in frames]
+    for result, (video, t) in zip(keep.results, frames, strict=True):
+        clip = [view_of(dataset, video.index, number) for number in inference_clip(t, DILATION)]
+        logits = model.encode_decode(torch.stack(clip)[None])[0]
         expected = resize_logits(logits, [SIZE]).argmax(dim=0).numpy()
-        assert result.prediction.dtype == np.uint8 and result.prediction.shape == SIZE
-        assert (result.prediction == expected).mean() > 0.9995  # ties up to rounding
+        assert result.labels.dtype == np.uint8 and result.labels.shape == SIZE
+        assert (result.labels == expected).mean() > 0.9995  # ties up to rounding
 
 
 def test_metrics_and_restored_state(tmp_path, data):
     model, dataset = load(tmp_path)
     model.train()
-    model.dilation = (-2, -1)
     evaluator = VSPWEvaluator(3, CLASSES, video_order=list(LENGTHS))
     keep = Keep()
     results = run_test(model, dataset, evaluator, [keep], progress=False)
-    assert model.training and model.dilation == (-2, -1)
+    assert model.training
     assert keep.calls == ["start", "finish"]
     assert results["counts"]["frames"] == sum(LENGTHS.values()) and results["skipped_videos"] == ["short"]
     again = VSPWEvaluator(3, CLASSES)
     for r in keep.results:
-        again.update(r.video.name, r.number, r.prediction, r.truth)
+        again.update(r.video.name, r.frame.number, r.labels, r.frame.truth)
     for name in ("mIoU", "FWIoU", "VC8", "VC16", "mmseg/mIoU"):
         np.testing.assert_equal(results[name], again.compute()[name])
 
@@ -91,14 +94,15 @@ def test_augmentation_averages_probabilities_over_views(tmp_path, data):
     keep = Keep()
     run_test(model, dataset, writers=[keep], aug_test=True, progress=False)
     pipeline = dataset.pipeline.augmented()
-    views = [pipeline.views(dataset.load_frame(0, t)) for t in range(18)]
-    assert len(views[0]) == 12
+    views = pipeline.views(dataset.frame(0, 0))
+    assert len(views) == 12
     mean = 0
-    for k in range(12):
-        clip = torch.stack([views[t][k].img for t in (8, 11, 14, 17)])[None]
+    for k, view in enumerate(views):
+        clip = torch.stack([view_of(dataset, 0, t, k, pipeline) for t in (8, 11, 14, 17)])[None]
         scores = resize_logits(model.encode_decode(clip)[0], [SIZE]).softmax(dim=0)
-        mean = mean + (scores.flip(-1) if views[0][k].flip else scores) / 12
-    assert (keep.results[17].prediction == mean.argmax(dim=0).numpy()).mean() > 0.9995
+        mirrored = any(isinstance(step, Flipped) for step in view.steps)
+        mean = mean + (scores.flip(-1) if mirrored else scores) / 12
+    assert (keep.results[17].labels == mean.argmax(dim=0).numpy()).mean() > 0.9995
 
 
 def test_bfloat16_is_close(tmp_path, data):
@@ -106,7 +110,7 @@ def test_bfloat16_is_close(tmp_path, data):
     exact, rounded = Keep(), Keep()
     run_test(model, dataset, writers=[exact], progress=False)
     run_test(model, dataset, writers=[rounded], progress=False, amp=torch.bfloat16)
-    same = np.mean([(a.prediction == b.prediction).mean() for a, b in zip(exact.results, rounded.results)])
+    same = np.mean([(a.labels == b.labels).mean() for a, b in zip(exact.results, rounded.results)])
     assert 0.9 < same <= 1
 
 
@@ -115,7 +119,7 @@ def test_an_error_names_video_and_frame(tmp_path, data):
     damaged = data / "data" / "long" / "origin" / "00007.jpg"
     damaged.write_bytes(damaged.read_bytes()[:200])
     keep = Keep()
-    with pytest.raises(DataError, match=r"video 'long', frame 7 .*00007\.jpg"):
+    with pytest.raises(DataError, match=r"video 'long', frame 7: .*00007\.jpg"):
         run_test(model, dataset, writers=[keep], progress=False)
     assert keep.calls == ["start", "abort"] and len(keep.results) == 7
 
@@ -143,10 +147,10 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
             self.held = {}
 
         def add(self, result):
-            if result.number in (20, 60):
+            if result.frame.number in (20, 60):
                 gc.collect()
                 tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor]
-                self.held[result.number] = (len(tensors), sum(t.numel() for t in tensors))
+                self.held[result.frame.number] = (len(tensors), sum(t.numel() for t in tensors))
 
     count = Count()
     run_test(model, dataset, VSPWEvaluator(3, CLASSES), [count], progress=False)

@@ -101,7 +101,7 @@ def test_results_do_not_depend_on_how_videos_were_dealt():
     total = VSPWEvaluator(124, video_order=order)
     for k in range(3):
         part = feed(VSPWEvaluator(124, video_order=order), videos, shuffled[k::3])
-        part.finish()
+        part.end_video()
         blob = pickle.dumps(part)
         assert len(blob) < 100_000  # no frames travel
         total.merge(pickle.loads(blob))

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from mmseg.clips import prototype_clip
+from mmseg.datasets.base import WholeVideo
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.engine.prototypes import generate_prototypes
-from mmseg.engine.whole_video import WholeVideo
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.cffm.kmeans import kmeans

@@ -141,7 +141,7 @@ def test_stream_refuses_another_frame_size_until_reset():
     with pytest.raises(DataError):
         stream.step(torch.zeros(1, 3, 64, 64))
     stream.reset()
-    assert stream.frame == 0 and stream.step(torch.zeros(3, 64, 96)).shape == (7, 64, 96)
+    assert stream.count == 0 and stream.step(torch.zeros(3, 64, 96)).shape == (7, 64, 96)
 
 
 def test_training_mode_is_refused_for_inference():

@@ -13,6 +13,7 @@ from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead, select_frames
 from mmseg.models.layers.formulation import is_plain, plain_formulation
 from mmseg.models.layers.resize import halve, resize
+from mmseg.structures import View
 from tests.golden_cases import Case, build_filled
 from tests.models.test_cffm import tiny_config, tiny_model
 
@@ -70,18 +71,15 @@ def test_training_clips_of_another_length_are_reported():
 
 
 def test_offsets_into_the_future_cannot_be_streamed():
-    model = tiny_model()
-    model.dilation = (-3, 3)
-    with pytest.raises(ConfigError, match="after the target"):
-        model.stream()
+    with pytest.raises(ConfigError, match="past frames"):
+        tiny_model().stream(dilation=(-3, -1, 3))
 
 
 def test_other_offsets():
     model = tiny_model()
-    model.dilation = (-4, -2, -1)
     torch.manual_seed(0)
     frames = torch.randn(7, 3, 64, 64)
-    stream = model.stream("video")
+    stream = model.stream("video", dilation=(-4, -2, -1))
     logits = [stream.step(frame) for frame in frames]
     for t, expected in ((0, frames[:1]), (3, frames[3:4]), (4, frames[[0, 2, 3, 4]]), (6, frames[[2, 4, 5, 6]])):
         torch.testing.assert_close(logits[t][None], model.encode_decode(expected[None]), rtol=1e-4, atol=1e-5)
@@ -112,7 +110,7 @@ def test_reset_starts_a_new_video():
 def test_steps_at_input_size_and_at_the_size_of_the_head():
     model = tiny_model()
     frame = torch.randn(3, 61, 90)
-    coarse = model.stream().coarse_step(frame)
+    coarse = next(iter(model.stream().push(View(0, {"img": frame})))).values
     assert coarse.shape == (9, 16, 23)
     torch.testing.assert_close(model.stream().step(frame), resize(coarse[None], (61, 90))[0])
 

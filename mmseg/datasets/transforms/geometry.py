@@ -10,8 +10,10 @@ import numpy as np
 
 from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
+from mmseg.structures import Flipped, Padded, Resized, Size
 
-Size = tuple[int, int]
+MASKS = frozenset(("gt", "given"))
+"""Entries that are resized with nearest neighbour: labels, and object ids that are shown to a model."""
 
 
 def rescale_size(height: int, width: int, scale: Sequence[int]) -> Size:
@@ -88,9 +90,10 @@ class Resize:
             )
         height, width = results["img"][-1].shape[:2]
         for size in self.sizes(height, width, scale):
+            results.setdefault("steps", []).append(Resized(results["img"][-1].shape[:2]))
             results["img"] = [resize_image(image, size) for image in results["img"]]
-            if "gt" in results:
-                results["gt"] = [resize_labels(labels, size) for labels in results["gt"]]
+            for key in MASKS & results.keys():
+                results[key] = [resize_labels(labels, size) for labels in results[key]]
         new_height, new_width = results["img"][-1].shape[:2]
         factors = [new_width / width, new_height / height] * 2
         shape = results["img"][-1].shape
@@ -177,10 +180,10 @@ class RandomFlip:
             flip = bool(self.prob) and bool(results["rng"].random() < self.prob)
         results["meta"].update(flip=flip, flip_direction=self.direction)
         if flip:
+            results.setdefault("steps", []).append(Flipped(results["img"][-1].shape[:2], self.direction))
             code = 1 if self.direction == "horizontal" else 0  # as cv2.flip counts them
-            for key in ("img", "gt"):
-                if key in results:
-                    results[key] = [cv2.flip(array, code) for array in results[key]]
+            for key in {"img", *MASKS} & results.keys():
+                results[key] = [cv2.flip(array, code) for array in results[key]]
         return results
 
 
@@ -220,8 +223,9 @@ class Pad:
         return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=[value] * 3)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        results["img"] = [self.pad(image, self.pad_val) for image in results["img"]]
-        if "gt" in results:
-            results["gt"] = [self.pad(labels, self.seg_pad_val) for labels in results["gt"]]
+        results.setdefault("steps", []).append(Padded(results["img"][-1].shape[:2]))
+        values = {"img": self.pad_val, "gt": self.seg_pad_val, "given": 0}
+        for key in values.keys() & results.keys():
+            results[key] = [self.pad(array, values[key]) for array in results[key]]
         results["meta"]["pad_shape"] = results["img"][-1].shape
         return results

@@ -7,7 +7,6 @@ stream knows. So the pipeline of an official config (load, then MultiScaleFlipAu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,11 @@ from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
 from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS, absolute
+from mmseg.structures import Frame, View
 
 AUGMENT_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 Scale = tuple[int, int]
-
-
-@dataclass
-class View:
-    """One network input made from a frame."""
-
-    img: torch.Tensor  # (3, h, w) float32
-    flip: bool  # mirrored left to right: the prediction must be mirrored back
-    scale: Scale | None  # what Resize was asked for; None leaves it to the pipeline
 
 
 @TRANSFORMS.register_module()
@@ -119,25 +110,38 @@ class TestPipeline:
         """The same pipeline with `aug_test`."""
         return TestPipeline(self._config, aug_test=True, where=self._where)
 
-    def views(self, frame: np.ndarray) -> list[View]:
-        """The views of a frame (H, W, 3) uint8 BGR: for each scale the plain one, then the mirrored one if wanted.
+    def views(self, frame: Frame) -> list[View]:
+        """The views of a frame: for each scale the plain one, then the mirrored one if wanted.
 
         May be called from several threads at once.
         """
         if self._multi is None:
             return [self._view(frame, None, False)]
         flips = (False, True) if self._multi.flip else (False,)
-        return [self._view(frame, s, flip) for s in self._multi.view_scales(*frame.shape[:2]) for flip in flips]
+        return [self._view(frame, s, flip) for s in self._multi.view_scales(*frame.image.shape[:2]) for flip in flips]
 
-    def _view(self, frame: np.ndarray, scale: Scale | None, flip: bool) -> View:
-        meta = dict(ori_shape=frame.shape, img_shape=frame.shape, pad_shape=frame.shape, flip=flip)
-        results = dict(img=[frame], meta=meta, flip=flip, scale=scale, rng=np.random.default_rng(0))
-        img = self._apply(results).get("img")
+    def _view(self, frame: Frame, scale: Scale | None, flip: bool) -> View:
+        shape = frame.image.shape
+        meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, flip=flip)
+        results = dict(img=[frame.image], meta=meta, flip=flip, scale=scale, rng=np.random.default_rng(0), steps=[])
+        if frame.given is not None:
+            results["given"] = [frame.given.astype(np.int32)]  # OpenCV resizes no int64
+        collected = self._apply(results)
+        img = collected.get("img")
         if not isinstance(img, torch.Tensor):
             raise ConfigError(
                 f"{self._where}: makes no tensor of the frame", "ImageToTensor and Collect at its end", "add them"
             )
-        return View(img[0], flip, scale)
+        inputs: dict[str, Any] = {"img": img[0]}
+        if frame.given is not None:
+            inputs["given"] = torch.from_numpy(results["given"][0].astype(np.int64))  # (h, w)
+            inputs["objects"] = frame.objects if frame.objects is not None else _ids_of(frame.given)
+        return View(frame.number, inputs, results["steps"], frame.wanted)
+
+
+def _ids_of(given: np.ndarray) -> tuple[int, ...]:
+    """The objects of a mask, read at full size: a small one may vanish in a view."""
+    return tuple(int(value) for value in np.unique(given) if value)
 
 
 def _is_list_of_scales(img_scale: Any) -> bool:

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.errors import ConfigError
+from mmseg.structures import Size
 
-Size = tuple[int, int]
 _MAX_CLASSES = 255  # uint8, and 255 means "ignored"
 _GROUP = 4  # classes resized together: at 480x853 they fit in the cache
 _SMALL = 2**20  # values that may be held at once, where the shortcuts save nothing

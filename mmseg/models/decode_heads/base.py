@@ -151,6 +151,10 @@ class FusionHead(nn.Module):
                 bias = (bias - norm.running_mean) * scale + norm.bias
         return FoldedFuse(weights, bias, norm=not folds_norm)
 
+    def fold(self) -> Any:
+        """Eval-only weights, computed once for all streams and passed to the methods that use them."""
+        return self.fold_fuse()
+
     def fuse(self, feats: Sequence[Tensor], folded: FoldedFuse | None = None) -> Tensor:
         """The frames' features F (n, dim, h, w) from their maps [(n, C_s, h_s, w_s)], finest first.
 

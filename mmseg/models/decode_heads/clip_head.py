@@ -18,17 +18,22 @@ class ClipHead(FusionHead):
     """Head that predicts the last frame of a clip with the help of the frames before it.
 
     In training the result is the per-frame prediction of every frame followed by P predictions of the target. In
-    eval mode the work is divided so that a frame is embedded once, however many clips it takes part in:
-    :meth:`embed` once per frame, :meth:`decode` once per target. A clip of another length than `num_clips` (the first
-    frames of a video) gets the per-frame prediction of its last frame.
+    eval mode the work is divided so that a frame is embedded once, however many clips it takes part in: :meth:`embed`
+    and :meth:`remember` once per frame, :meth:`decode` once per target. A clip of another length than `num_clips` (the
+    first frames of a video) gets the per-frame prediction of its last frame.
 
-    Subclasses implement :meth:`predictions`, :meth:`embed`, :meth:`decode`, :meth:`decode_single`, and extend
-    :meth:`fold` and :meth:`stream_context` where they need to.
+    Subclasses implement :meth:`predictions`, :meth:`embed`, :meth:`remember`, :meth:`decode`, :meth:`decode_single`,
+    and extend :meth:`fold` and :meth:`stream_context` where they need to.
 
     Args:
         num_clips: frames per clip, the target included.
         kwargs: see :class:`FusionHead`.
+
+    Attributes:
+        default_dilation: offsets of the references relative to the target that the method was published with.
     """
+
+    default_dilation: tuple[int, ...] = ()
 
     def __init__(
         self, in_channels: Sequence[int], channels: int, num_classes: int, num_clips: int = 4, **kwargs: Any
@@ -52,15 +57,15 @@ class ClipHead(FusionHead):
         """
         raise NotImplementedError
 
-    def fold(self) -> Any:
-        """Eval-only weights, made once per stream and passed to the methods below."""
-        return self.fold_fuse()
-
-    def embed(self, feats: Sequence[Tensor], folded: Any) -> tuple[Any, Any]:
-        """What is kept of n frames: (state of a target, state of a reference).
+    def embed(self, feats: Sequence[Tensor], folded: Any) -> Any:
+        """What the predictions of n frames need of the frames themselves.
 
         A state is a tensor with the frames on axis 0, or a tuple, list, dict or dataclass of such.
         """
+        raise NotImplementedError
+
+    def remember(self, target: Any, folded: Any) -> Any:
+        """What later targets need of n frames, a state made from what :meth:`embed` gave."""
         raise NotImplementedError
 
     def decode(self, target: Any, references: list[Any], folded: Any, **context: Any) -> Tensor:
@@ -128,14 +133,15 @@ class ClipHead(FusionHead):
                 return self.frame_logits(fused).unflatten(0, (batch_size, num_clips))[:, -1]
             return self.predictions(feats, fused, batch_size, num_clips, **context)[:, -1]
         folded = self.fold()
-        return self.decode_clip(*self.embed(feats, folded), num_clips, folded, **context)
+        return self.decode_clip(self.embed(feats, folded), num_clips, folded, **context)
 
-    def decode_clip(self, target: Any, reference: Any, num_clips: int, folded: Any, **context: Any) -> Tensor:
-        """Logits (B, K, h, w) of the last frames of whole clips, from the states of all their frames (B * T)."""
-        target = select_frames(target, slice(num_clips - 1, None, num_clips))
+    def decode_clip(self, frames: Any, num_clips: int, folded: Any, **context: Any) -> Tensor:
+        """Logits (B, K, h, w) of the last frames of whole clips, from what was embedded of all their frames (B * T)."""
+        target = select_frames(frames, slice(num_clips - 1, None, num_clips))
         if num_clips != self.num_clips:
             return self.decode_single(target, folded)
-        references = [select_frames(reference, slice(k, None, num_clips)) for k in range(num_clips - 1)]
+        entries = self.remember(frames, folded)
+        references = [select_frames(entries, slice(k, None, num_clips)) for k in range(num_clips - 1)]
         return self.decode(target, references, folded, **context)
 
     def loss(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,20 @@ from torch import Tensor
 
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
-from mmseg.models.base import BaseSegmentor, Stream
-from mmseg.models.layers.formulation import is_plain
+from mmseg.models.base import Segmentor, Stream
 from mmseg.models.layers.resize import resize
 from mmseg.registry import MODELS
+from mmseg.structures import Scores, View
 
 
 @MODELS.register_module()
-class ClipSegmentor(BaseSegmentor):
+class ClipSegmentor(Segmentor):
     """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.clip_head.ClipHead` on the clip."""
+
+    @property
+    def stream_settings(self) -> tuple[str, ...]:
+        """``dilation``, and what the head takes besides frames (``prototypes``)."""
+        return ("dilation", *self.decode_head.context_keys)
 
     @torch.no_grad()
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
@@ -30,33 +35,55 @@ class ClipSegmentor(BaseSegmentor):
             ConfigError: the model is in training mode.
         """
         self.require_eval()
-        if imgs.shape[1] != self.decode_head.num_clips and not is_plain():
+        if imgs.shape[1] != self.decode_head.num_clips:
             imgs = imgs[:, -1:]  # the other frames have no influence
         batch_size, num_clips = imgs.shape[:2]
         feats = self.backbone(imgs.flatten(0, 1))
         logits = self.decode_head(feats, batch_size, num_clips, img_metas=img_metas, **context)
         return resize(logits, imgs.shape[-2:])
 
-    def stream(self, video: Any = None, **context: Any) -> ClipStream:
-        """See :meth:`BaseSegmentor.stream`."""
-        return ClipStream(self, video, context)
+    def stream(self, video: Any = None, dilation: Sequence[int] | None = None, **context: Any) -> ClipStream:
+        """See :meth:`VideoModel.stream`.
+
+        Args:
+            video: its name, or the whole video.
+            dilation: offsets of the references relative to the target, oldest first; default: the published ones.
+            context: what the head takes besides frames, instead of what it would find by the video.
+        """
+        settings = context if dilation is None else {"dilation": dilation, **context}
+        self.check_settings(settings)
+        return ClipStream(self, video, tuple(self._dilation(settings)), context)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError for a setting that the stream does not have, or a dilation that does not fit the head."""
+        super().check_settings(settings)
+        dilation, references = self._dilation(settings), self.decode_head.num_clips - 1
+        if not isinstance(dilation, Sequence) or not all(type(offset) is int for offset in dilation):
+            raise ConfigError(f"dilation={dilation!r}", "a list of whole numbers", "write it as [-9, -6, -3]")
+        if any(offset >= 0 for offset in dilation) or sorted(dilation) != list(dilation):
+            raise ConfigError(
+                f"dilation {list(dilation)} for streaming",
+                "offsets of past frames, below 0 and in ascending order",
+                "set data.test.dilation to past frames, or use encode_decode on whole clips",
+            )
+        if len(dilation) != references:
+            raise ConfigError(
+                f"dilation {list(dilation)} for a head with num_clips={references + 1}",
+                f"{references} offsets, one for each reference frame",
+                "make data.test.dilation and model.decode_head.num_clips agree",
+            )
+
+    def _dilation(self, settings: Mapping[str, Any]) -> Sequence[int]:
+        return settings.get("dilation", self.decode_head.default_dilation)
 
 
 class ClipStream(Stream):
     """Every frame passes the backbone once; what later targets need of it is kept until they have passed."""
 
-    def __init__(self, model: ClipSegmentor, video: Any, context: dict[str, Any]) -> None:
-        if any(offset > 0 for offset in model.dilation):
-            raise ConfigError(
-                f"dilation {list(model.dilation)} looks at frames after the target",
-                "offsets below 0 for streaming",
-                "set data.test.dilation to past frames, or use encode_decode on whole clips",
-            )
-        self.head, self._video, self._given = model.decode_head, video, context
-        self._references: dict[int, Any] = {}  # frame number -> reference state, at most `-min(dilation)` of them
+    def __init__(self, model: ClipSegmentor, video: Any, dilation: tuple[int, ...], context: dict[str, Any]) -> None:
+        self.head, self.dilation, self._video, self._given = model.decode_head, dilation, video, context
+        self._references: dict[int, Any] = {}  # frame number -> memory entry, at most `-min(dilation)` of them
         super().__init__(model)
-        with torch.no_grad():
-            self._folded = self.head.fold()
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -64,15 +91,18 @@ class ClipStream(Stream):
         self._references.clear()
         self._context = self._given or self.head.stream_context(self._video, self.model.backbone)
 
-    def _decode(self, img: Tensor) -> Tensor:
-        clip = inference_clip(self.frame, self.model.dilation)
-        target, reference = self.head.embed(self.model.backbone(img), self._folded)
+    def _take(self, view: View) -> list[Scores]:
+        target = self.head.embed(self.model.backbone(view.inputs["img"][None]), self._folded)
         self.head.observe(target, self._context)
-        if len(clip) == self.head.num_clips:
-            references = [self._references[number] for number in clip[:-1]]
-            logits = self.head.decode(target, references, self._folded, **self._context)
-        else:
-            logits = self.head.decode_single(target, self._folded)
-        self._references[self.frame] = reference
-        self._references.pop(self.frame + min(self.model.dilation, default=0), None)
-        return logits
+        answer = [Scores(view.number, self._decode(target)[0])] if view.wanted else []
+        self._references[self.count] = self.head.remember(target, self._folded)
+        self._references.pop(self.count + min(self.dilation, default=0), None)
+        return answer
+
+    def _decode(self, target: Any) -> Tensor:
+        """Logits (1, K, h, w) of the frame whose number is `self.count`."""
+        clip = inference_clip(self.count, self.dilation)
+        if len(clip) != self.head.num_clips:
+            return self.head.decode_single(target, self._folded)
+        references = [self._references[number] for number in clip[:-1]]
+        return self.head.decode(target, references, self._folded, **self._context)

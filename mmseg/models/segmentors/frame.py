@@ -8,24 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg.models.base import BaseSegmentor, Stream
+from mmseg.models.base import Segmentor, Stream
 from mmseg.models.layers.resize import resize
+from mmseg.models.segmentors.slide import slide, slide_sizes
 from mmseg.registry import MODELS
+from mmseg.structures import Scores, View
 
 
 @MODELS.register_module()
-class FrameSegmentor(BaseSegmentor):
+class FrameSegmentor(Segmentor):
     """Backbone and head on every frame by itself.
 
     In training the T frames of a clip are T independent images; in inference only the last one counts. A batch of
-    images (B, 3, H, W) with labels (B, 1, H, W) is taken as clips of one frame.
+    images (B, 3, H, W) with labels (B, 1, H, W) is taken as clips of one frame. With ``test_cfg.mode='slide'`` frames
+    are seen in overlapping windows.
     """
 
-    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """See :meth:`BaseSegmentor.loss`."""
+    windows: tuple | None = None  # crop size and stride of mode='slide'
+
+    def _check_mode(self, mode: Any) -> None:
+        if mode == "slide":
+            self.windows = slide_sizes(self.test_cfg)
+        else:
+            super()._check_mode(mode)
+
+    def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
+        """See :meth:`Segmentor.loss`."""
         if batch["img"].ndim == 4:
             batch = {**batch, **{key: batch[key][:, None] for key in ("img", "gt_semantic_seg")}}
-        return super().loss(batch)
+        return super().loss(batch, iteration)
 
     @torch.no_grad()
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
@@ -36,21 +47,32 @@ class FrameSegmentor(BaseSegmentor):
         """
         self.require_eval()
         frames = imgs[:, -1] if imgs.ndim == 5 else imgs
+        if self.windows is not None:
+            return torch.stack([slide(self._window_logits, frame, *self.windows) for frame in frames])
         return resize(self.decode_head(self.backbone(frames)), frames.shape[-2:])
 
-    def stream(self, video: Any = None, **context: Any) -> FrameStream:
-        """See :meth:`BaseSegmentor.stream`."""
+    def frame_scores(self, img: Tensor, folded: Any = None) -> Tensor:
+        """Logits (K, h, w) of a frame (C, H, W): as coarse as the head gives them, or of frame size with windows."""
+        if self.windows is not None:
+            return slide(lambda windows: self._window_logits(windows, folded), img, *self.windows)
+        return self._coarse_logits(img[None], folded)[0]
+
+    def _window_logits(self, windows: Tensor, folded: Any = None) -> Tensor:
+        return resize(self._coarse_logits(windows, folded), windows.shape[-2:])
+
+    def _coarse_logits(self, frames: Tensor, folded: Any) -> Tensor:
+        return self.decode_head.frame_logits(self.decode_head.fuse(self.backbone(frames), folded))
+
+    def stream(self, video: Any = None, **settings: Any) -> FrameStream:
+        """See :meth:`VideoModel.stream`."""
+        self.check_settings(settings)
         return FrameStream(self)
 
 
 class FrameStream(Stream):
-    """A stream without memory."""
+    """A stream without memory; unwanted frames are not looked at."""
 
-    def __init__(self, model: FrameSegmentor) -> None:
-        super().__init__(model)
-        with torch.no_grad():
-            self._folded = model.decode_head.fold_fuse()
-
-    def _decode(self, img: Tensor) -> Tensor:
-        head = self.model.decode_head
-        return head.frame_logits(head.fuse(self.model.backbone(img), self._folded))
+    def _take(self, view: View) -> list[Scores]:
+        if not view.wanted:
+            return []
+        return [Scores(view.number, self.model.frame_scores(view.inputs["img"], self._folded))]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
@@ -49,6 +50,8 @@ class CFFMHead(ClipHead):
     Raises:
         ConfigError: a value that cannot work.
     """
+
+    default_dilation = CFFM_DILATION
 
     def __init__(
         self,
@@ -97,11 +100,14 @@ class CFFMHead(ClipHead):
         """See :class:`FoldedCFFM`."""
         return FoldedCFFM(self.fold_fuse(), self.decoder_focal.fold())
 
-    def embed(self, feats: Sequence[Tensor], folded: FoldedCFFM) -> tuple[TargetState, Tensor]:
-        """F and G of n frames; as references, their pooled maps (n, depth, W, 14, C) for all blocks and roles."""
+    def embed(self, feats: Sequence[Tensor], folded: FoldedCFFM) -> TargetState:
+        """F and G of n frames."""
         fused = self.fuse(feats, folded.fuse)
-        half = halve(fused)
-        return TargetState(fused, half), self.decoder_focal.reference_maps(to_tokens(half), *half.shape[-2:])
+        return TargetState(fused, halve(fused))
+
+    def remember(self, target: TargetState, folded: FoldedCFFM) -> Tensor:
+        """The pooled maps (n, depth, W, 14, C) of n frames as references, for all blocks and roles."""
+        return self.decoder_focal.reference_maps(to_tokens(target.half), *target.half.shape[-2:])
 
     def decode(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM, **context: Any) -> Tensor:
         """P (B, K, h, w)."""

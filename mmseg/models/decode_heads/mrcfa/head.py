@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
@@ -21,6 +22,7 @@ from mmseg.registry import MODELS
 
 NUM_REFERENCES = 3
 EMBED_DIM = 256
+MAPS = ("c1", "c2", "c3", "c4")  # of the backbone, strides 4, 8, 16, 32
 
 
 class SmallDecoder(nn.Module):
@@ -64,6 +66,8 @@ class MRCFAHead(ClipHead):
     Raises:
         ConfigError: a value that cannot work.
     """
+
+    default_dilation = CFFM_DILATION
 
     def __init__(
         self,
@@ -150,25 +154,28 @@ class MRCFAHead(ClipHead):
         weight = (classifier @ self.sr1_feat.weight.flatten(1)).view(-1, *self.sr1_feat.weight.shape[1:])
         return FoldedMRCFA(self.fold_fuse(), weight, classifier @ self.sr1_feat.bias)
 
-    def embed(self, feats: Sequence[Tensor], folded: FoldedMRCFA) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """States of n frames.
-
-        The target's holds maps; the reference's holds keys and classified values on the reference grid,
-        N * (C2 + C3 + C4 + K) numbers per frame, and nothing where the image size allows no references.
-        """
+    def embed(self, feats: Sequence[Tensor], folded: FoldedMRCFA) -> dict[str, Tensor]:
+        """Maps of n frames: those of the backbone, F and its half."""
         fused = self.fuse(feats, folded.fuse)  # (n, dim, h4, w4)
         half = halve(fused)  # (n, dim, h4//2, w4//2)
-        target = {"c1": feats[0], "c2": feats[1], "c3": feats[2], "c4": feats[3], "fused": fused, "half": half}
+        return {"c1": feats[0], "c2": feats[1], "c3": feats[2], "c4": feats[3], "fused": fused, "half": half}
+
+    def remember(self, target: dict[str, Tensor], folded: FoldedMRCFA) -> dict[str, Tensor]:
+        """Keys and classified values of n frames on the reference grid, N * (C2 + C3 + C4 + K) numbers per frame.
+
+        Nothing where the image size allows no references.
+        """
+        feats = [target[name] for name in MAPS]
         if not _size_fits(feats):
-            return target, {}
-        values = F.conv2d(half, folded.value_weight, folded.value_bias, stride=self.sr1_feat.stride)
-        return target, {**self._reference_keys(*feats[1:]), "values": map_to_tokens(values)}
+            return {}
+        values = F.conv2d(target["half"], folded.value_weight, folded.value_bias, stride=self.sr1_feat.stride)
+        return {**self._reference_keys(*feats[1:]), "values": map_to_tokens(values)}
 
     def decode(
         self, target: dict[str, Tensor], references: list[dict[str, Tensor]], folded: FoldedMRCFA, **context: Any
     ) -> Tensor:
         """O_4 (B, K, h, w). Raises DataError for an image size that the reference grid does not fit."""
-        _require_size([target[name] for name in ("c1", "c2", "c3", "c4")])
+        _require_size([target[name] for name in MAPS])
         state = {name: torch.stack([r[name] for r in references], dim=1) for name in references[0]}  # (B, R, N, .)
         values = state.pop("values")  # (B, R, N, K)
         affinity, index = self.hypercorre_module.attend(
