@@ -1,8 +1,8 @@
 """Writing files: all of a file or nothing of it, one message when that fails, nothing left behind. And reading them.
 
 A new file grows under a unique hidden name in the folder of its final name, is synced to the disk and then renamed, so
-that what stands under the final name is complete at every moment. While it is written, its process holds a lock on it,
-which the system lifts when the process dies, however it dies: :func:`sweep` removes what nobody holds.
+that what stands under the final name is complete at every moment. While it is written, its process holds a lock on it
+(:mod:`mmseg.locks`): :func:`sweep` removes what nobody holds.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from mmseg import locks
 from mmseg.errors import DataError, WriteError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 UNFINISHED = ".writing"  # end of the names of unfinished files: .<final name>.<8 hex digits>.writing
 _STALE = 7 * 86400  # seconds without a change after which an unfinished file is nobody's, where locks do not work
@@ -137,7 +133,7 @@ class NewFile:
             self._file.close()
         with contextlib.suppress(OSError):
             self.temporary.unlink(missing_ok=True)
-        _release(self._lock)
+        locks.release(self._lock)
         self._lock = None
 
     def __enter__(self) -> NewFile:
@@ -217,19 +213,17 @@ def _refuse_special(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a device or a pipe")
 
 
-def _create(path: Path, suffix: str) -> tuple[Path, IO[bytes], int | None]:
+def _create(path: Path, suffix: str) -> tuple[Path, IO[bytes], int]:
     """A new file under a temporary name, open, and the lock that shows that its writer lives."""
     while True:
         temporary = temporary_name(path, suffix)
         # unbuffered, so that no data are left to fail when it is closed; mode 0666 less the umask, not tempfile's 0600
         file = open(temporary, "xb", buffering=0)  # noqa: SIM115
-        try:
-            lock = _hold(temporary)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another process just sweeps it away
+            lock, _ = locks.hold(temporary)
             if temporary.exists():
                 return temporary, file, lock
-            _release(lock)
-        except (BlockingIOError, FileNotFoundError):
-            pass  # another process sweeps it away, before it was locked
+            locks.release(lock)
         file.close()
 
 
@@ -242,71 +236,14 @@ def _write_all(file: IO[bytes], data: Any) -> int:
     return size
 
 
-# --- locks ------------------------------------------------------------------------------------------------------------
-# The lock is on a descriptor of its own: a forked child closes it, so that the child does not keep the lock alive
-# when its parent is killed. (Closing the descriptor that data are written to would write buffered data twice.)
-
-_held: set[int] = set()
-
-
-def lock_descriptor(descriptor: int) -> bool:
-    """Lock an open file for this process, without waiting. False where the file system has no locks.
-
-    Raises:
-        BlockingIOError: another process, or this one, holds it.
-    """
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise BlockingIOError(error.errno, error.strerror) from error
-        return False
-    _held.add(descriptor)
-    return True
-
-
-def _hold(path: Path) -> int | None:
-    """A descriptor whose lock this process holds; None where the file system has no locks. Raises BlockingIOError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        if lock_descriptor(descriptor):
-            return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def _release(descriptor: int | None) -> None:
-    if descriptor is not None and descriptor in _held:
-        _held.discard(descriptor)
-        os.close(descriptor)
-
-
 def _remove_if_dead(path: Path) -> None:
     """Remove an unfinished file that nobody holds; where that cannot be found out, one that has not changed lately."""
-    lock = _hold(path)  # BlockingIOError: its writer lives
+    lock, locked = locks.hold(path)  # BlockingIOError: its writer lives
     try:
-        if lock is not None or time.time() - path.stat().st_mtime > _STALE:
+        if (locked and locks.seen_by_other_machines(path)) or time.time() - path.stat().st_mtime > _STALE:
             path.unlink()
     finally:
-        _release(lock)
-
-
-def _let_go_in_child() -> None:
-    for descriptor in _held:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+        locks.release(lock)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -19,8 +19,10 @@ from mmseg.engine.predict import stream_settings
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
 from mmseg.engine.test import test_dataset
 from mmseg.engine.train import Trainer
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.evaluation import VSPWEvaluator
+from mmseg.files import write_text
+from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
 from mmseg.weights import load_checkpoint, read_checkpoint
 
@@ -56,9 +58,11 @@ def train_segmentor(
         SegError: bad input; see :meth:`mmseg.engine.train.Trainer.run` for what else ends a training.
     """
     folder, name = Path(work_dir), timestamp()
-    _make_folder(folder)
-    setup_logging(folder / f"{name}.log", distributed.is_main(), cfg.get("log_level") or "INFO")
+    lock = _lock(folder)
     try:
+        setup_logging(folder / f"{name}.log", distributed.is_main(), cfg.get("log_level") or "INFO")
+        if lock is not None and lock.previous is not None:
+            logger.info("process %(pid)d on %(host)s, which trained here since %(since)s, has died", lock.previous)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
         set_determinism(deterministic or bool(cfg.get("deterministic")), bool(cfg.get("cudnn_benchmark")))
@@ -72,13 +76,22 @@ def train_segmentor(
         return Trainer(cfg, model, dataset, folder, seed, evaluate, resume_from, meta, name).run()
     finally:
         close_logging()
+        if lock is not None:
+            lock.release()
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"work dir {folder}: {error.strerror}", "a folder", "choose another --work-dir") from error
+def _lock(folder: Path) -> FolderLock | None:
+    """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together."""
+    lock = failure = None
+    if distributed.is_main():
+        try:
+            lock = FolderLock(folder, "a training")
+        except SegError as error:
+            failure = error
+    failure = distributed.broadcast_object(failure)
+    if failure is not None:
+        raise failure
+    return lock
 
 
 def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
@@ -96,7 +109,7 @@ def _report(cfg: Config, folder: Path, seed: int) -> None:
     for key, value in environment(distributed.device()).items():
         logger.info("%s: %s", key, value)
     path = folder / (Path(cfg.filename).name if cfg.filename else "config.py")
-    cfg.dump(str(path))
+    write_text(path, cfg.dump())
     logger.info("%d process(es), seed %d, config %s", distributed.world_size(), seed, path)
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 
+from mmseg.errors import WriteError
+from mmseg.files import append_text, write_error
 from mmseg.version import __version__
 
 logger = logging.getLogger("mmseg.engine")
@@ -36,11 +39,30 @@ def setup_logging(text_file: Path | None = None, is_main: bool = True, level: in
     package.setLevel(level if is_main else "ERROR")
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if text_file is not None and is_main:
-        handlers.append(logging.FileHandler(text_file))
+        handlers.append(TextFile(text_file))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))
         package.addHandler(handler)
     package.propagate = False
+
+
+class TextFile(logging.Handler):
+    """Appends to a text file; says once, on standard error, why that fails, and goes on trying."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.failed = path, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        try:
+            append_text(self.path, self.format(record) + "\n")
+        except WriteError as error:
+            if not self.failed:
+                sys.stderr.write(f"the log is incomplete from here on: {error}\n")
+            self.failed = True
+        except Exception:
+            self.handleError(record)
 
 
 def close_logging() -> None:
@@ -90,6 +112,7 @@ class TrainLog:
         self._sums: dict[str, float] = defaultdict(float)
         self._count = 0
         self._seconds = 0.0
+        self._failed = False  # to write to it
         self._json = folder / f"{name}.log.json" if folder else None
         self._writer = _summary_writer(folder / "tf_logs", start) if folder and tensorboard else None
 
@@ -98,7 +121,10 @@ class TrainLog:
 
     def __exit__(self, *exception: object) -> None:
         if self._writer:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._stop_events(error)
 
     def header(self, entries: Mapping[str, Any]) -> None:
         """The first JSON line: what run this is."""
@@ -147,13 +173,24 @@ class TrainLog:
     def _write_json(self, entries: Mapping[str, Any]) -> None:
         if self._json:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entries.items()}
-            with self._json.open("a") as file:
-                file.write(json.dumps(finite) + "\n")
+            try:
+                append_text(self._json, json.dumps(finite) + "\n")
+            except WriteError as error:
+                if not self._failed:
+                    logger.warning("the log is incomplete from here on: %s", error)
+                self._failed = True
 
     def _write_scalars(self, done: int, scalars: Mapping[str, float]) -> None:
         if self._writer:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, done)
+            try:
+                for name, value in scalars.items():
+                    self._writer.add_scalar(name, value, done)
+            except OSError as error:  # of an earlier call: its thread writes later
+                self._stop_events(error)
+
+    def _stop_events(self, error: OSError) -> None:
+        logger.warning("no more TensorBoard events: %s", write_error(self._writer.log_dir, error))
+        self._writer = None
 
 
 def _summary_writer(folder: Path, start: int) -> Any:
@@ -163,4 +200,16 @@ def _summary_writer(folder: Path, start: int) -> Any:
     except ImportError as error:
         logger.warning("no TensorBoard log: %s (pip install tensorboard)", error)
         return None
-    return SummaryWriter(str(folder), purge_step=start + 1)
+    threading.excepthook = _without_disk_errors_of_tensorboard
+    try:
+        return SummaryWriter(str(folder), purge_step=start + 1)
+    except OSError as error:
+        logger.warning("no TensorBoard log: %s", write_error(folder, error))
+        return None
+
+
+def _without_disk_errors_of_tensorboard(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps the error of a full disk for the next call, and prints a traceback as well."""
+    of_tensorboard = type(failure.thread).__module__.startswith("tensorboard")
+    if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
+        threading.__excepthook__(failure)

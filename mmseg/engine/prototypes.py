@@ -15,12 +15,12 @@ from mmseg.clips import prototype_clip
 from mmseg.datasets.base import VideoDataset, WholeVideo
 from mmseg.distributed import share_videos
 from mmseg.errors import CheckpointError, ConfigError, DataError
+from mmseg.files import sweep
 from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.cffm.kmeans import kmeans
 from mmseg.models.decode_heads.cffm.prototype_files import (
     prototype_file,
     read_centers,
-    sweep_temporary,
     video_seed,
     write_prototypes,
 )
@@ -134,7 +134,7 @@ def _generate(model: Segmentor, video: WholeVideo, frames_at_once: int, bar: Fra
     """Make and write the prototypes of one video."""
     head = model.decode_head
     path = prototype_file(head.save_path, video.name)
-    sweep_temporary(path.parent)
+    sweep(path.parent, path.name)
     rows = [head.cluster_input(model.backbone(frames)) for frames in _batches(model, video, frames_at_once, bar)]
     try:
         centers = kmeans(torch.cat(rows), head.n_clusters, max_iter=head.max_iter, seed=video_seed(video.name))[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from mmseg.datasets.class_names import CLASSES_FILE
 from mmseg.errors import DataError
+from mmseg.files import UNFINISHED, NewFile, sweep, writing
 
 RECIPE_FILE = "recipe.json"  # how a folder was made; only folders that have one are ever replaced
 
@@ -78,38 +81,75 @@ def read_recipe(root: Path) -> Any:
 def new_folder(root: Path, overwrite: bool = False) -> Iterator[Path]:
     """A folder beside `root` to build in, which takes the place of `root` when the block ends without an error.
 
-    Whatever happens, `root` is either as it was or complete.
+    Whatever happens, `root` is either as it was or complete. Several processes may build the same data set at once: the
+    first one puts it in place, the others leave it.
 
     Args:
         root: must not exist, be empty, or - with `overwrite` - hold a data set that has a recipe.
         overwrite: replace such a data set.
 
     Raises:
-        DataError: `root` is in the way, or cannot be written.
+        DataError: `root` is in the way.
+        WriteError: it cannot be written.
     """
-    root = Path(os.path.abspath(root))
+    root = Path(os.path.realpath(root))
+    token = NewFile(root.with_name(f"{root.name}{_TOKEN}"))  # unfinished for as long as this process builds
+    building, old = (Path(f"{token.temporary}{end}") for end in (_BUILDING, _OLD))
+    try:
+        with writing(root):
+            _clear_up(root)
+            _check_free(root, overwrite)
+            building.mkdir()
+            yield building
+            _put_in_place(building, root, old, overwrite)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        token.discard()
+
+
+_TOKEN, _BUILDING, _OLD = ".making", ".d", ".old"
+_OTHERS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another process has put its folder there, or moved it
+
+
+def _check_free(root: Path, overwrite: bool) -> None:
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         if read_recipe(root) is None:
             raise DataError(f"{root} exists and is no data set made here", "a new or empty folder", "choose another")
         if not overwrite:
             raise DataError(f"{root} holds a data set already", "a new or empty folder", "choose another, or --force")
-    building, replaced = (root.with_name(f".{root.name}.{part}") for part in ("partial", "replaced"))
-    try:
-        shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-        if root.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        building.mkdir(parents=True)
-        yield building
-        if root.exists():
-            root.rename(replaced)
-        building.rename(root)
-    except OSError as error:
-        raise DataError(
-            f"{root} cannot be written: {error}",
-            "a writable place with space left",
-            "free some space or choose another place",
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        if root.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_in_place(building: Path, root: Path, old: Path, overwrite: bool) -> None:
+    while True:
+        try:
+            building.rename(root)  # succeeds if there is nothing, or an empty folder
+            return
+        except OSError as error:
+            if error.errno not in _OTHERS:
+                raise
+        if not overwrite and read_recipe(root) == read_recipe(building):
+            return  # another process was faster
+        _check_free(root, overwrite)
+        try:
+            root.rename(old)
+            building.rename(root)
+            shutil.rmtree(old, ignore_errors=True)
+            return
+        except OSError as error:
+            if error.errno not in _OTHERS:
+                if old.exists() and not root.exists():
+                    old.rename(root)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_up(root: Path) -> None:
+    """Remove what dead processes left beside `root`; a data set that one had just moved aside is put back."""
+    name = glob.escape(f"{root.name}{_TOKEN}")
+    sweep(root.parent, name)
+    for left in root.parent.glob(f".{name}.*{UNFINISHED}.*"):
+        if left.suffix in (_BUILDING, _OLD) and not left.with_suffix("").exists():
+            with suppress(OSError):
+                if left.suffix == _OLD and not root.exists():
+                    left.rename(root)
+            shutil.rmtree(left, ignore_errors=True)

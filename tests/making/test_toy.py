@@ -88,12 +88,6 @@ def test_what_others_put_there_is_never_replaced(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["precious"]
 
 
-def test_what_a_killed_run_left_is_swept(tmp_path):
-    (tmp_path / ".set.partial" / "data").mkdir(parents=True)
-    generate_toy_dataset(tmp_path / "set", **SMALL)
-    assert [f.name for f in tmp_path.iterdir()] == ["set"]
-
-
 @pytest.mark.parametrize("numbers", [dict(videos=0), dict(num_classes=2), dict(num_classes=9), dict(size=(16, 64))])
 def test_numbers_out_of_range(tmp_path, numbers):
     with pytest.raises(ConfigError, match=next(iter(numbers))):

@@ -16,7 +16,7 @@ from mmseg.datasets.base import WholeVideo
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.engine.prototypes import generate_prototypes
-from mmseg.errors import CheckpointError, ConfigError, DataError
+from mmseg.errors import CheckpointError, ConfigError, DataError, WriteError
 from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.cffm.kmeans import kmeans
 from mmseg.models.decode_heads.cffm.prototype_files import (
@@ -127,7 +127,7 @@ def test_an_old_file_survives_a_failed_write(tmp_path):
     write_prototypes(path, torch.ones(3, 4))
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_prototypes(prototype_file(blocked, "v"), torch.ones(3, 4))
     assert torch.equal(read_centers(path, 4), torch.ones(3, 4))
 

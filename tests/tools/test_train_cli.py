@@ -108,6 +108,23 @@ def test_two_processes_stop_together(tmp_path, config):
 
 
 @pytest.mark.slow
+def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tmp_path, config):
+    endless = ["--work-dir", tmp_path, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=5"]
+    with running([*TRAIN, config, *endless], tmp_path) as process:
+        read_until(process, "saved .*iter_5.pth")
+        before = sorted(path.name for path in tmp_path.glob("*.log"))
+        output = finish([*DIST, config, 2, *endless], tmp_path, status=2)
+        assert f"in use by a training (process {process.pid} on " in output and "Traceback" not in output
+        assert sorted(path.name for path in tmp_path.glob("*.log")) == before
+        read_until(process, "saved ")  # it goes on
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    output = finish([*TRAIN, config, "--work-dir", tmp_path, "--auto-resume"], tmp_path)
+    assert f"process {process.pid} on " in output and "has died" in output and "resumed from" in output
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
 def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config):
     """No file may grow beyond 8 kB, which a checkpoint needs and the logs do not."""
     finish([*TRAIN, config, "--work-dir", tmp_path, "--options", "runner.max_iters=2"], tmp_path)

@@ -6,9 +6,6 @@ older layout, are understood: their centres are joined and a random 80 % of them
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -17,11 +14,10 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import CheckpointError, DataError
-from mmseg.weights import read_weights_file
+from mmseg.weights import read_weights_file, write_weights_file
 
 FILE_NAME = "centers.pt"
 KEPT_SHARE = 0.8  # of the centres of numbered files
-_TEMPORARY = ".writing"
 _COMMAND = (
     "./tools/dist_test.sh local_configs/cffm/B1/cffm.b1.480x480.vspw2_gene_prototype.py CKPT GPUS "
     "--out res.pkl --eval None"
@@ -101,31 +97,10 @@ def write_prototypes(path: Path, centers: Tensor) -> None:
     """Write centres (n, C) as the file `path`, which holds all of them or its old content, whatever happens.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            torch.save(centers.detach().float().cpu().clone()[None], file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        raise DataError(
-            f"{path}: cannot be written ({error})",
-            "a writable folder with enough space",
-            "free some space or choose another decode_head.save_path; finished videos are kept and skipped next time",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def sweep_temporary(folder: Path) -> None:
-    """Remove the unfinished files that a killed process left in a video's folder."""
-    for file in folder.glob(f".{FILE_NAME}.*{_TEMPORARY}"):
-        file.unlink(missing_ok=True)
+    advice = "or choose another decode_head.save_path; finished videos are kept and skipped next time"
+    write_weights_file(path, centers.detach().float().cpu().clone()[None], advice)
 
 
 class PrototypeStore:

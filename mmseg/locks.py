@@ -1,0 +1,96 @@
+"""Locks by which a living process shows that a file is its own; the system lifts them when it dies, however it dies.
+
+The lock is on a descriptor of its own, which a forked child closes: so the child does not keep it alive when its parent
+is killed. (Were it the descriptor that data are written to, the child could write them a second time.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_held: set[int] = set()
+
+
+def hold(path: str | Path, create: bool = False) -> tuple[int, bool]:
+    """Lock a file for this process, without waiting.
+
+    Args:
+        path: a regular file.
+        create: make it if it is missing.
+
+    Returns:
+        A descriptor of the file, for :func:`release`; and whether it is locked (not every file system can do that).
+
+    Raises:
+        BlockingIOError: another process, or this one, holds it.
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o666)
+    _held.add(descriptor)
+    try:
+        if fcntl is None:
+            return descriptor, False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor, True
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
+            release(descriptor)
+            raise BlockingIOError(error.errno, error.strerror) from error
+        return descriptor, False
+
+
+def release(descriptor: int | None) -> None:
+    """Lift the lock of a descriptor from :func:`hold`, and close it."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def seen_by_other_machines(path: str | Path, table: str | Path = "/proc/self/mountinfo") -> bool:
+    """Whether a lock on `path` holds on all machines that share the file system, as far as the mount `table` tells."""
+    try:
+        mounts = Path(table).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True
+    path, best, local = Path(os.path.realpath(path)), -1, False
+    for line in mounts:
+        fields, _, rest = line.partition(" - ")
+        point = Path(fields.split(" ")[4].encode().decode("unicode_escape"))  # \040 is a space
+        if (point == path or point in path.parents) and len(point.parts) > best:
+            options = rest.replace(" ", ",").split(",")
+            best = len(point.parts)
+            local = bool({"nolock", "local_lock=all", "local_lock=flock", "localflock"} & set(options))
+    return not local
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine; True where that cannot be found out."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,129 @@
+"""Folders with one owner, and the locks by which a living process is told from a dead one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg import locks
+from mmseg.errors import WriteError
+from mmseg.folder_lock import FolderLock
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def python(code: str, *args: object):
+    """A real process that runs `code`; killed at the end if it still lives."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, args)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+HOLD = """
+import os, sys, time
+from mmseg.errors import WriteError
+from mmseg.folder_lock import FolderLock
+try:
+    lock = FolderLock(sys.argv[1], "a training")
+except WriteError as error:
+    print(error, flush=True)
+    sys.exit(2)
+print("held, before:", lock.previous and lock.previous["pid"], flush=True)
+if "fork" in sys.argv:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+if "end" in sys.argv:
+    lock.release()
+    sys.exit()
+time.sleep(60)
+"""
+
+
+def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path):
+    with python(HOLD, tmp_path) as first:
+        assert first.stdout.readline() == "held, before: None\n"
+        with python(HOLD, tmp_path, "end") as second:
+            out, _ = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert f"in use by a training (process {first.pid} on {os.uname().nodename}, since 20" in out
+        assert "what to do" in out
+    with python(HOLD, tmp_path, "end") as third:  # the first has been killed
+        assert third.communicate(timeout=60)[0] == f"held, before: {first.pid}\n"
+    assert names(tmp_path) == []
+    with FolderLock(tmp_path, "a training") as lock:
+        assert lock.previous is None
+
+
+def test_a_killed_owners_child_does_not_hold_the_folder(tmp_path):
+    with python(HOLD, tmp_path, "fork") as process:
+        process.stdout.readline()
+        child = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with FolderLock(tmp_path, "a training") as lock:
+            assert lock.previous["pid"] == process.pid
+        os.kill(child, signal.SIGKILL)
+
+
+def test_of_many_heirs_of_a_dead_owner_one_wins(tmp_path):
+    with python(HOLD, tmp_path) as dead:
+        dead.stdout.readline()
+    with contextlib.ExitStack() as stack:
+        heirs = [stack.enter_context(python(HOLD, tmp_path)) for _ in range(6)]
+        said = [heir.stdout.readline() for heir in heirs]
+    assert said.count(f"held, before: {dead.pid}\n") == 1
+    assert sum("in use by" in line for line in said) == 5
+
+
+def test_the_same_process_is_refused_too_and_an_error_frees_the_folder(tmp_path):
+    with pytest.raises(KeyError), FolderLock(tmp_path, "a training"):
+        with pytest.raises(WriteError, match=f"process {os.getpid()}"):
+            FolderLock(tmp_path, "a training")
+        raise KeyError
+    with FolderLock(tmp_path, "a training"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_damaged_lock_file_is_no_obstacle(tmp_path):
+    for text in ("", "{", "[]", '{"host": 3}'):
+        (tmp_path / ".lock").write_text(text)
+        with FolderLock(tmp_path, "a training") as lock:
+            assert lock.previous is None
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:41 / /data rw - nfs4 server:/data rw,vers=4.2,local_lock=none
+31 22 0:42 / /old\\040disk rw - nfs server:/old rw,vers=3,nolock,local_lock=all
+32 22 0:43 / /scratch rw - lustre mgs:/x rw,localflock
+"""
+
+
+def test_mount_options_tell_whether_a_lock_holds_on_other_machines(tmp_path):
+    (tmp_path / "mounts").write_text(MOUNTS)
+    for path, seen in (("/home/a", True), ("/data/a", True), ("/old disk/a", False), ("/scratch/a/b", False)):
+        assert locks.seen_by_other_machines(path, tmp_path / "mounts") is seen, path
+    assert locks.seen_by_other_machines(tmp_path)
+
+
+def test_living_and_dead_processes():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert locks.is_alive(os.getpid()) and locks.is_alive(1) and not locks.is_alive(process.pid)
