@@ -79,7 +79,59 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
         "imdecode_backend": (_ANY, "masks are read by Pillow"),
         "file_client_args": (({"backend": "disk"},), "files are read from the disk"),
     },
+    "evaluation": {
+        "efficient_test": (_ANY, "frames are evaluated one by one"),
+        "pre_eval": (_ANY, "frames are evaluated one by one"),
+        "gpu_collect": ((False,), "what the processes have counted is added up, no results are collected"),
+    },
+    "optimizer_config": {"type": (("OptimizerHook", "Fp16OptimizerHook"), "there is one kind of update")},
+    "config": {
+        "gpu_ids": (_ANY, "--gpu-ids and the launcher choose the GPUs"),
+        "device": (_ANY, "the launcher chooses the device"),
+        "default_scope": (("mmseg",), "there is one scope"),
+        "opencv_num_threads": (_ANY, "data workers use one thread each"),
+        "mp_start_method": (_ANY, "data workers are forked"),
+    },
     "Resize": {"process_clips": (_ANY, "clips and single frames are the same here")},
+}
+
+
+# Sections and names of related software that nothing here reads -> what to write instead.
+INSTEAD = {
+    "fp16": "amp=dict(dtype='float16')",
+    "optim_wrapper": "optimizer=dict(...), optimizer_config=dict(grad_clip=...) and amp=dict(dtype=...)",
+    "param_scheduler": "lr_config=dict(policy='poly', ...)",
+    "custom_hooks": "nothing: no hook of this kind is known here",
+    "momentum_config": "optimizer=dict(betas=...) or dict(momentum=...), which stay as they are",
+    "default_hooks": "checkpoint_config, evaluation and log_config",
+    "hooks": "checkpoint_config, evaluation and log_config",
+    "log_processor": "log_config=dict(interval=...)",
+    "vis_backends": "log_config=dict(hooks=[dict(type='TensorboardLoggerHook')])",
+    "visualizer": "log_config=dict(hooks=[dict(type='TensorboardLoggerHook')])",
+    "auto_scale_lr": "optimizer=dict(lr=...) for the number of clips of an iteration",
+    "lr": "optimizer=dict(lr=...)",
+    "samples_per_gpu": "data=dict(samples_per_gpu=...)",
+    "workers_per_gpu": "data=dict(workers_per_gpu=...)",
+    "batch_size": "data=dict(samples_per_gpu=...)",
+    "num_workers": "data=dict(workers_per_gpu=...)",
+    "train_dataloader": "data=dict(samples_per_gpu=..., workers_per_gpu=..., train=dict(...))",
+    "val_dataloader": "data=dict(val=dict(...))",
+    "test_dataloader": "data=dict(test=dict(...))",
+    "val_evaluator": "evaluation=dict(metric=...)",
+    "test_evaluator": "--eval of tools/test.py",
+    "val_cfg": "evaluation=dict(interval=...)",
+    "data_preprocessor": "Normalize and Pad in the pipelines",
+    "tta_model": "--aug-test of tools/test.py",
+    "tta_pipeline": "--aug-test of tools/test.py, and MultiScaleFlipAug in data.test.pipeline",
+    "max_iters": "runner=dict(type='IterBasedRunner', max_iters=...)",
+    "total_iters": "runner=dict(type='IterBasedRunner', max_iters=...)",
+    "max_epochs": "runner=dict(type='IterBasedRunner', max_iters=...)",
+    "total_epochs": "runner=dict(type='IterBasedRunner', max_iters=...)",
+    "env_cfg": "dist_params=dict(backend=...) and cudnn_benchmark",
+    "randomness": "seed and deterministic",
+    "resume": "resume_from, or --auto-resume",
+    "auto_resume": "--auto-resume of tools/train.py",
+    "launcher": "--launcher",
 }
 
 
@@ -123,7 +175,9 @@ def system_of(name: str) -> str | None:
     return next((system for system, names in _LATER.items() if name in names), None)
 
 
-def effective(names: Iterable[str], cfg: Mapping[str, Any], place: str, taken: Container[str] = ()) -> dict[str, Any]:
+def effective(
+    names: Iterable[str], cfg: Mapping[str, Any], place: str, taken: Container[str] = (), tell: bool = True
+) -> dict[str, Any]:
     """`cfg` without the keys of published files that have no effect here.
 
     One that asks for something else than what is done is answered with a warning in the log, once.
@@ -132,11 +186,12 @@ def effective(names: Iterable[str], cfg: Mapping[str, Any], place: str, taken: C
         names: of the class that `cfg` describes and of its bases, or of the section that it is.
         place: dotted path of `cfg`, for the warning.
         taken: keys that have an effect after all.
+        tell: whether to warn.
     """
     known = {key: entry for name in names for key, entry in _WITHOUT_EFFECT.get(name, {}).items() if key not in taken}
     for key, value in cfg.items():
         harmless, reason = known.get(key, (_ANY, ""))
-        if harmless is not _ANY and value not in harmless:
+        if tell and harmless is not _ANY and value not in harmless:
             _warn_once(f"{place}.{key} = {value!r} has no effect here: {reason}")
     return {key: value for key, value in cfg.items() if key not in known}
 

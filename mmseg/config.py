@@ -1,153 +1,290 @@
-"""Reading a config file: apply ``--options``, and name the keys that nothing would ever read.
+"""Reading a config file: apply ``--options``, and refuse every key that nothing reads and every value that cannot be.
 
-mmengine's ``Config`` accepts any key, so that a mistyped one is silently without effect. Sections that this
-package reads itself are checked here; dicts with a ``type`` are checked when they are built
-(:func:`mmseg.registry.build`).
+mmengine's ``Config`` accepts any key, so that a mistyped one is silently without effect. Here the sections are held
+against :mod:`mmseg.sections` when the file is read, and dicts with a ``type`` against the constructors of their types
+when they are built (:mod:`mmseg.registry`). Other names are variables of the file itself.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import importlib
+import logging
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmseg import compat, config_files, sections
 from mmseg.errors import ConfigError, nearest
+from mmseg.registry import DATASETS, takes
+from mmseg.values import shown
 
-# Keys of the sections that the engine reads. Sections that map to None are open: they hold a `type`, or keys of others.
-_SECTIONS: dict[str, frozenset[str] | None] = {
-    "model": None,
-    "data": frozenset("samples_per_gpu workers_per_gpu train val test persistent_workers pin_memory".split()),
-    "optimizer": None,
-    "optimizer_config": frozenset("type grad_clip cumulative_iters".split()),
-    "lr_config": frozenset("policy warmup warmup_iters warmup_ratio power min_lr by_epoch step gamma".split()),
-    "runner": frozenset("type max_iters".split()),
-    "checkpoint_config": frozenset("by_epoch interval max_keep_ckpts save_optimizer create_symlink".split()),
-    "evaluation": frozenset("interval metric by_epoch save_best efficient_test gpu_collect".split()),
-    "log_config": frozenset("interval hooks".split()),
-    "dist_params": frozenset("backend".split()),
-    "amp": frozenset("dtype".split()),
-    "train_cfg": None,
-    "test_cfg": None,
-    "norm_cfg": None,
-}
-_VALUES = frozenset(
-    "log_level load_from resume_from workflow cudnn_benchmark find_unused_parameters seed deterministic work_dir "
-    "gpu_ids compile channels_last gradient_accumulation".split()
-)
+logger = logging.getLogger("mmseg.config")
+
+_DATA_SETS = ("train", "val", "test")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a Python config file (which executes it) and apply overrides.
+    """Read a Python config file (which executes it), apply overrides, and import the user's modules that it names.
 
     Args:
         path: the config file, with its ``_base_`` files beside it.
         options: dotted keys and their new values, as ``--options`` gives them.
 
     Raises:
-        ConfigError: the file is missing or broken, or a key is not known.
+        ConfigError: the file is missing or broken, a key is not known, a value is not what its section takes, or a
+            module of ``custom_imports`` cannot be imported.
     """
-    path = Path(path)
+    return override(_read(Path(path)), options or {}, Path(path))
+
+
+def override(config: Config, options: Mapping[str, Any], path: Path | None = None) -> Config:
+    """A copy of `config` with other values, checked, and its ``custom_imports`` imported.
+
+    Args:
+        config: a config.
+        options: dotted keys and their new values.
+        path: the file that `config` was just read from, which can be read again with other values of its variables.
+
+    Raises:
+        ConfigError: see :func:`load_config`.
+    """
+    config = _with_variables(copy.deepcopy(config), path, options)
+    _merge(config, {key: value for key, value in options.items() if _is_read(key)})
+    if "data_root" in config:
+        _share_data_root(config, override="data_root" in options)
+    check_config(config, config.filename or "config")
+    _import_modules(config.get("custom_imports"))
+    return config
+
+
+def check_config(config: Mapping[str, Any], source: str = "config", tell: bool = False) -> None:
+    """Raise ConfigError for sections and keys that nothing reads, and for values that cannot be.
+
+    Variables of the file (``crop_size``, ``train_pipeline`` ...) are fine as long as they do not look like a misspelt
+    section.
+
+    Args:
+        config: what :func:`load_config` returns, or a part of it.
+        source: name of the file, for messages.
+        tell: warn in the log of names that are known to have no effect.
+    """
+    for name, value in compat.effective(["config"], config, "config", tell=tell).items():
+        if name in sections.TABLE:
+            sections.check(name, value, tell)
+        elif name in compat.INSTEAD and value not in (None, [], {}):
+            raise ConfigError(
+                f"{name} = {shown(value)}: nothing reads this section ({source})",
+                "sections of this package",
+                f"write {compat.INSTEAD[name]}",
+            )
+        elif close := difflib.get_close_matches(name, sections.TABLE, n=1, cutoff=0.85):
+            raise ConfigError(f"{source}: unknown key {name!r}", "a known section", f"did you mean {close[0]!r}?")
+    if tell:
+        _warn_of_unread(config)
+
+
+def require(config: Mapping[str, Any], *keys: str) -> None:
+    """Raise ConfigError unless the dotted `keys` of a config are there and not None."""
+    for key in keys:
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if hasattr(value, "get") else None
+        if value is None:
+            source = getattr(config, "filename", None) or "the config"
+            raise ConfigError(f"{key} is missing", f"a section {key} in {source}", f"add {key}, or its _base_ file")
+
+
+def _read(path: Path) -> Config:
+    """The config of a file."""
     if not path.is_file():
         raise ConfigError(f"config file {path} does not exist", "a Python config file", "check the path")
+    _refuse_quotes(path)
     try:
-        config = Config.fromfile(str(path), lazy_import=False)
+        return Config.fromfile(str(path), lazy_import=False, import_custom_modules=False)
     except Exception as error:  # whatever the file's own code raises
         raise ConfigError(
             f"config file {path} cannot be read: {type(error).__name__}: {error}",
             "a Python file of assignments, its _base_ files present",
             "mend the file",
         ) from error
-    _check_placeholders(config, path)
-    if options:
-        for key in options:
-            _check_option(config, key)
+
+
+def _refuse_quotes(path: Path) -> None:
+    """Raise ConfigError for a ``'{{ _base_.name }}'`` in quotes in the file or one that it is based on."""
+    file = config_files.parse(path)
+    for where, line, text in config_files.quoted_placeholders(file) if file else ():
+        raise ConfigError(
+            f"{where}, line {line}: {text!r}",
+            "{{ _base_.name }} without quotes around it",
+            "remove the quotes, which would turn the value into a text",
+        )
+
+
+# ---------------------------------------------------------------------- overrides
+
+
+def _is_read(key: str) -> bool:
+    """Whether a dotted key belongs to a section, and is no variable of the file."""
+    return key.split(".")[0] in sections.TABLE
+
+
+def _merge(config: Config, options: Mapping[str, Any]) -> None:
+    """Put the values of dotted keys of sections into `config`."""
+    for key in options:
+        _check_option(config, key)
+    try:
         config.merge_from_dict(dict(options))
-    check_config(config, str(path))
-    return config
-
-
-def check_config(config: Mapping[str, Any], source: str = "config") -> None:
-    """Raise ConfigError if a section holds a key that is never read, or a section's name is nearly right.
-
-    Free variables (``crop_size``, ``train_pipeline`` ...) are fine as long as they do not look like a
-    misspelt section.
-    """
-    known = _known_names()
-    for name in config:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if close:
-                raise ConfigError(f"{source}: unknown key {name!r}", "a known section", f"did you mean {close[0]!r}?")
-    for section, keys in _SECTIONS.items():
-        entry = config.get(section)
-        if keys is None or entry is None:
-            continue
-        if not isinstance(entry, Mapping):
-            raise ConfigError(f"{source}: {section} = {entry!r}", f"a dict with keys {sorted(keys)}", "make it a dict")
-        for key in entry:
-            if key not in keys:
-                raise ConfigError(
-                    f"{source}: unknown key '{section}.{key}'", f"one of {sorted(keys)}", nearest(key, keys)
-                )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"--options {' '.join(options)} cannot be applied: {error}", "keys that do not contradict", "fix them"
+        ) from error
 
 
 def _check_option(config: Config, key: str) -> None:
-    """Raise ConfigError if a dotted ``--options`` key leads to nothing that the config or the engine knows."""
+    """Raise ConfigError if a dotted key leads through something that is not there."""
     first, *rest = key.split(".")
-    if first not in config and first not in _known_names():
-        raise ConfigError(
-            f"--options {key}: no entry {first!r} in the config", "an existing key", nearest(first, _known_names())
-        )
     node: Any = config.get(first)
     for depth, part in enumerate(rest):
-        path = ".".join([first, *rest[:depth]])
+        place = ".".join([first, *rest[:depth]])
         if isinstance(node, list | tuple):
             if not part.isdigit() or int(part) >= len(node):
-                raise ConfigError(f"--options {key}: {path} is a list of {len(node)} entries", "an index", "fix it")
+                raise ConfigError(f"--options {key}: {place} is a list of {len(node)} entries", "an index", "fix it")
             node = node[int(part)]
             continue
-        allowed = _SECTIONS.get(first) if depth == 0 else None
-        if not isinstance(node, Mapping):
-            node = {}
-            if allowed is None and first not in _SECTIONS:
-                raise ConfigError(f"--options {key}: {path} is a value, not a section", "an existing key", "fix it")
-        last = depth == len(rest) - 1
-        is_component = "type" in node or (depth == 0 and first in _SECTIONS and allowed is None)
-        if part not in node and not (last and is_component) and part not in (allowed or ()):
+        if node is not None and not isinstance(node, Mapping):
             raise ConfigError(
-                f"--options {key}: no entry {part!r} in {path}",
-                "an existing key",
-                nearest(part, {*node, *(allowed or ())}),
+                f"--options {key}: {place} = {shown(node)} is a value, not a section", "an existing key", "fix it"
             )
+        node = node or {}
+        is_last = depth == len(rest) - 1
+        if part not in node and not is_last and "type" in node:  # the last one is checked when the object is built
+            raise ConfigError(f"--options {key}: no entry {part!r} in {place}", "an existing key", nearest(part, node))
         node = node.get(part)
 
 
-def _known_names() -> set[str]:
-    return {*_SECTIONS, *_VALUES}
+def _with_variables(config: Config, path: Path | None, options: Mapping[str, Any]) -> Config:
+    """The config with other values of variables that its file has copied into its sections.
 
-
-def _check_placeholders(config: Config, path: Path) -> None:
-    """mmengine leaves a placeholder behind where a quoted ``{{ _base_.x }}`` stands for a non-string."""
-    for key, value in _leaves(config):
-        if isinstance(value, str) and "_base_" in value and ("{{" in value or "BASEVAR" in value.upper()):
+    Raises:
+        ConfigError: that cannot be done, or would have no effect.
+    """
+    variables = {key: value for key, value in options.items() if not _is_read(key)}
+    for key in variables:
+        name = key.split(".")[0]
+        if name not in config:
             raise ConfigError(
-                f"{path}: {key} = {value!r}",
-                "{{ _base_.name }} without quotes around it",
-                "remove the quotes, so that the value is not turned into a string",
+                f"--options {key}: no entry {name!r} in the config",
+                "an existing key",
+                f"write {compat.INSTEAD[name]}" if name in compat.INSTEAD else nearest(name, sections.TABLE),
             )
+    file = config_files.parse(path) if variables and path is not None else None
+    changed = None
+    if file is not None and not any("." in key for key in variables):
+        changed = config_files.with_values(file, variables)
+    for key, value in variables.items():
+        if changed is None or not _differs(config, config_files.with_values(file, {key: value})):
+            _refuse_variable(config, key)
+    return config if changed is None else changed
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested config with its dotted path."""
-    if isinstance(node, Mapping):
-        children = list(node.items())
+def _differs(config: Config, other: Config | None) -> bool:
+    return other is None or any(config.get(name) != other.get(name) for name in sections.TABLE)
+
+
+def _refuse_variable(config: Config, key: str) -> None:
+    """Raise the ConfigError that says under which keys the value of a variable stands in the sections."""
+    name, _, inside = key.partition(".")
+    places = [place for section in sections.TABLE for place in _places(config.get(section), config[name], section)]
+    keys = [f"{place}.{inside}" if inside else place for place in places]
+    raise ConfigError(
+        f"--options {key}: {name!r} is a variable of the config file, which nothing reads after the file",
+        "a key of a section",
+        f"set {' and '.join(keys)}" if keys else "remove it: its value stands in no section",
+    )
+
+
+def _places(node: Any, value: Any, place: str) -> Iterator[str]:
+    """The dotted paths at which a value stands in a section; a dict also where its entries are among others."""
+    if node == value or (isinstance(value, Mapping) and value and isinstance(node, Mapping) and _contains(node, value)):
+        yield place
+    elif isinstance(node, Mapping):
+        for key, entry in node.items():
+            yield from _places(entry, value, f"{place}.{key}")
     elif isinstance(node, list | tuple):
-        children = list(enumerate(node))
-    else:
-        yield prefix, node
-        return
-    for key, value in children:
-        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        for number, entry in enumerate(node):
+            yield from _places(entry, value, f"{place}.{number}")
+
+
+def _contains(node: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return all(key in node and node[key] == entry for key, entry in value.items())
+
+
+def _share_data_root(config: Config, override: bool) -> None:
+    """Give ``data_root`` of the config to the data sets that have none, or to all of them."""
+    data = config.get("data")
+    for name in _DATA_SETS if isinstance(data, Mapping) else ():
+        for dataset in _innermost(data.get(name)):
+            if (override or "data_root" not in dataset) and _takes_data_root(dataset.get("type")):
+                dataset["data_root"] = config["data_root"]
+
+
+def _innermost(entry: Any) -> Iterator[dict[str, Any]]:
+    """The data sets of an entry of ``data``: itself, those of a list, those that are repeated or joined."""
+    if isinstance(entry, list | tuple):
+        for part in entry:
+            yield from _innermost(part)
+    elif isinstance(entry, Mapping):
+        inner = [entry[key] for key in ("dataset", "datasets") if key in entry]
+        if inner:
+            yield from _innermost(inner)
+        else:
+            yield entry
+
+
+def _takes_data_root(name: Any) -> bool:
+    """Whether a data set has this argument; those that are not registered yet are the package's own, which do."""
+    cls = DATASETS.module_dict.get(name)
+    return cls is None or takes(cls, "data_root")
+
+
+# ---------------------------------------------------------------------- what else a config does
+
+
+def _import_modules(custom_imports: Mapping[str, Any] | None) -> None:
+    """Import the modules of ``custom_imports``, which register a user's own classes.
+
+    The working directory can be imported from, as by ``python -m``.
+
+    Raises:
+        ConfigError: one cannot be imported, unless ``allow_failed_imports`` is set, which makes it a warning.
+    """
+    names = (custom_imports or {}).get("imports") or ()
+    folder = os.getcwd()
+    if names and folder not in sys.path:
+        sys.path.append(folder)
+    for name in [names] if isinstance(names, str) else names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the module's own code raises
+            problem = f"custom_imports: {name!r} cannot be imported: {type(error).__name__}: {error}"
+            if custom_imports.get("allow_failed_imports"):
+                logger.warning("%s", problem)
+                continue
+            action = f"mend it, or put it below {folder} or on PYTHONPATH"
+            raise ConfigError(problem, "a module that can be imported", action) from error
+
+
+def _warn_of_unread(config: Mapping[str, Any]) -> None:
+    """Say which names of a config are neither sections nor read by its files."""
+    filename = getattr(config, "filename", None)
+    file = config_files.parse(Path(filename)) if filename else None
+    read = config_files.names_read(file) if file else set(config)
+    for name in config:
+        if name not in sections.TABLE and name not in read:
+            logger.warning("%s = %s in %s: nothing reads this name", name, shown(config[name]), filename)

@@ -73,12 +73,12 @@ def check_arguments(
         ConfigError: a key that it does not take or that is missing, or a value that is not what its annotation says.
     """
     parameters, takes_any = _parameters(cls)
-    title = f"{place} ({getattr(cls, '__name__', cls)})"
+    title = getattr(cls, "__name__", cls)
     extra = extra or {}
     unknown = [key for key in (*kwargs, *extra) if key not in parameters]
     if unknown and not takes_any:
         raise ConfigError(
-            f"{title}: unknown key {unknown[0]!r}",
+            f"{place}.{unknown[0]}: unknown key {unknown[0]!r} of {title}",
             "one of " + (", ".join(parameters) or "no keys at all"),
             nearest(unknown[0], parameters) if parameters else "remove it",
         )
@@ -86,13 +86,21 @@ def check_arguments(
     missing = [name for name in required if name not in kwargs and name not in extra]
     if missing:
         raise ConfigError(
-            f"{title}: missing key {missing[0]!r}", f"keys {', '.join(required)}", f"set {place}.{missing[0]}"
+            f"{place}: missing key {missing[0]!r} of {title}",
+            f"keys {', '.join(required)}",
+            f"set {place}.{missing[0]}",
         )
     checked = {}
     for key, value in kwargs.items():
         parameter = parameters.get(key, _UNKNOWN)
         checked[key] = values.check(value, parameter.adapter, f"{place}.{key}", parameter.default)
     return {**checked, **extra}
+
+
+def takes(cls: Any, key: str) -> bool:
+    """Whether the constructor of `cls` has an argument of this name."""
+    named, takes_any = _parameters(cls)
+    return key in named or takes_any
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ _EXPECTED = {  # pydantic's kinds of errors in our words
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
     "too_short": "{min_length} values or more",
+    "union_tag_invalid": "a dict whose type is one of {expected_tags}",
+    "union_tag_not_found": "a dict with a type",
+    "extra_forbidden": "no such key",
     "too_long": "{max_length} values at most",
 }
 _shorten = reprlib.Repr()
@@ -135,10 +138,10 @@ def _explained(error: ValidationError, value: Any, place: str, default: Any) -> 
     first = details[0]
     if first["type"] == "missing":
         name = str(first["loc"][-1])
-        return ConfigError(f"{where}: missing key {name!r}", f"a value for {name}", f"set {where}.{name}")
+        return ConfigError(f"{where}.{name} is missing", "a value for this key", f"set {where}.{name}")
     if first["type"] == "unknown_key":
         key, known = first["ctx"]["key"], first["ctx"]["known"].split()
-        return ConfigError(f"{where}: unknown key {key!r}", f"one of {', '.join(known)}", nearest(key, known))
+        return ConfigError(f"{where}.{key}: unknown key {key!r}", f"one of {', '.join(known)}", nearest(key, known))
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
     action = f"correct {where}"
     if default is not ... and not path:

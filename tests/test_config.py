@@ -1,14 +1,34 @@
-"""Reading configs: overrides arrive, and keys that nothing reads are named together with the nearest known one."""
+"""Reading configs: overrides arrive, and what nothing reads is named together with what to write instead."""
 
+import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from mmseg.config import load_config
+from mmseg.config import check_config, load_config, override, require
 from mmseg.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "local_configs"
 CFFM_B1 = CONFIGS / "cffm/B1/cffm.b1.480x480.vspw2.160k.py"
+TOY = CONFIGS / "toy/cffm.b0.py"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text + "\n")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
+def test_every_shipped_config_reads_and_says_nothing(path, caplog):
+    cfg = load_config(path)
+    check_config(cfg, tell=True)
+    used_elsewhere = {"norm_cfg", "dataset_type", "train_pipeline"} if "_base_" in path.parts else set()
+    assert [r.message for r in caplog.records if not any(name in r.message for name in used_elsewhere)] == []
+
+
+# ---------------------------------------------------------------------- --options
 
 
 def test_options_override_nested_keys_and_list_entries():
@@ -21,42 +41,158 @@ def test_options_override_nested_keys_and_list_entries():
 
 
 def test_options_may_set_known_keys_that_the_file_leaves_out():
-    cfg = load_config(CFFM_B1, {"amp.dtype": "bfloat16", "evaluation.save_best": "mIoU", "seed": 3})
+    cfg = load_config(
+        CFFM_B1,
+        {"amp.dtype": "bfloat16", "evaluation.save_best": "mIoU", "seed": 3, "optimizer_config.grad_clip.max_norm": 1},
+    )
     assert (cfg.amp.dtype, cfg.evaluation.save_best, cfg.seed) == ("bfloat16", "mIoU", 3)
+    assert cfg.optimizer_config.grad_clip.max_norm == 1
 
 
 @pytest.mark.parametrize(
-    ("option", "suggestion"),
+    ("option", "path", "suggestion"),
     [
-        ("runner.max_itres", "max_iters"),
-        ("modle.pretrained", "model"),
-        ("data.samples_per_gpus", "samples_per_gpu"),
-        ("data.trian.dataset.dilation", "train"),
-        ("data.test.pipeline.7.img_scale", "index"),
-        ("seed.value", "value"),
+        ("runner.max_itres", "runner.max_itres", "max_iters"),
+        ("modle.pretrained", "modle", "model"),
+        ("data.samples_per_gpus", "data.samples_per_gpus", "samples_per_gpu"),
+        ("data.trian.dataset.dilation", "data.trian", "train"),
+        ("data.train.datset.dilation", "data.train", "dataset"),
+        ("data.test.pipeline.7.img_scale", "data.test.pipeline", "index"),
+        ("data.test.pipeline.x.img_scale", "data.test.pipeline", "index"),
+        ("seed.value", "seed", "an integer"),
+        ("log_level.value", "log_level", "a value, not a section"),
+        ("optimizer.paramwise_cfg.custom_keys.norm.decay_mlt", "optimizer.paramwise_cfg", "decay_mult"),
+        ("fp16.loss_scale", "fp16", "amp=dict"),
+        ("nonsense", "nonsense", "known names"),
     ],
 )
-def test_mistyped_option_is_named(option, suggestion):
+def test_mistyped_option_is_named(option, path, suggestion):
     with pytest.raises(ConfigError, match=suggestion) as error:
         load_config(CFFM_B1, {option: 1})
-    assert option.split(".")[-1] in str(error.value)
+    assert path in error.value.found
+
+
+def test_options_for_a_loaded_config_are_checked_and_leave_it_alone():
+    cfg = load_config(TOY)
+    assert override(cfg, {"runner.max_iters": 7}).runner.max_iters == 7
+    assert cfg.runner.max_iters == 600
+    with pytest.raises(ConfigError, match="max_iters"):
+        override(cfg, {"runner.max_itres": 7})
+
+
+# ---------------------------------------------------------------------- variables of the file
+
+
+def test_a_variable_reaches_the_sections_that_were_made_of_it():
+    cfg = load_config(TOY, {"crop_size": (32, 32), "dilation": [-6, -4, -2], "runner.max_iters": 3})
+    pipeline = cfg.data.train.dataset.pipeline
+    assert pipeline[3].crop_size == (32, 32) and pipeline[7].size == (32, 32)
+    assert [cfg.data.train.dataset.dilation, cfg.data.val.dilation, cfg.data.test.dilation] == [[-6, -4, -2]] * 3
+    assert cfg.runner.max_iters == 3 and cfg.filename == str(TOY)
+    assert load_config(TOY).data.train.dataset.pipeline[3].crop_size == (96, 96)
+
+
+def test_a_variable_that_a_child_file_uses_is_replaced_there_too(tmp_path):
+    write(tmp_path / "base.py", "steps = 5\nrunner = dict(max_iters=steps)")
+    child = "_base_ = './base.py'\nevaluation = dict(interval={{ _base_.steps }})"
+    cfg = load_config(write(tmp_path / "child.py", child), {"steps": 9})
+    assert (cfg.runner.max_iters, cfg.evaluation.interval) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "places"),
+    [
+        ("img_norm_cfg.std", [1, 2, 3], ["data.train.dataset.pipeline.6.std", "data.val.pipeline.1.transforms.2.std"]),
+        ("train_pipeline.3.crop_size", (3, 3), ["data.train.dataset.pipeline.3.crop_size"]),
+        ("norm_cfg.type", "BN", ["model.decode_head.norm_cfg.type"]),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_variable_is_refused_with_the_keys_that_work(option, value, places):
+    with pytest.raises(ConfigError, match="variable of the config file") as error:
+        load_config(TOY, {option: value})
+    for place in places:
+        assert place in error.value.action
+    assert load_config(TOY, {places[0]: value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n = 5\nfor i in range(3):\n    n = i\nrunner = dict(max_iters=n)",  # set elsewhere, too
+        "n = 5\nrunner = dict(max_iters=5)",  # used nowhere
+        "n = 5\nn = 6\nrunner = dict(max_iters=n)",
+    ],
+)
+def test_a_variable_without_certain_effect_is_refused(tmp_path, text):
+    path = write(tmp_path / "config.py", text)
+    with pytest.raises(ConfigError, match="'n' is a variable of the config file"):
+        load_config(path, {"n": 9})
+
+
+def test_an_unused_name_is_told(tmp_path, caplog):
+    text = "import os\ncrop_size = (64, 64)\nmy_note = 'x'\ndata_size = crop_size\nrunner = dict(max_iters=1)"
+    cfg = load_config(write(tmp_path / "config.py", text))
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        check_config(cfg, tell=True)
+    assert [r.message.split(" ")[0] for r in caplog.records] == ["my_note", "data_size"]
+
+
+# ---------------------------------------------------------------------- data_root
+
+DATA = """
+data_root = 'top'
+data = dict(
+    train=[
+        dict(type='RepeatDataset', times=2, dataset=dict(type='VSPWDataset')),
+        dict(type='VSPWDataset', data_root='own')],
+    val=dict(type='VSPWDataset', split='val'),
+    test=dict(type='VSPWDataset', split='val', data_root='own'))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "roots"),
+    [({}, ["top", "own", "top", "own"]), ({"data_root": "given"}, ["given"] * 4)],
+)
+def test_one_data_root_for_all_data_sets(tmp_path, options, roots):
+    data = load_config(write(tmp_path / "config.py", DATA), options).data
+    assert [data.train[0].dataset.data_root, data.train[1].data_root, data.val.data_root, data.test.data_root] == roots
+    assert "data_root" not in data.train[0]
+
+
+def test_data_root_of_files_that_have_copied_it():
+    data = load_config(TOY, {"data_root": "given"}).data
+    assert [data.train.dataset.data_root, data.val.data_root, data.test.data_root] == ["given"] * 3
+
+
+# ---------------------------------------------------------------------- broken files, foreign sections
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runner = dict(type='IterBasedRunner', max_itre=5)", "did you mean 'max_iters'"),
+        ("runner = dict(type='IterBasedRunner', max_itre=5)", r"runner\.max_itre.*\n.*\n.*did you mean 'max_iters'"),
         ("optimiser = dict(type='AdamW')", "did you mean 'optimizer'"),
-        ("checkpoint_config = 4000", "checkpoint_config"),
+        ("checkpoint_config = 4000", "checkpoint_config = 4000"),
         ("runner = dict(", "cannot be read"),
         ("_base_ = ['./missing.py']", "cannot be read"),
+        ("fp16 = dict(loss_scale=512.)", r"amp=dict\(dtype='float16'\)"),
+        ("optim_wrapper = dict(optimizer=dict(type='AdamW'))", r"optimizer=dict"),
+        ("param_scheduler = [dict(type='PolyLR')]", "lr_config=dict"),
+        ("train_dataloader = dict(batch_size=2)", "samples_per_gpu"),
+        ("samples_per_gpu = 2", r"data=dict\(samples_per_gpu"),
+        ("workflow = [('train', 1), ('val', 1)]", r"evaluation=dict\(interval"),
+        ("log_config = dict(hooks=[dict(type='NoSuchHook')])", r"log_config\.hooks\.0 .*NoSuchHook"),
+        ("model = None", "model = None"),
+        ("data = None", "data = None"),
+        ("data = dict(train=5)", r"data\.train = 5"),
+        ("data = dict(test=dict(split='val'))", r"data\.test = .*\n.*a dict with a type"),
     ],
 )
 def test_broken_config_file(tmp_path, text, message):
-    path = tmp_path / "config.py"
-    path.write_text(text + "\n")
     with pytest.raises(ConfigError, match=message):
-        load_config(path)
+        load_config(write(tmp_path / "config.py", text))
 
 
 def test_missing_config_file(tmp_path):
@@ -64,14 +200,57 @@ def test_missing_config_file(tmp_path):
         load_config(tmp_path / "nothing.py")
 
 
-def test_free_variables_and_imports_are_fine(tmp_path):
-    path = tmp_path / "config.py"
-    path.write_text(
-        "import os\ncrop_size = (64, 64)\nmy_note = 'x'\nrunner = dict(type='IterBasedRunner', max_iters=1)\n"
-    )
-    assert load_config(path).runner.max_iters == 1
+@pytest.mark.parametrize("name", ["n", "word", "pair"])
+@pytest.mark.parametrize("quoted", ["'{{ _base_.%s }}'", '"{{_base_.%s}}"', "'a {{ _base_.%s }} b'"])
+def test_base_values_in_quotes_are_refused(tmp_path, name, quoted):
+    write(tmp_path / "base.py", "n = 5\nword = 'DEBUG'\npair = (1, 2)")
+    text = f"_base_ = ['./base.py']\nlog_level = {quoted % name}"
+    path = write(tmp_path / "child.py", text)
+    with pytest.raises(ConfigError, match=r"child\.py, line 2.*\n.*without quotes"):
+        load_config(write(tmp_path / "grandchild.py", f"_base_ = ['./{path.name}']"))
+    assert load_config(write(path, text.replace(quoted % name, "{{ _base_.word }}"))).log_level == "DEBUG"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
-def test_every_shipped_config_reads(path):
-    load_config(path)
+def test_require_names_the_missing_section(tmp_path):
+    cfg = load_config(write(tmp_path / "config.py", "data = dict(val=dict(type='VSPWDataset'))"))
+    require(cfg, "data", "data.val.type")
+    for key in ("model", "data.train", "data.val.type.name"):
+        with pytest.raises(ConfigError, match=rf"^{key} is missing"):
+            require(cfg, key)
+
+
+# ---------------------------------------------------------------------- custom_imports
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory with modules of a user; the process forgets them afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+def test_custom_imports_run_the_modules_of_the_working_directory(elsewhere):
+    write(elsewhere / "my_parts.py", "from pathlib import Path\nPath('was_here').touch()")
+    load_config(write(elsewhere / "config.py", "custom_imports = dict(imports=['my_parts'])"))
+    assert (elsewhere / "was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        ("x = 1", "my_missing", "my_missing.*ModuleNotFoundError"),
+        ("1 / 0", "my_broken", "my_broken.*ZeroDivisionError"),
+    ],
+)
+def test_modules_that_cannot_be_imported(elsewhere, module, name, message, caplog):
+    write(elsewhere / "my_broken.py", module)
+    path = write(elsewhere / "config.py", f"custom_imports = dict(imports='{name}', allow_failed_imports=False)")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+    load_config(path, {"custom_imports.allow_failed_imports": True})
+    assert name in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg.compat import translate
-from mmseg.config import load_config
+from mmseg.config import check_config, load_config, override, require
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
@@ -52,11 +51,9 @@ def init_segmentor(
         ConfigError: the config is missing, broken or has unknown keys.
         CheckpointError: the checkpoint is missing, damaged or of another model.
     """
-    if isinstance(config, Config):
-        cfg = copy.deepcopy(config)
-        cfg.merge_from_dict(dict(options or {}))
-    else:
-        cfg = load_config(config, options)
+    cfg = override(config, options or {}) if isinstance(config, Config) else load_config(config, options)
+    require(cfg, "model")
+    check_config(cfg, tell=True)
     model_cfg = {**cfg.model, "pretrained": None}  # the checkpoint holds the backbone as well
     model = build_segmentor(model_cfg, cfg.get("train_cfg"), cfg.get("test_cfg"))
     meta = load_checkpoint(model, checkpoint, purpose="test").get("meta", {}) if checkpoint is not None else {}

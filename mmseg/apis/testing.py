@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
+from mmseg.config import require
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
 from mmseg.engine.predict import stream_settings
@@ -106,6 +107,7 @@ def test_model(
         SegError: bad input, before anything is written, or in a frame that the message names.
     """
     options.check()
+    require(cfg, "model", "data.test")
     if checkpoint is None:
         torch.manual_seed(0)  # the same untrained network in every process and every run
     model = init_segmentor(cfg, checkpoint, device)

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
+from mmseg.config import check_config, require
 from mmseg.datasets import build_dataset
 from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
@@ -27,6 +28,8 @@ from mmseg.models import build_segmentor
 from mmseg.weights import load_checkpoint, read_checkpoint
 
 logger = logging.getLogger("mmseg.apis")
+
+_SECTIONS = ("model", "data.train", "optimizer", "lr_config", "runner")
 
 
 def train_segmentor(
@@ -63,6 +66,8 @@ def train_segmentor(
         setup_logging(folder / f"{name}.log", distributed.is_main(), cfg.get("log_level") or "INFO")
         if lock is not None and lock.previous is not None:
             logger.info("process %(pid)d on %(host)s, which trained here since %(since)s, has died", lock.previous)
+        check_config(cfg, tell=True)
+        require(cfg, *_SECTIONS)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
         set_determinism(deterministic or bool(cfg.get("deterministic")), bool(cfg.get("cudnn_benchmark")))

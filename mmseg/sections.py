@@ -1,0 +1,258 @@
+"""Every section of a config that the package reads: its keys, their types and their ranges.
+
+``TABLE`` is the one list: what stands in it is read somewhere, and what does not is refused. Sections that describe an
+object (``model``, the data sets, ``optimizer``) have further keys, which are those of the object's constructor and are
+checked when it is built (:mod:`mmseg.registry`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from types import FunctionType
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt, Le, MinLen
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Discriminator, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
+
+from mmseg import compat, values
+from mmseg.errors import ConfigError, nearest
+from mmseg.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Interval = PositiveInt | Literal[-1] | None  # -1 and None: never
+Text = Annotated[str, MinLen(1)]
+
+
+class Section(BaseModel):
+    """A dict with these keys and no others."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, section: Any) -> Any:
+        if isinstance(section, Mapping) and cls.model_config["extra"] == "forbid":
+            for key in section:
+                if key not in cls.model_fields:
+                    known = " ".join(cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key), "known": known})
+        return section
+
+
+def _has_type(section: dict[str, Any]) -> dict[str, Any]:
+    if "type" not in section:
+        raise ValueError("a dict with a type")
+    return section
+
+
+Component = Annotated[dict[str, Any], AfterValidator(_has_type)]
+
+
+class Data(Section):
+    samples_per_gpu: PositiveInt = 1
+    workers_per_gpu: NonNegativeInt = 2
+    pin_memory: bool | None = None
+    persistent_workers: bool = True
+    train: Component | Annotated[Sequence[Component], MinLen(1)] | None = None
+    val: Component | None = None
+    test: Component | None = None
+
+
+class ParameterRule(Section):
+    lr_mult: NonNegativeFloat = 1.0
+    decay_mult: NonNegativeFloat = 1.0
+
+
+class Paramwise(Section):
+    custom_keys: dict[str, ParameterRule] = {}
+
+
+class Optimizer(Section):
+    """Further keys are those of the class in ``torch.optim``."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Text
+    paramwise_cfg: Paramwise | None = None
+
+
+class GradClip(Section):
+    """Arguments of ``torch.nn.utils.clip_grad_norm_``."""
+
+    max_norm: Annotated[float, Gt(0), AllowInfNan(True)]
+    norm_type: Annotated[float, Gt(0), AllowInfNan(True)] = 2.0
+    error_if_nonfinite: bool = False
+    foreach: bool | None = None
+
+
+class OptimizerConfig(Section):
+    grad_clip: GradClip | None = None
+    cumulative_iters: PositiveInt | None = None
+
+
+class LearningRate(Section):
+    """What all policies have in common."""
+
+    policy: str
+    by_epoch: Literal[False] = False
+    warmup: Literal["constant", "linear", "exp"] | None = None
+    warmup_iters: NonNegativeInt = 0
+    warmup_ratio: Annotated[float, Gt(0), Le(1)] = 0.1
+
+
+class Poly(LearningRate):
+    power: NonNegativeFloat = 1.0
+    min_lr: NonNegativeFloat = 0.0
+
+
+def _ascending(steps: Sequence[int]) -> Sequence[int]:
+    if list(steps) != sorted(steps):
+        raise ValueError("iterations in ascending order")
+    return steps
+
+
+class Step(LearningRate):
+    step: PositiveInt | Annotated[Sequence[PositiveInt], MinLen(1), AfterValidator(_ascending)]
+    gamma: PositiveFloat = 0.1
+    min_lr: NonNegativeFloat = 0.0
+
+
+POLICIES: dict[str, type[LearningRate]] = {"fixed": LearningRate, "poly": Poly, "step": Step}
+
+
+def _schedule(section: Any) -> type[LearningRate]:
+    """The section of a learning rate with this policy."""
+    policy = section.get("policy") if isinstance(section, Mapping) else "fixed"
+    if str(policy).lower() not in POLICIES:
+        known = ", ".join(POLICIES)
+        raise ConfigError(
+            f"lr_config.policy = {values.shown(policy)}", f"one of {known}", nearest(str(policy), POLICIES)
+        )
+    return POLICIES[str(policy).lower()]
+
+
+class Runner(Section):
+    type: Literal["IterBasedRunner"] = "IterBasedRunner"
+    max_iters: PositiveInt
+
+
+class Checkpoints(Section):
+    interval: Interval = None
+    max_keep_ckpts: PositiveInt | Literal[-1] = -1
+    by_epoch: Literal[False] = False
+    save_optimizer: Literal[True] = True
+    create_symlink: Literal[True] = True
+
+
+class Evaluation(Section):
+    interval: Interval = None
+    metric: Text | Annotated[Sequence[Text], MinLen(1)] | None = None
+    save_best: Text | None = None
+    by_epoch: Literal[False] = False
+
+
+class TextLoggerHook(Section):
+    type: Literal["TextLoggerHook"]
+    by_epoch: Literal[False] = False
+
+
+class TensorboardLoggerHook(Section):
+    type: Literal["TensorboardLoggerHook"]
+    by_epoch: Literal[False] = False
+
+
+class Log(Section):
+    interval: PositiveInt = 50
+    hooks: Sequence[Annotated[TextLoggerHook | TensorboardLoggerHook, Discriminator("type")]] = ()
+
+
+class Processes(Section):
+    backend: Literal["nccl", "gloo", "mpi"] | None = None
+
+
+class MixedPrecision(Section):
+    dtype: Literal["bfloat16", "float16"] = "bfloat16"
+
+
+class Compilation(Section):
+    """Arguments of ``torch.compile``."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
+    backend: Text = "inductor"
+    fullgraph: bool = False
+    dynamic: bool | None = None
+    options: dict[str, Any] | None = None
+
+
+class CustomImports(Section):
+    imports: Text | Sequence[Text]
+    allow_failed_imports: bool = False
+
+
+def _only_training(workflow: Sequence[Any]) -> Sequence[Any]:
+    if [tuple(step) if isinstance(step, list | tuple) else step for step in workflow] != [("train", 1)]:
+        raise ValueError("[('train', 1)]; validation is evaluation=dict(interval=...)")
+    return workflow
+
+
+Seed = Annotated[NonNegativeInt, Le(2**63 - 1)]
+
+TABLE: dict[str, Any] = {
+    "model": Component,
+    "train_cfg": dict[str, Any] | None,  # of the model, where a config keeps it outside
+    "test_cfg": dict[str, Any] | None,
+    "data": Data,
+    "data_root": Text | None,  # of every data set that names none
+    "optimizer": Optimizer,
+    "optimizer_config": OptimizerConfig | None,
+    "lr_config": _schedule,  # by its policy
+    "runner": Runner,
+    "checkpoint_config": Checkpoints | None,
+    "evaluation": Evaluation | None,
+    "log_config": Log | None,
+    "log_level": Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None,
+    "dist_params": Processes | None,
+    "amp": MixedPrecision | None,
+    "compile": bool | Compilation | None,
+    "channels_last": bool | None,
+    "gradient_accumulation": PositiveInt | None,
+    "find_unused_parameters": bool,
+    "cudnn_benchmark": bool | None,
+    "deterministic": bool | None,
+    "workflow": Annotated[Sequence[Any], AfterValidator(_only_training)],
+    "seed": Seed | None,
+    "load_from": Text | None,
+    "resume_from": Text | None,
+    "work_dir": Text | None,
+    "custom_imports": CustomImports | None,
+}
+
+
+def check(name: str, section: Any, tell: bool = False) -> None:
+    """Raise ConfigError unless the section `name` of a config can be `section`.
+
+    Args:
+        name: one of ``TABLE``.
+        section: its value.
+        tell: warn in the log of keys of published files that have no effect here.
+    """
+    section = _plain(section)
+    if isinstance(section, dict):
+        section = compat.effective([name], section, name, tell=tell)
+    entry = TABLE[name]
+    values.check(section, _checker(entry(section) if isinstance(entry, FunctionType) else entry), name)
+
+
+@functools.cache
+def _checker(annotation: Any) -> TypeAdapter:
+    is_section = isinstance(annotation, type) and issubclass(annotation, Section)
+    return TypeAdapter(annotation, config=None if is_section else ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """`value` with nothing but dicts, lists and what they hold: pydantic looks past what mmengine adds to a dict."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
