@@ -39,7 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--amp", nargs="?", const="bfloat16", choices=["bfloat16", "float16"], help="mixed precision")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--against-plain", action="store_true", help="measure the plain formulation as well")
+    parser.add_argument(
+        "--against-reference", action="store_true", help="measure the formulas of tests/reference as well"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     cli.add_options(parser)
     return parser.parse_args()
@@ -57,9 +59,10 @@ def main() -> None:
         clips=args.clips,
         threads=args.threads,
     )
-    rows = in_own_process(_MEASURES[args.mode], job)
-    if args.against_plain and args.mode != "memory":
-        rows += in_own_process(_MEASURES[args.mode], replace(job, plain=True, repeats=min(job.repeats, 3)))
+    rows = []
+    if args.against_reference and args.mode != "memory":
+        rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=min(job.repeats, 3)))
+    rows = in_own_process(_MEASURES[args.mode], job) + rows
     print(memory_table(rows) if args.mode == "memory" else f"{speed_table(rows)}\n\n{stage_table(rows)}")
     for line in comparison(rows):
         print(line)
@@ -117,12 +120,13 @@ def memory_table(rows: Sequence[Row]) -> str:
 
 
 def comparison(rows: Sequence[Row]) -> list[str]:
-    """How the fast formulation relates to the plain one, in sentences."""
-    plain = [row for row in rows if row["formulation"] == "plain"]
+    """How the product relates to the reference, in sentences."""
+    reference = [row for row in rows if row["formulation"] == "reference"]
     lines = []
-    for row in (row for row in rows if row["formulation"] == "fast"):
-        for other in plain:
-            line = f"{row['what']} ({row['cache']}): {other['seconds'] / row['seconds']:.2f} times as fast as plain"
+    for row in (row for row in rows if row["formulation"] == "product"):
+        for other in reference:
+            ratio = other["seconds"] / row["seconds"]
+            line = f"{row['what']} ({row['cache']}): {ratio:.2f} times as fast as the reference"
             if "resize+argmax" in row["stages"]:
                 line += f"; network alone {_network_seconds(other) / _network_seconds(row):.2f} times"
             lines.append(f"{line}; {row['added_memory'] / max(other['added_memory'], 1):.2f} of the added memory")

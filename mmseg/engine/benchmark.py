@@ -7,19 +7,23 @@ weights are random; the only time that depends on them is the final resize, whic
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+import mmseg
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import load_config
 from mmseg.datasets.base import VideoDataset, VideoFiles
@@ -36,13 +40,13 @@ from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
-from mmseg.models.layers.formulation import plain_formulation
 from mmseg.structures import Frame, Result
 from mmseg.writing.results import PickleWriter, ResultWriter
 
 VIDEO = "benchmark"
 _WARM_UP = 10  # frames until every reference of a stream is there
 _NUM_PROTOTYPES = 100
+_REFERENCE = "mmseg_reference"  # the name that tests/reference is loaded under
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Job:
         amp: 'bfloat16' or 'float16' for autocast, None for float32.
         repeats: measured frames or steps; the median counts.
         clips: batch of a training step; 0 takes the config's.
-        plain: measure the plain formulation: what a direct transcription of the paper computes.
+        reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
         threads: CPU threads; 0 leaves PyTorch's choice.
     """
 
@@ -68,7 +72,7 @@ class Job:
     amp: str | None = None
     repeats: int = 5
     clips: int = 0
-    plain: bool = False
+    reference: bool = False
     threads: int = 0
 
 
@@ -87,13 +91,13 @@ def in_own_process(measure: Callable[[Job], list[Row]], job: Job) -> list[Row]:
 def measure_stream(job: Job) -> list[Row]:
     """Time per frame of a stream with warm caches (steady), and of a clip from scratch (cold).
 
-    The plain formulation knows only the latter: it encodes a whole clip for every frame.
+    The reference knows only the latter: it encodes a whole clip for every frame.
     """
     with tempfile.TemporaryDirectory() as folder:
         model = _inference_model(job, Path(folder))
         pipeline = _pipeline(model, job.size)
         files = _write_frames(Path(folder), job.size)
-        if job.plain:
+        if job.reference:
             return [_clip_row(job, model, pipeline, files)]
         return [_steady_row(job, model, pipeline, files), _clip_row(job, model, pipeline, files)]
 
@@ -122,7 +126,8 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
     timer, memory = StageTimer(device), PeakMemory(device)
     num_clips = getattr(model.decode_head, "num_clips", 1)
     names = [files[i % len(files)] for i in range(num_clips)]
-    with plain_formulation() if job.plain else nullcontext(), timer.watch(*_watched(model, job.plain)):
+    network = reference_of(model).encode_decode if job.reference else type(model).encode_decode
+    with timer.watch(*_watched(model, job.reference)):
         for number in range(1 + job.repeats):
             if number == 1:
                 timer.clear()
@@ -132,8 +137,8 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                     frames = [Frame(i, name, read_frame(name)) for i, name in enumerate(names)]
                     imgs = torch.stack([pipeline.views(frame)[0].inputs["img"] for frame in frames])[None]
                 with _autocast(job, device):
-                    logits = model.encode_decode(imgs.to(device), [dict(video=VIDEO)])[0].float()
-                if job.plain:
+                    logits = network(model, imgs.to(device), [dict(video=VIDEO)])[0].float()
+                if job.reference:
                     with timer.stage("resize+argmax"):
                         resize_logits(logits, [job.size]).softmax(dim=0).argmax(dim=0).cpu()
                 else:
@@ -141,12 +146,12 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
     return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, network=imgs.shape[-2:])
 
 
-def _watched(model: Segmentor, plain: bool = False) -> list[tuple[Any, str, str]]:
+def _watched(model: Segmentor, reference: bool = False) -> list[tuple[Any, str, str]]:
     """Which calls belong to which stage."""
     head = model.decode_head
-    if plain:
-        stages = {"forward": "head"}
-    elif hasattr(head, "embed"):
+    if reference:
+        return [(reference_of(model), name, stage) for name, stage in (("mit", "backbone"), ("forward", "head"))]
+    if hasattr(head, "embed"):
         stages = {"embed": "embed", "decode": "decode", "decode_single": "decode"}
     else:
         stages = {"fuse": "embed", "frame_logits": "decode"}
@@ -170,19 +175,19 @@ def measure_train(job: Job) -> list[Row]:
         batch = _batch(model, job, cfg.data.get("samples_per_gpu", 2), device)
         timer, memory = StageTimer(device), PeakMemory(device)
         memory.start()
-        with plain_formulation() if job.plain else nullcontext():
-            for number in range(1 + job.repeats):
-                if number == 1:
-                    timer.clear()
-                with timer.step():
-                    optimizer.zero_grad(set_to_none=True)
-                    with timer.stage("forward"), _autocast(job, device):
-                        losses = model(batch)
-                        loss = sum(value for name, value in losses.items() if "loss" in name)
-                    with timer.stage("backward"):
-                        loss.backward()
-                    with timer.stage("optimizer"):
-                        optimizer.step()
+        network = reference_of(model).loss if job.reference else type(model).__call__
+        for number in range(1 + job.repeats):
+            if number == 1:
+                timer.clear()
+            with timer.step():
+                optimizer.zero_grad(set_to_none=True)
+                with timer.stage("forward"), _autocast(job, device):
+                    losses = network(model, batch)
+                    loss = sum(value for name, value in losses.items() if "loss" in name)
+                with timer.stage("backward"):
+                    loss.backward()
+                with timer.stage("optimizer"):
+                    optimizer.step()
     shape = tuple(batch["img"].shape)
     return [_row(job, device, f"training step, {shape[0]} clips of {shape[1]}", "none", timer, memory, shape[-2:])]
 
@@ -260,7 +265,33 @@ def _provide_prototypes(model: Segmentor, folder: Path) -> None:
     head = model.decode_head
     if isinstance(getattr(head, "store", None), PrototypeStore):
         write_prototypes(prototype_file(folder, VIDEO), torch.randn(_NUM_PROTOTYPES, head.embed_dim))
-        head.store = PrototypeStore(folder, head.embed_dim)
+        head.save_path, head.store = str(folder), PrototypeStore(folder, head.embed_dim)
+
+
+def reference_of(model: Segmentor) -> ModuleType:
+    """The formulas that `model` is held against in the tests, from ``tests/reference`` of the checkout.
+
+    Raises:
+        ConfigError: the package is not used from a checkout, or no file states what this model computes.
+    """
+    folder = Path(mmseg.__file__).resolve().parent.parent / "tests" / "reference"
+    if not (folder / "__init__.py").is_file():
+        raise ConfigError(
+            f"{folder}: no such folder, so there is no reference to measure against",
+            "the package in a checkout of the repository, whose tests hold the formulas",
+            "run tools/benchmark.py of a checkout (pip install -e .), or leave out --against-reference",
+        )
+    if _REFERENCE not in sys.modules:
+        spec = importlib.util.spec_from_file_location(_REFERENCE, folder / "__init__.py")
+        sys.modules[_REFERENCE] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[_REFERENCE])
+    found = sys.modules[_REFERENCE].reference_of(model)
+    if found is None:
+        name = type(model.decode_head).__name__
+        raise ConfigError(
+            f"no reference for a {name} in {folder}", "a system with one", "leave out --against-reference"
+        )
+    return found
 
 
 def _pipeline(model: Segmentor, size: tuple[int, int]) -> TestPipeline:
@@ -302,7 +333,7 @@ def _autocast(job: Job, device: torch.device) -> ExitStack | torch.autocast:
 
 def _setting(job: Job, device: torch.device) -> Row:
     return {
-        "formulation": "plain" if job.plain else "fast",
+        "formulation": "reference" if job.reference else "product",
         "size": list(job.size),
         "precision": job.amp or "float32",
         "device": device_name(device),

@@ -9,8 +9,11 @@ import time
 import pytest
 import torch
 
-from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train
+import mmseg
+from mmseg.apis.inference import init_segmentor
+from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train, reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
+from mmseg.errors import ConfigError
 from tests.engine.tiny_vspw import write_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,14 +38,28 @@ def test_stream(job):
         assert row["peak_memory"] > 2**20
 
 
-def test_plain_formulation_and_amp(job):
-    rows = measure_stream(Job(job.config, size=job.size, repeats=1, plain=True, amp="bfloat16"))
-    assert [(r["formulation"], r["precision"], r["cache"]) for r in rows] == [("plain", "bfloat16", "cold")]
+def test_reference_and_amp(job):
+    rows = measure_stream(Job(job.config, size=job.size, repeats=1, reference=True, amp="bfloat16"))
+    assert [(r["formulation"], r["precision"], r["cache"]) for r in rows] == [("reference", "bfloat16", "cold")]
+    assert {"backbone", "head"} <= set(rows[0]["stages"])
 
 
 def test_training_step(job):
-    (row,) = measure_train(Job(job.config, size=(64, 64), repeats=1, clips=1))
-    assert row["what"] == "training step, 1 clips of 4" and set(row["stages"]) >= {"forward", "backward", "optimizer"}
+    for reference in (False, True):
+        (row,) = measure_train(Job(job.config, size=(64, 64), repeats=1, clips=1, reference=reference))
+        assert row["what"] == "training step, 1 clips of 4"
+        assert set(row["stages"]) >= {"forward", "backward", "optimizer"}
+
+
+def test_reference_without_a_checkout_or_a_file_is_an_error(job, tmp_path, monkeypatch):
+    """As of a package installed elsewhere, and of a model whose formulas nobody has written down."""
+    model = init_segmentor(job.config)
+    model.decode_head.__class__ = type("NewHead", (type(model.decode_head),), {})
+    with pytest.raises(ConfigError, match="no reference for a NewHead"):
+        reference_of(model)
+    monkeypatch.setattr(mmseg, "__file__", str(tmp_path / "mmseg" / "__init__.py"))
+    with pytest.raises(ConfigError, match=r"(?s)tests.reference: no such folder.*a checkout of the repository"):
+        reference_of(model)
 
 
 def test_memory_along_a_video(job):
@@ -74,8 +91,8 @@ def test_peak_memory_sees_what_was_freed():
 
 def test_command_line(job, tmp_path):
     command = [sys.executable, ROOT / "tools" / "benchmark.py", job.config, "--size", "45", "70", "--frames", "1",
-               "--against-plain", "--device", "cpu", "--threads", "1", "--json", tmp_path / "b.json"]  # fmt: skip
+               "--against-reference", "--device", "cpu", "--threads", "1", "--json", tmp_path / "b.json"]  # fmt: skip
     out = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=200, check=True).stdout
-    assert "times as fast as plain" in out and "45x70" in out and "float32" in out and "1 thread" in out
+    assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
-    assert {row["formulation"] for row in report["rows"]} == {"fast", "plain"}
+    assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}

@@ -1,7 +1,8 @@
-"""Cross-frame affinities: the official intermediate numbers, fast against plain with gradients, exact selection."""
+"""Cross-frame affinities: the official intermediate numbers, the product against the reference, exact selection."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -11,85 +12,131 @@ import torch
 from mmseg.models import build_head
 from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
-from mmseg.models.layers.formulation import plain_formulation
 from tests.golden_cases import Case, build_filled
+from tests.reference import mrcfa as reference
 
 HEAD_CASES = ["mrcfa_b0_head", "mrcfa_b1_head", "mrcfa_b1_head_resized"]
+AFFINITY_CASES = ["affinity_b1", "affinity_b1_resized"]
+REFINE_CASES = ["refine_b0", "refine_b1"]
+Inputs = dict[str, torch.Tensor]
 
 
 def affinity_of(case: Case) -> CrossFrameAffinity:
     return build_filled(lambda c: CrossFrameAffinity(c["dim"], c["backbone"]), case.config)
 
 
-def record(module: torch.nn.Module, found: dict[str, torch.Tensor], before: str | None, after: str | None) -> None:
-    """Keep the input of `module` under the name `before` and its output under `after`."""
-
-    def hook(_module, inputs, output):
-        found.update({name: value for name, value in ((before, inputs[0]), (after, output)) if name})
-
-    module.register_forward_hook(hook)
+def refinement_of(case: Case) -> AffinityRefinement:
+    return build_filled(lambda c: AffinityRefinement(c["backbone"]), case.config)
 
 
-@pytest.mark.parametrize("name", ["affinity_b1", "affinity_b1_resized"])
+def affinities(module: CrossFrameAffinity, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The product's affinities (B, R, h8 * w8, s), and its selection as a mask (B, R, N)."""
+    references = [inputs[name] for name in ("r8", "r16", "r32")]
+    keys = module.project_references(*(r.flatten(0, 1) for r in references))
+    keys = {name: key.unflatten(0, references[0].shape[:2]) for name, key in keys.items()}
+    targets = [inputs[name][:, 0] for name in ("t8", "t16", "t32")]
+    grid = tuple(references[0].shape[-2:])
+    affinity, index = module.attend(*targets, keys, grid)
+    mask = torch.zeros(*index.shape[:2], grid[0] * grid[1], dtype=torch.bool)
+    return affinity.transpose(1, 2), mask.scatter_(2, index, True)
+
+
+def reference_affinities(module: CrossFrameAffinity, inputs: Inputs) -> Inputs:
+    return reference.affinities(module, **{k: v[:, 0] if k.startswith("t") else v for k, v in inputs.items()})
+
+
+def refined(module: AffinityRefinement, inputs: Inputs) -> torch.Tensor:
+    """What the product makes of maps (n, 1, h, w); it takes them as planes (1, n, h, w), channels last in memory."""
+    planes = (inputs[name].transpose(0, 1) for name in ("x32", "x16", "x8"))
+    return module(*(p.contiguous(memory_format=torch.channels_last) for p in planes)).transpose(0, 1)
+
+
+# ---------------------------------------------------------------------- official numbers
+
+
+@pytest.mark.parametrize("name", AFFINITY_CASES)
 @torch.no_grad()
-def test_every_intermediate_of_the_plain_formulation_is_official(name):
+def test_every_intermediate_of_the_reference_is_official(name):
     case = Case("mrcfa", name)
-    module, inputs, found = affinity_of(case), case.inputs(), {}
-    for layer, stride in ((4, "s32"), (3, "s16"), (2, "s8")):
-        record(getattr(module.hpn, f"encoder_layer{layer}"), found, f"affinity.{stride}", f"refined.{stride}")
-    record(module.hpn.encoder_layer4to3, found, None, "mixed.s16")
-    record(module.hpn.encoder_layer3to2, found, None, "mixed.s8")
-    grids = {"q1": "t8", "q2": "t16", "q3": "t32", "k1": "r8", "k2": "r16", "k3": "r32"}
-    projected: dict[str, torch.Tensor] = {}
-    for projection in grids:
-        record(getattr(module, projection), projected, None, projection)
-    with plain_formulation():
-        module(**inputs)
-    found.update({p: projected[p].view_as(inputs[g].movedim(2, -1)) for p, g in grids.items()})
-    assert len(found) == 14
-    for output, value in found.items():
-        case.check(output, value)
+    found = reference_affinities(affinity_of(case), case.inputs())
+    assert len(case["outputs"]) == 18
+    for output, spec in case["outputs"].items():
+        case.check(output, found[output].reshape(spec["shape"]))
 
 
-@pytest.mark.parametrize("name", ["refine_b0", "refine_b1"])
-def test_fast_refinement_has_the_gradients_of_the_plain_one(name):
+@pytest.mark.parametrize("name", AFFINITY_CASES)
+@torch.no_grad()
+def test_affinities_are_official(name):
     case = Case("mrcfa", name)
-    module = build_filled(lambda c: AffinityRefinement(c["backbone"]), case.config)
-    compare_formulations(module, lambda inputs: module(**inputs), case.inputs())
+    module, inputs = affinity_of(case), case.inputs()
+    affinity, mask = affinities(module, inputs)
+    case.check("affinity", affinity)
+    case.check("softmax", affinity.softmax(dim=3))
+    case.check("mask", mask)
+    assert mask.sum(2).unique().tolist() == [case["facts"]["selected"]]
+    q3 = module.q3(inputs["t32"][:, 0].flatten(2).transpose(1, 2))
+    k3 = module.k3(inputs["r32"].flatten(3).transpose(2, 3))
+    case.check("scores", module.scores(q3, k3, inputs["t32"].shape[-2:], inputs["r8"].shape[-2:]))
 
 
-@pytest.mark.parametrize("name", ["affinity_b1", "affinity_b1_resized"])
-def test_fast_affinities_have_the_gradients_of_the_plain_ones(name):
+@pytest.mark.parametrize("name", REFINE_CASES)
+@torch.no_grad()
+def test_refinement_is_official(name):
+    case = Case("mrcfa", name)
+    module, inputs = refinement_of(case), case.inputs()
+    assert {k: list(v.shape) for k, v in module.state_dict().items()} == case["state"]
+    case.check("out", refined(module, inputs))
+    found = reference.refine(module, **inputs)
+    case.check("out", found["mixed.s8"])
+    for output in ("refined.s32", "refined.s16", "refined.s8", "mixed.s16"):
+        case.check(output, found[output])
+
+
+# ---------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("name", REFINE_CASES)
+def test_refinement_has_the_gradients_of_the_reference(name):
+    case = Case("mrcfa", name)
+    module = refinement_of(case)
+    compare(module, functools.partial(refined, module), lambda x: reference.refine(module, **x)["mixed.s8"], case)
+
+
+@pytest.mark.parametrize("name", AFFINITY_CASES)
+def test_affinities_have_the_gradients_of_the_reference(name):
     case = Case("mrcfa", name)
     module = affinity_of(case)
-    compare_formulations(module, lambda inputs: module(**inputs)[0], case.inputs())
+    compare(module, lambda x: affinities(module, x)[0], lambda x: reference_affinities(module, x)["affinity"], case)
 
 
 @pytest.mark.parametrize("name", HEAD_CASES)
-def test_fast_head_has_the_gradients_of_the_plain_one(name):
+def test_head_has_the_gradients_of_the_reference(name):
     case = Case("mrcfa", name)
     head = build_filled(build_head, case.config, mode="train")
-    # maps as the backbone gives them: channels last in memory
-    feats = {k: v.contiguous(memory_format=torch.channels_last) for k, v in case.inputs().items()}
-    compare_formulations(head, lambda x: head(list(x.values()), case["batch_size"], case["num_clips"]), feats)
+    clips = (case["batch_size"], case["num_clips"])
+    compare(
+        head,
+        lambda x: head(list(x.values()), *clips),
+        lambda x: reference.forward(head, list(x.values()), *clips),
+        case,
+    )
 
 
-def compare_formulations(module: torch.nn.Module, call, inputs: dict[str, torch.Tensor]) -> None:
-    """Outputs and the gradients of all inputs and parameters, fast against plain."""
-    fast = outputs_and_gradients(module, call, inputs)
-    with plain_formulation():
-        plain = outputs_and_gradients(module, call, inputs)
-    assert fast.keys() == plain.keys()
-    largest = max(value.abs().max() for name, value in plain.items() if name != "output")
-    for name, expected in plain.items():
+def compare(module: torch.nn.Module, product, formulas, case: Case) -> None:
+    """Outputs and the gradients of all inputs and parameters, of the product and of the reference."""
+    found, expected = (outputs_and_gradients(module, call, case.inputs()) for call in (product, formulas))
+    assert found.keys() == expected.keys()
+    largest = max(value.abs().max() for name, value in expected.items() if name != "output")
+    for name, value in expected.items():
         # a gradient that is zero in exact arithmetic is rounding noise of the others
-        scale = expected.abs().max() if name == "output" else max(expected.abs().max(), 1e-2 * largest)
-        assert (fast[name] - expected).abs().max() <= 2e-4 * scale, name
+        scale = value.abs().max() if name == "output" else max(value.abs().max(), 1e-2 * largest)
+        assert (found[name] - value).abs().max() <= 2e-4 * scale, name
 
 
-def outputs_and_gradients(module: torch.nn.Module, call, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def outputs_and_gradients(module: torch.nn.Module, call, inputs: Inputs) -> Inputs:
     module.zero_grad()
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
+    # maps as the backbone gives them: channels last in memory
+    leaves = {name: channels_last(value).requires_grad_() for name, value in inputs.items()}
     output = call(leaves)
     weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
     (output * weight).sum().backward()
@@ -97,13 +144,20 @@ def outputs_and_gradients(module: torch.nn.Module, call, inputs: dict[str, torch
     return {"output": output.detach(), **{name: g.clone() for name, g in gradients.items() if g is not None}}
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+# ---------------------------------------------------------------------- chunks and selection
+
+
 def test_the_number_of_tokens_in_a_chunk_changes_nothing(monkeypatch):
     case = Case("mrcfa", "affinity_b1")
     module, inputs = affinity_of(case), case.inputs()
     with torch.no_grad():
-        whole, _ = module(**inputs)
+        whole, _ = affinities(module, inputs)
         monkeypatch.setattr("mmseg.models.decode_heads.mrcfa.affinity._CHUNK", 7)
-        parts, _ = module(**inputs)
+        parts, _ = affinities(module, inputs)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 
 
@@ -130,10 +184,10 @@ def test_selection_is_exact_whatever_precision_products_have(setting):
     program = (
         f"import torch; {setting}\n"
         "from tests.golden_cases import Case\n"
-        "from tests.models.test_affinity import affinity_of\n"
+        "from tests.models.test_affinity import affinities, affinity_of\n"
         "case = Case('mrcfa', 'affinity_b1')\n"
         "module, inputs = affinity_of(case), case.inputs()\n"
-        "with torch.no_grad(): case.check('mask', module(**inputs)[1])\n"
+        "with torch.no_grad(): case.check('mask', affinities(module, inputs)[1])\n"
         "q3 = module.q3(inputs['t32'][:, 0].flatten(2).transpose(1, 2)).detach()\n"
         "k3 = module.k3(inputs['r32'].flatten(3).transpose(2, 3)).detach()\n"
         "exact = (k3.double().flatten(1, 2) @ q3.double().transpose(1, 2)).topk(5, dim=2).values.sum(2).float()\n"

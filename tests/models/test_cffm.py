@@ -1,4 +1,4 @@
-"""CFFM: official numbers, streams against whole clips, fast against plain."""
+"""CFFM: official numbers, streams against whole clips, the product against the reference."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
 from mmseg.models import build_head, build_segmentor
-from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.layers.resize import resize
 from tests.golden_cases import Case, build_filled
 from tests.models.training_cases import check_steps, check_training
+from tests.reference import cffm as reference
 
 HEAD_CASES = ["cffm_b1_head", "cffm_b1_head_pad", "cffm_b1_head_1frame", "cffm_b0_head_5clips"]
 
@@ -36,25 +36,24 @@ def tiny_model(**head) -> torch.nn.Module:
     return build_filled(build_segmentor, tiny_config(**head))
 
 
-@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("name", HEAD_CASES)
-def test_head_has_the_official_numbers(name, plain):
+@torch.no_grad()
+def test_head_and_reference_have_the_official_numbers(name):
     case = Case("cffm", name)
     head = build_filled(build_head, case.config)
     feats, clips = head_feats(case), (case["batch_size"], case["num_clips"])
-    seen = {}
+    case.check("fused", head.fuse(feats))
+    case.check("logits", head(feats, *clips))
+    case.check("fused", reference.fused_feature(head, feats))
+    case.check("logits", reference.forward(head, feats, *clips))
+    if clips[1] != head.num_clips:
+        return
+    x = reference.half_size(reference.fused_feature(head, feats).unflatten(0, clips))
+    case.check("half", x)
+    x = x.permute(0, 1, 3, 4, 2)
     for number, block in enumerate(head.decoder_focal.blocks):
-        block.register_forward_hook(lambda _m, _i, out, key=f"focal.block{number}": seen.__setitem__(key, out))
-    with torch.no_grad():
-        case.check("fused", head.fuse(feats))
-        if plain:
-            with plain_formulation():
-                case.check("logits", head(feats, *clips))
-        else:
-            case.check("logits", head(feats, *clips))
-    for key, value in seen.items():
-        case.check(key, value)
-    assert bool(seen) == (plain and clips[1] == head.num_clips)
+        x = reference.focal_block(block, x)
+        case.check(f"focal.block{number}", x)
 
 
 @pytest.mark.parametrize("name", ["cffm_b1_seg", "cffm_b0_seg_1frame"])
@@ -69,13 +68,9 @@ def test_segmentor_has_the_official_numbers(name):
     assert np.mean(logits.argmax(1).numpy() == case.arrays["pred"]) >= 0.9999
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_training_step_has_the_official_numbers(plain):
-    if plain:
-        with plain_formulation():
-            check_training(Case("cffm", "cffm_b1_train"))
-    else:
-        check_training(Case("cffm", "cffm_b1_train"))
+@pytest.mark.parametrize("loss", [None, reference.loss], ids=["product", "reference"])
+def test_training_step_has_the_official_numbers(loss):
+    check_training(Case("cffm", "cffm_b1_train"), loss)
 
 
 def test_training_logits_have_the_official_numbers():
@@ -131,19 +126,17 @@ def test_stream_equals_whole_clips(size):
         clip = video[inference_clip(t)][None]
         whole = model.encode_decode(clip)[0]
         torch.testing.assert_close(stream.step(img), whole, atol=1e-5, rtol=1e-5)
-        with torch.no_grad(), plain_formulation():
-            plain = model.encode_decode(clip)[0]
-        torch.testing.assert_close(whole, plain, atol=1e-4, rtol=1e-4)
-        assert (whole.argmax(0) == plain.argmax(0)).float().mean() >= 0.9999
+        expected = reference.encode_decode(model, clip)[0]
+        torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-4)
+        assert (whole.argmax(0) == expected.argmax(0)).float().mean() >= 0.9999
 
 
 @pytest.mark.parametrize("num_clips", [3, 5])
 def test_other_clip_lengths(num_clips):
     model = tiny_model(num_clips=num_clips)
     clip = torch.randn(2, num_clips, 3, 64, 64)
-    with torch.no_grad(), plain_formulation():
-        plain = model.encode_decode(clip)
-    torch.testing.assert_close(model.encode_decode(clip), plain, atol=1e-4, rtol=1e-4)
+    expected = reference.encode_decode(model, clip)
+    torch.testing.assert_close(model.encode_decode(clip), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_stream_keeps_nine_frames():

@@ -15,11 +15,11 @@ from mmseg.models.decode_heads.cffm.kmeans import kmeans
 from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
 from mmseg.models.decode_heads.cffm.prototype_files import prototype_file, video_seed, write_prototypes
 from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes
-from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.layers.resize import resize
 from tests.golden_cases import Case, build_filled
 from tests.models.test_cffm import head_feats
 from tests.models.training_cases import check_training
+from tests.reference import cffm_plus as reference
 
 
 def tiny_config(**head) -> dict:
@@ -56,8 +56,8 @@ class Clip:
 # ---------------------------------------------------------------------- official numbers
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_prototype_attention_has_the_official_numbers(plain):
+@torch.no_grad()
+def test_prototype_attention_and_reference_have_the_official_numbers():
     case = Case("cffm", "cluster_layer")
     layer = build_filled(
         lambda config: PrototypeDecoder(config["dim"], config["depth"], config["num_heads"]), case.config
@@ -65,32 +65,23 @@ def test_prototype_attention_has_the_official_numbers(plain):
     inputs = case.inputs()
     state = layer.state_dict()
     assert {k: list(v.shape) for k, v in state.items() if v.is_floating_point()} == case["state"]
-    with torch.no_grad():
-        if plain:
-            with plain_formulation():
-                case.check("out", layer(inputs["x"], inputs["centers"]))
-        else:
-            case.check("out", layer(inputs["x"], inputs["centers"]))
+    case.check("out", layer(inputs["x"], inputs["centers"]))
+    case.check("out", reference.prototype_decoder(layer, inputs["x"], inputs["centers"]))
 
 
-@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("name", ["cffmpp_b1_head", "cffmpp_b1_head_2frames"])
-def test_head_has_the_official_numbers(name, plain):
+@torch.no_grad()
+def test_head_and_reference_have_the_official_numbers(name):
     case = Case("cffm", name)
     head = build_filled(build_head, case.config)
     seen = []
     head.decoder_swin.register_forward_hook(lambda _m, _i, out: seen.append(out))
     args = (head_feats(case), case["batch_size"], case["num_clips"])
-    with torch.no_grad():
-        if plain:
-            with plain_formulation():
-                logits = head(*args, prototypes=case.inputs()["centers"])
-        else:
-            logits = head(*args, prototypes=case.inputs()["centers"])
-    case.check("logits", logits)
+    case.check("logits", head(*args, prototypes=case.inputs()["centers"]))
     for out in seen:
         case.check("decoder_swin", out)
     assert bool(seen) == ("decoder_swin" in case["outputs"])
+    case.check("logits", reference.forward(head, *args, prototypes=case.inputs()["centers"]))
 
 
 @pytest.mark.parametrize("from_files", [False, True])
@@ -111,14 +102,10 @@ def test_segmentor_has_the_official_numbers(from_files, tmp_path):
     assert np.mean(logits.argmax(1).numpy() == case.arrays["pred"]) >= 0.9999
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_training_step_has_the_official_numbers(plain):
-    centers = Case("cffm", "cffmpp_b1_train").inputs()["centers"]
-    if plain:
-        with plain_formulation():
-            check_training(Case("cffm", "cffmpp_b1_train"), prototypes=centers)
-    else:
-        check_training(Case("cffm", "cffmpp_b1_train"), prototypes=centers)
+@pytest.mark.parametrize("loss", [None, reference.loss], ids=["product", "reference"])
+def test_training_step_has_the_official_numbers(loss):
+    case = Case("cffm", "cffmpp_b1_train")
+    check_training(case, loss, prototypes=case.inputs()["centers"])
 
 
 def test_training_logits_have_the_official_numbers():
@@ -198,10 +185,9 @@ def test_stream_equals_whole_clips(tmp_path):
         clip = video[inference_clip(t)][None]
         whole = model.encode_decode(clip, prototypes=centers[None])[0]
         torch.testing.assert_close(stream.step(img), whole, atol=1e-5, rtol=1e-5)
-        with torch.no_grad(), plain_formulation():
-            plain = model.encode_decode(clip, prototypes=centers[None])[0]
-        torch.testing.assert_close(whole, plain, atol=1e-4, rtol=1e-4)
-        assert (whole.argmax(0) == plain.argmax(0)).float().mean() >= 0.9999
+        expected = reference.encode_decode(model, clip, [dict(video="a")])[0]
+        torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-4)
+        assert (whole.argmax(0) == expected.argmax(0)).float().mean() >= 0.9999
 
 
 def test_auto_computes_what_the_file_would_hold(tmp_path):

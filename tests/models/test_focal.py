@@ -1,6 +1,8 @@
-"""The focal decoder: official numbers, the plain formulation, and the tables behind the fast one."""
+"""The focal decoder: official numbers, the reference, and the index tables."""
 
 from __future__ import annotations
+
+import functools
 
 import pytest
 import torch
@@ -8,17 +10,20 @@ import torch
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry, resize_matrix, ring_index
-from mmseg.models.layers.formulation import plain_formulation
 from tests.golden_cases import Case, build_filled
+from tests.reference import cffm as reference
 
 
 def build(config: dict) -> FocalDecoder:
     return FocalDecoder(config["dim"], config["depth"], config["num_heads"], config["mlp_ratio"])
 
 
-def random_decoder(depth: int = 2, dim: int = 32) -> FocalDecoder:
+DIM = 32
+
+
+def random_decoder(depth: int = 2) -> FocalDecoder:
     torch.manual_seed(3)
-    decoder = FocalDecoder(dim, depth, num_heads=4)
+    decoder = FocalDecoder(DIM, depth)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -33,15 +38,15 @@ def test_official_numbers(name):
     with torch.no_grad():
         case.check("out", decoder(x))
     case.check("out", decoder(x))  # with a graph
-    seen = {}
+    case.check("out", reference.focal_decoder(decoder, x))
+    tokens = x.permute(0, 1, 3, 4, 2)
+    first = decoder.blocks[0]
+    case.check(
+        "block0.attn", reference.focal_attention(first.attn, *reference.padded_target_and_pooled_maps(first, tokens))
+    )
     for number, block in enumerate(decoder.blocks):
-        block.register_forward_hook(lambda _m, _i, out, key=f"block{number}": seen.__setitem__(key, out))
-    decoder.blocks[0].attn.register_forward_hook(lambda _m, _i, out: seen.__setitem__("block0.attn", out))
-    with torch.no_grad(), plain_formulation():
-        case.check("out", decoder(x))
-    for key, value in seen.items():
-        case.check(key, value)
-    assert len(seen) == 3
+        tokens = reference.focal_block(block, tokens)
+        case.check(f"block{number}", tokens)
 
 
 @pytest.mark.parametrize("name", ["focal_exact", "focal_pad"])
@@ -56,32 +61,27 @@ def test_state_dict(name):
 
 
 @pytest.mark.parametrize(("batch", "frames", "h", "w"), [(1, 4, 14, 21), (2, 4, 10, 16), (1, 3, 5, 30), (1, 5, 36, 50)])
-def test_fast_equals_plain(batch, frames, h, w):
+def test_equals_the_reference(batch, frames, h, w):
     decoder = random_decoder()
-    x = torch.randn(batch, frames, 32, h, w)
+    x = torch.randn(batch, frames, DIM, h, w)
     with torch.no_grad():
         before = x.clone()
-        fast = decoder(x)
+        found = decoder(x)
         assert torch.equal(x, before)
-        with plain_formulation():
-            plain = decoder(x)
-    torch.testing.assert_close(fast, plain, atol=2e-5, rtol=1e-5)
-    assert torch.equal(fast[:, :-1], x[:, :-1])
+        expected = reference.focal_decoder(decoder, x)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    assert torch.equal(found[:, :-1], x[:, :-1])
 
 
-def test_gradients_equal_plain():
+def test_gradients_equal_those_of_the_reference():
     decoder = random_decoder()
     grads = []
-    for plain in (False, True):
+    for decode in (decoder, functools.partial(reference.focal_decoder, decoder)):
         torch.manual_seed(0)
-        x = torch.randn(2, 4, 32, 10, 16, requires_grad=True)
-        weight = torch.randn(2, 32, 10, 16)
+        x = torch.randn(2, 4, DIM, 10, 16, requires_grad=True)
+        weight = torch.randn(2, DIM, 10, 16)
         decoder.zero_grad()
-        if plain:
-            with plain_formulation():
-                out = decoder(x)
-        else:
-            out = decoder(x)
+        out = decode(x)
         (out[:, -1] * weight).sum().backward()
         grads.append({"x": x.grad, **{n: p.grad.clone() for n, p in decoder.named_parameters()}})
     for name, grad in grads[0].items():

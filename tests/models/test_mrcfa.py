@@ -1,8 +1,6 @@
-"""MRCFA: official numbers, streams against whole clips, fast against plain, and settings that cannot work."""
+"""MRCFA: official numbers, streams against whole clips, and settings that cannot work."""
 
 from __future__ import annotations
-
-import contextlib
 
 import numpy as np
 import pytest
@@ -11,14 +9,10 @@ import torch
 from mmseg.engine.optim import build_optimizer
 from mmseg.errors import ConfigError, DataError
 from mmseg.models import build_head, build_segmentor
-from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
-from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
-from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.layers.resize import resize
 from tests.golden_cases import Case, build_filled
 from tests.models.training_cases import check_steps, check_training, train_batch
-
-both = pytest.mark.parametrize("formulation", [contextlib.nullcontext, plain_formulation], ids=["fast", "plain"])
+from tests.reference import mrcfa as reference
 
 
 def inputs_of(case: Case, *names: str) -> list[torch.Tensor]:
@@ -30,57 +24,41 @@ def head_of(case: Case) -> torch.nn.Module:
     return build_filled(build_head, case.config)
 
 
-@both
-@pytest.mark.parametrize("name", ["refine_b0", "refine_b1"])
-@torch.no_grad()
-def test_refinement_has_the_official_numbers(name, formulation):
-    case = Case("mrcfa", name)
-    module = build_filled(lambda c: AffinityRefinement(c["backbone"]), case.config)
-    assert {k: list(v.shape) for k, v in module.state_dict().items()} == case["state"]
-    with formulation():
-        case.check("out", module(*inputs_of(case, "x32", "x16", "x8")))
-
-
-@both
-@pytest.mark.parametrize("name", ["affinity_b1", "affinity_b1_resized"])
-@torch.no_grad()
-def test_affinity_module_has_the_official_numbers(name, formulation):
-    case = Case("mrcfa", name)
-    module = build_filled(lambda c: CrossFrameAffinity(c["dim"], c["backbone"]), case.config)
-    t8, t16, t32, r8, r16, r32 = inputs_of(case, "t8", "t16", "t32", "r8", "r16", "r32")
-    with formulation():
-        affinity, mask = module(t8, t16, t32, r8, r16, r32)
-        case.check("affinity", affinity)
-        case.check("softmax", affinity.softmax(dim=3))
-        case.check("mask", mask)
-    assert mask.sum(2).unique().tolist() == [case["facts"]["selected"]]
-    q3 = module.q3(t32[:, 0].flatten(2).transpose(1, 2))
-    k3 = module.k3(r32.flatten(3).transpose(2, 3))
-    case.check("scores", module.scores(q3, k3, tuple(t32.shape[-2:]), tuple(r8.shape[-2:])))
-
-
-@both
 @pytest.mark.parametrize("name", ["mrcfa_b1_head", "mrcfa_b0_head", "mrcfa_b1_head_resized", "mrcfa_b1_head_1frame"])
 @torch.no_grad()
-def test_head_has_the_official_numbers(name, formulation):
+def test_head_has_the_official_numbers(name):
     case = Case("mrcfa", name)
     head = head_of(case)
     feats = inputs_of(case, "c1", "c2", "c3", "c4")
-    with formulation():
-        fused = head.fuse(feats)
-        case.check("fused", fused)
-        case.check("logits", head(feats, case["batch_size"], case["num_clips"]))
-        if "aux" in case["outputs"]:
-            case.check("aux", head.frame_logits(fused))
+    fused = head.fuse(feats)
+    case.check("fused", fused)
+    case.check("logits", head(feats, case["batch_size"], case["num_clips"]))
+    if "aux" in case["outputs"]:
+        case.check("aux", head.frame_logits(fused))
 
 
-@both
+@pytest.mark.parametrize("name", ["mrcfa_b1_head", "mrcfa_b0_head", "mrcfa_b1_head_resized", "mrcfa_b1_head_1frame"])
+@torch.no_grad()
+def test_every_intermediate_of_the_reference_is_official(name):
+    case = Case("mrcfa", name)
+    head, clips = head_of(case), (case["batch_size"], case["num_clips"])
+    feats = inputs_of(case, "c1", "c2", "c3", "c4")
+    found = {"logits": reference.forward(head, feats, *clips), "fused": reference.fused_feature(head, feats)}
+    found["aux"] = reference.frame_logits(head, found["fused"])
+    if clips[1] == head.num_clips:
+        maps = [x.unflatten(0, clips) for x in (*feats, found["fused"])]
+        found.update(reference.gather(head, maps[:4], maps[4]))
+    for output, spec in case["outputs"].items():
+        case.check(output, found[output].reshape(spec["shape"]))
+
+
 @pytest.mark.parametrize("name", ["mrcfa_b1_seg", "mrcfa_b0_seg", "mrcfa_b0_seg_1frame"])
-def test_segmentor_has_the_official_numbers(name, formulation):
+@pytest.mark.parametrize("of", ["product", "reference"])
+def test_segmentor_has_the_official_numbers(name, of):
     case = Case("mrcfa", name)
     model = build_filled(build_segmentor, case.config)
-    with formulation():
-        logits = model.encode_decode(case.inputs()["img"])
+    encode_decode = type(model).encode_decode if of == "product" else reference.encode_decode
+    logits = encode_decode(model, case.inputs()["img"])
     case.check("logits_in", logits)
     logits = resize(logits, case["ori_shape"])
     case.check("logits_ori", logits)
@@ -100,11 +78,10 @@ def test_stream_has_the_official_numbers_and_those_of_whole_clips():
         torch.testing.assert_close(step, model.encode_decode(frames[clip][None])[0], atol=1e-5, rtol=0)
 
 
-@both
+@pytest.mark.parametrize("loss", [None, reference.loss], ids=["product", "reference"])
 @pytest.mark.parametrize("name", ["mrcfa_b1_train", "mrcfa_b0_train_wide"])
-def test_training_step_has_the_official_numbers(name, formulation):
-    with formulation():
-        check_training(Case("mrcfa", name))
+def test_training_step_has_the_official_numbers(name, loss):
+    check_training(Case("mrcfa", name), loss)
 
 
 def test_training_logits_have_the_official_numbers():

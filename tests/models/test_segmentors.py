@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -11,11 +11,11 @@ import torch
 from mmseg.errors import ConfigError, DataError
 from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead, select_frames
-from mmseg.models.layers.formulation import is_plain, plain_formulation
 from mmseg.models.layers.resize import halve, resize
 from mmseg.structures import View
 from tests.golden_cases import Case, build_filled
 from tests.models.test_cffm import tiny_config, tiny_model
+from tests.reference import cffm as reference
 
 
 def batch(clips: int = 2, frames: int = 4, size: int = 64, classes: int = 9) -> dict[str, torch.Tensor]:
@@ -34,16 +34,15 @@ class TwoPredictions(ClipHead):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (101, 139)])
-def test_fast_whole_clips_equal_the_plain_formulation(size):
+def test_whole_clips_equal_the_reference(size):
     model = tiny_model()
     torch.manual_seed(0)
     imgs = torch.randn(2, 4, 3, *size)
-    fast = model.encode_decode(imgs)
-    with plain_formulation():
-        plain = model.encode_decode(imgs)
-    assert fast.shape == (2, 9, *size)
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
-    assert (fast.argmax(1) == plain.argmax(1)).float().mean() >= 0.9999
+    found = model.encode_decode(imgs)
+    expected = reference.encode_decode(model, imgs)
+    assert found.shape == (2, 9, *size)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() >= 0.9999
 
 
 def test_samples_of_a_batch_do_not_mix():
@@ -60,8 +59,7 @@ def test_clips_of_another_length_get_the_prediction_of_their_last_frame(frames):
     imgs = batch(frames=frames)["img"]
     single = model.encode_decode(imgs[:, -1:])
     torch.testing.assert_close(model.encode_decode(imgs), single, rtol=1e-4, atol=1e-5)
-    with plain_formulation():
-        torch.testing.assert_close(model.encode_decode(imgs), single, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(reference.encode_decode(model, imgs), single, rtol=1e-4, atol=1e-4)
 
 
 def test_training_clips_of_another_length_are_reported():
@@ -147,7 +145,7 @@ def test_loss_is_half_of_all_frames_and_the_mean_over_the_predictions_of_the_tar
     torch.testing.assert_close(losses["acc_seg"], 100 * hits.float().mean())
 
 
-def saved_bytes(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
+def saved_bytes(loss: Callable, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
     """Memory of everything that a training step keeps between forward and backward, the weights excepted."""
     known = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers(), *inputs.values()]}
     kept: dict[int, int] = {}
@@ -158,23 +156,21 @@ def saved_bytes(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(inputs)["decode.loss_seg"]
-    loss.backward()
+        value = loss(model, inputs)["decode.loss_seg"]
+    value.backward()
     return sum(kept.values())
 
 
-def test_training_step_keeps_less_than_half_of_the_plain_formulation():
-    """The published CFFM-B1 with 124 classes; what is kept grows with the area of the images in either formulation."""
+def test_training_step_keeps_less_than_half_of_what_the_reference_keeps():
+    """The published CFFM-B1 with 124 classes; what is kept grows with the area of the images in both."""
     config = Case("cffm", "cffm_b1_seg").config
     inputs = batch(clips=1, size=96, classes=124)
-    kept = {}
-    for name, formulation in (("fast", contextlib.nullcontext), ("plain", plain_formulation)):
-        with formulation():
-            kept[name] = saved_bytes(build_filled(build_segmentor, config, "train"), inputs)
+    model = build_filled(build_segmentor, config, "train")
+    kept = saved_bytes(type(model).loss, model, inputs)
+    assert kept < 0.5 * saved_bytes(reference.loss, model, inputs)
     config["activation_checkpointing"] = True
-    kept["recomputed"] = saved_bytes(build_filled(build_segmentor, config, "train"), inputs)
-    assert kept["fast"] < 0.5 * kept["plain"]
-    assert kept["recomputed"] < 0.7 * kept["fast"]
+    model = build_filled(build_segmentor, config, "train")
+    assert saved_bytes(type(model).loss, model, inputs) < 0.7 * kept
 
 
 class Pair(NamedTuple):
@@ -191,20 +187,8 @@ def test_select_frames_reaches_into_containers():
     assert picked.b[1][1] is None
 
 
-def test_plain_formulation_ends_with_its_block():
-    assert not is_plain()
-    with plain_formulation():
-        with plain_formulation():
-            assert is_plain()
-        assert is_plain()
-    with pytest.raises(ZeroDivisionError), plain_formulation():
-        _ = 1 / 0
-    assert not is_plain()
-
-
 @pytest.mark.parametrize("size", [(8, 12), (7, 12), (9, 5)])
 def test_halving_equals_bilinear_resizing(size):
     x = torch.randn(2, 3, *size)
-    with plain_formulation():
-        expected = halve(x)
+    expected = torch.nn.functional.interpolate(x, size=(size[0] // 2, size[1] // 2), mode="bilinear")
     torch.testing.assert_close(halve(x), expected)

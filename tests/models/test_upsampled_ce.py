@@ -1,4 +1,4 @@
-"""Cross entropy in slices: equal to the plain formulation, and small."""
+"""Cross entropy in slices: equal to the formula, and small."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg.models.layers.formulation import plain_formulation
 from mmseg.models.losses import CrossEntropyLoss, upsampled_cross_entropy
+from tests.reference import segformer as reference
 
 SIZES = [
     ((16, 24), (64, 96)),  # the usual factor of 4
@@ -31,16 +31,15 @@ def sample(size, labels_size, classes: int = 12, n: int = 3) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("slice_numbers", [None, 4000, 1])
 @pytest.mark.parametrize(("size", "labels_size"), SIZES)
-def test_equals_the_plain_formulation(size, labels_size, slice_numbers):
+def test_equals_the_formula(size, labels_size, slice_numbers):
     logits, labels = sample(size, labels_size)
     loss, correct = upsampled_cross_entropy(logits, labels, slice_numbers=slice_numbers)
     (grad,) = torch.autograd.grad(2.5 * loss, logits)
-    with plain_formulation():
-        plain_loss, plain_correct = upsampled_cross_entropy(logits, labels)
-        (plain_grad,) = torch.autograd.grad(2.5 * plain_loss, logits)
-    torch.testing.assert_close(loss, plain_loss, rtol=1e-6, atol=1e-6)
-    assert correct == plain_correct
-    torch.testing.assert_close(grad, plain_grad, rtol=1e-5, atol=1e-6 * plain_grad.abs().max().item())
+    expected, accuracy = reference.cross_entropy(logits, labels)
+    (expected_grad,) = torch.autograd.grad(2.5 * expected, logits)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(100 * correct / labels.numel(), accuracy)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-6 * expected_grad.abs().max().item())
 
 
 def test_ignored_pixels_stay_in_the_denominator():

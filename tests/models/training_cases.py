@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from mmseg.engine.lr import PolySchedule
@@ -18,10 +20,10 @@ def train_batch(case: Case) -> dict[str, torch.Tensor]:
     return {"img": inputs["img"], "gt_semantic_seg": labels}
 
 
-def check_training(case: Case, **context) -> None:
-    """Losses, gradients and batch statistics of one training step."""
+def check_training(case: Case, loss: Callable | None = None, **context) -> None:
+    """Losses, gradients and batch statistics of one training step, by the model or by ``loss(model, batch)``."""
     model = build_filled(build_segmentor, case.config, mode="train")
-    losses = model.loss({**train_batch(case), **context})
+    losses = (loss or type(model).loss)(model, {**train_batch(case), **context})
     case.check("log/decode.loss_seg", losses["decode.loss_seg"])
     case.check("log/decode.acc_seg", losses["decode.acc_seg"])
     losses["decode.loss_seg"].backward()

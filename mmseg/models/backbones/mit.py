@@ -1,8 +1,7 @@
 """Mix Transformer (MiT-B0 .. B5), the backbone of SegFormer (arXiv:2105.15203, section 3.1).
 
-Tokens (n, h * w, C) are the channels-last storage of a map (n, C, h, w), so the fast formulation passes between
-linear layers and convolutions by views; the plain one copies between the two layouts as the formula is usually
-written.
+Tokens (n, h * w, C) are the channels-last storage of a map (n, C, h, w), so linear layers and convolutions pass them
+on by views.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from mmseg.errors import DataError
 from mmseg.models.layers.attend import attend
 from mmseg.models.layers.cpu_linear import Linear
 from mmseg.models.layers.drop_path import DropPath
-from mmseg.models.layers.formulation import is_plain
 from mmseg.registry import MODELS
 
 HEADS = (1, 2, 5, 8)
@@ -29,9 +27,8 @@ DROP_PATH_RATE = 0.1
 
 
 def tokens_to_map(tokens: Tensor, h: int, w: int) -> Tensor:
-    """(n, h * w, C) -> (n, C, h, w): a view in channels-last memory order, or a copy in the plain formulation."""
-    maps = tokens.transpose(1, 2).unflatten(2, (h, w))
-    return maps.contiguous() if is_plain() else maps
+    """(n, h * w, C) -> (n, C, h, w): a view, in channels-last memory order."""
+    return tokens.transpose(1, 2).unflatten(2, (h, w))
 
 
 def map_to_tokens(maps: Tensor) -> Tensor:
@@ -74,7 +71,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         maps = tokens_to_map(x, h, w)
-        if is_plain() or x.device.type != "cpu":
+        if x.device.type != "cpu":
             return map_to_tokens(self.dwconv(maps))
         # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
         conv = self.dwconv
@@ -94,7 +91,7 @@ class MixFFN(nn.Module):
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
         x = self.fc1(x)  # (n, h * w, 4C)
-        if torch.is_grad_enabled() and not is_plain():
+        if torch.is_grad_enabled():
             # of the three hidden maps only this one is kept for backward: the other two are cheap to make again
             return checkpoint(self._activate, x, h, w, use_reentrant=False, preserve_rng_state=False)
         return self._activate(x, h, w)
@@ -130,7 +127,7 @@ class OverlapPatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
         """`x` (n, C_in, H, W) -> tokens (n, h * w, C), h, w."""
-        x = self.proj(x if is_plain() else x.contiguous(memory_format=torch.channels_last))
+        x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(map_to_tokens(x)), *x.shape[-2:]
 
 
@@ -165,7 +162,7 @@ class MixVisionTransformer(nn.Module):
         self.apply(_init_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`x` (n, 3, H, W) -> [(n, C_s, h_s, w_s)] for s = 1..4; in channels-last memory order unless plain."""
+        """`x` (n, 3, H, W) -> [(n, C_s, h_s, w_s)] for s = 1..4, in channels-last memory order."""
         if min(x.shape[-2:]) < 29:
             raise DataError(
                 f"images of {x.shape[-2]}x{x.shape[-1]} pixels", "at least 29 pixels a side", "use larger images"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mmseg.errors import ConfigError
 from mmseg.models.builder import build_loss
 from mmseg.models.layers.cpu_linear import pointwise_conv
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import resize
 
 
@@ -162,10 +161,6 @@ class FusionHead(nn.Module):
             folded: result of :meth:`fold_fuse` if it is at hand.
         """
         size = feats[0].shape[-2:]
-        if is_plain():
-            levels = [self.linear_c1(feats[0]), self.linear_c2(feats[1]), self.linear_c3(feats[2])]
-            levels = [resize(x, size) for x in (*levels, self.linear_c4(feats[3]))]
-            return self.linear_fuse(torch.cat(levels[::-1], dim=1))  # (n, 4 dim, h, w) -> (n, dim, h, w)
         folded = folded or self.fold_fuse()
         x = pointwise_conv(feats[0], folded.weights[0], folded.bias)
         for feat, weight in zip(feats[1:], folded.weights[1:]):

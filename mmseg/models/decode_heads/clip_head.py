@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FusionHead
-from mmseg.models.layers.formulation import is_plain
 
 
 class ClipHead(FusionHead):
@@ -46,14 +45,14 @@ class ClipHead(FusionHead):
     def predictions(
         self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
     ) -> Tensor:
-        """Predictions of the target in training, and in the plain formulation of eval mode.
+        """Predictions of the target in training.
 
         Args:
             feats: maps of all frames, [(B * T, C_s, h_s, w_s)], sample-major, oldest frame first.
             fused: F (B * T, dim, h, w).
 
         Returns:
-            (B, P, K, h, w); in eval mode the last one is the result.
+            (B, P, K, h, w).
         """
         raise NotImplementedError
 
@@ -127,11 +126,6 @@ class ClipHead(FusionHead):
             context = self.clip_context(img_metas, context)
         if self.training:
             return torch.cat(self.train_logits(feats, batch_size, num_clips, **context), dim=1)
-        if is_plain():
-            fused = self.fuse(feats)
-            if num_clips != self.num_clips:
-                return self.frame_logits(fused).unflatten(0, (batch_size, num_clips))[:, -1]
-            return self.predictions(feats, fused, batch_size, num_clips, **context)[:, -1]
         folded = self.fold()
         return self.decode_clip(self.embed(feats, folded), num_clips, folded, **context)
 

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.models.layers.cpu_linear import linear, uses_onednn
-from mmseg.models.layers.formulation import is_plain
 
 _LOGITS = 1 << 18  # logits that exist at once on CPU: as many as stay in the cache
 
@@ -21,8 +20,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous on the fast paths.
     """
-    if is_plain():
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
     if uses_onednn(q):
         return _attend_in_slices(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)

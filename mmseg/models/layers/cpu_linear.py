@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.layers.formulation import is_plain
-
 
 @lru_cache(maxsize=1)
 def _has_onednn_linear() -> bool:
@@ -32,7 +30,6 @@ def uses_onednn(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
-        and not is_plain()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and _has_onednn_linear()
@@ -53,8 +50,6 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     It is a linear layer on the map's channels-last storage, and so is its result, which makes what follows (resizing
     and pooling on CPU) several times faster.
     """
-    if is_plain():
-        return F.conv2d(x, weight[:, :, None, None], bias)
     return linear(x.permute(0, 2, 3, 1).contiguous(), weight, bias).permute(0, 3, 1, 2)
 
 

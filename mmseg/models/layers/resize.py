@@ -6,17 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg.models.layers.formulation import is_plain
-
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear (align_corners False) resize of `x` (n, C, h, w) to `size`; `x` itself if it has that size."""
     size = tuple(size)
-    if not is_plain():
-        if tuple(x.shape[-2:]) == size:
-            return x
-        x = _with_visible_layout(x)
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return F.interpolate(_with_visible_layout(x), size=size, mode="bilinear", align_corners=False)
 
 
 def halve(x: Tensor) -> Tensor:
@@ -25,7 +21,7 @@ def halve(x: Tensor) -> Tensor:
     For even sides every output pixel lies in the middle of four input pixels, so it is their average.
     """
     h, w = x.shape[-2:]
-    if h % 2 == 0 and w % 2 == 0 and not is_plain():
+    if h % 2 == 0 and w % 2 == 0:
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, size=(h // 2, w // 2), mode="bilinear", align_corners=False)
 

@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmseg.models.layers.formulation import is_plain
-
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.
 _SLICE_NUMBERS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -39,16 +37,8 @@ def upsampled_cross_entropy(
         The loss (scalar) and the number of pixels whose argmax equals their label (scalar, float32).
     """
     with torch.autocast(logits.device.type, enabled=False):
-        if is_plain():
-            return _plain(logits.float(), labels, ignore_index)
         slice_numbers = slice_numbers or _SLICE_NUMBERS.get(logits.device.type, 1 << 22)
         return _UpsampledCrossEntropy.apply(logits.float(), labels, ignore_index, slice_numbers)
-
-
-def _plain(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)  # (n, K, H, W)
-    loss = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index).mean()
-    return loss, (logits.argmax(1) == labels).sum().float()
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):

@@ -4,9 +4,6 @@ The last frame of a clip is the target. Its 7x7 windows attend to themselves, to
 pooled windows of the target and to ever coarser and wider pooled neighbourhoods of three reference frames.
 References pass every block unchanged, so all that the blocks ever need of a reference are its pooled maps:
 :meth:`FocalDecoder.reference_maps` makes them once per frame and :meth:`FocalDecoder.update` uses them.
-
-Calling the modules themselves (``decoder(x)`` inside :func:`~mmseg.models.layers.formulation.plain_formulation`,
-``block(x)``, ``block.attn(...)``) runs the direct transcription in :mod:`.focal_plain`.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg.models.decode_heads.cffm import focal_plain
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import (
     NEIGHBORHOOD,
@@ -30,7 +26,6 @@ from mmseg.models.decode_heads.cffm.focal_geometry import (
     ring_index,
 )
 from mmseg.models.layers.cpu_linear import Linear, linear
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.mlp import Mlp
 
 _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a window, by reference role
@@ -39,7 +34,7 @@ _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a wi
 class FocalAttention(nn.Module):
     """Attention of 7x7 windows to 289 keys each (specification of the keys: :mod:`.focal_geometry`).
 
-    The integer buffers are what official checkpoints hold; the optimised path uses the geometry tables.
+    The integer buffers are what official checkpoints hold; the geometry tables are used instead.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -60,10 +55,6 @@ class FocalAttention(nn.Module):
         )
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
-
-    def forward(self, target: Tensor, pooled: list[Tensor]) -> Tensor:
-        """Plain formulation: target (B, Hp, Wp, C), own and three reference maps -> windows (B * W, 49, C)."""
-        return focal_plain.attention(self, target, pooled)
 
     def pooled_biases(self) -> list[Tensor]:
         """Bias of the own pooled map and the three references: (heads, 49, n * n) each."""
@@ -95,10 +86,6 @@ class FocalBlock(nn.Module):
         self.attn = FocalAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Plain formulation: (B, K, h, w, C) -> the same with the last frame updated."""
-        return focal_plain.block(self, x)
 
     def reference_pooling(self) -> tuple[Tensor, Tensor]:
         """Pooling of a window's 49 tokens into the 14 cells of the three roles: matrix (14, 49), offset (14,).
@@ -154,11 +141,6 @@ class FocalDecoder(nn.Module):
 
         The references are frames 0, 1, 2, whatever K >= 3 is.
         """
-        if is_plain():
-            x = x.permute(0, 1, 3, 4, 2)
-            for block in self.blocks:
-                x = block(x)
-            return x.permute(0, 1, 4, 2, 3)
         size = x.shape[-2:]
         tokens = to_tokens(x)  # (B, K, N, C)
         roles = min(len(REFERENCE_CELLS), x.shape[1] - 1)  # a clip of three has the target as its own reference

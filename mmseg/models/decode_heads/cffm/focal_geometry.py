@@ -26,7 +26,6 @@ NEIGHBORHOOD = 5  # pooled windows of the target that are seen, per side
 REFERENCE_CELLS = (1, 2, 3)  # cells per window side of the references, oldest first
 REFERENCE_NEIGHBORHOODS = (7, 5, 3)
 RESIZED = 6  # a 7x7 window is resized to 6x6 before it is cut into 2x2 or 3x3 cells
-CELLS = sum(cells**2 for cells in REFERENCE_CELLS)  # 14 pooled cells per window and reference frame
 TOKENS = WINDOW**2
 
 

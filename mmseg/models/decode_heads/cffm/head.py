@@ -79,7 +79,7 @@ class CFFMHead(ClipHead):
         """The rows that prototypes are made of: G of n frames as (n * h2 * w2, C), frame by frame, row-major."""
         return to_tokens(halve(self.fuse(feats))).flatten(0, 1)
 
-    # ------------------------------------------------------------------ training, and the plain formulation
+    # ------------------------------------------------------------------ training
 
     def predictions(
         self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any

@@ -15,7 +15,6 @@ from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, video_seed
 from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
 from mmseg.models.layers.cpu_linear import linear
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 
@@ -89,9 +88,9 @@ class CFFMPlusHead(CFFMHead):
     @property
     def train_frames(self) -> slice:
         """Frames of a clip that the loss needs: the references only feed the constant."""
-        return slice(None) if self.log_constant_loss or is_plain() else slice(-1, None)
+        return slice(None) if self.log_constant_loss else slice(-1, None)
 
-    # ------------------------------------------------------------------ training, and the plain formulation
+    # ------------------------------------------------------------------ training
 
     def train_logits(
         self, feats: Sequence[Tensor], batch_size: int, num_clips: int, prototypes: Any = None, **context: Any
@@ -100,24 +99,7 @@ class CFFMPlusHead(CFFMHead):
         with torch.no_grad():
             fused = self.fuse(feats)
             frame_logits = self.frame_logits(fused).unflatten(0, (batch_size, -1))
-            if is_plain():  # the official step computes P and leaves it out of the loss
-                half = halve(fused).unflatten(0, (batch_size, num_clips))
-                self._classify_mined(half, fused.shape[-2:])
         return frame_logits, self._branch_logits(fused.unflatten(0, (batch_size, -1))[:, -1], prototypes)[:, None]
-
-    def predictions(
-        self,
-        feats: Sequence[Tensor],
-        fused: Tensor,
-        batch_size: int,
-        num_clips: int,
-        prototypes: Any = None,
-        **context: Any,
-    ) -> Tensor:
-        """P + 0.5 P3 as (B, 1, K, h, w)."""
-        logits = super().predictions(feats, fused, batch_size, num_clips)
-        target = fused.unflatten(0, (batch_size, num_clips))[:, -1]
-        return logits + BRANCH_WEIGHT * self._branch_logits(target, prototypes)[:, None]
 
     def _branch_logits(self, fused: Tensor, prototypes: Any) -> Tensor:
         """P3 (B, K, h, w) from F (B, C, h, w)."""
@@ -139,7 +121,7 @@ class CFFMPlusHead(CFFMHead):
         Args and errors: see :class:`~mmseg.models.decode_heads.clip_head.ClipHead`. Without the constant, `feats` may
         hold the target frames alone.
         """
-        if self.log_constant_loss or is_plain():
+        if self.log_constant_loss:
             return super().loss(feats, batch_size, num_clips, labels, img_metas, **context)
         self._check_length(num_clips)
         context = self.clip_context(img_metas, context)

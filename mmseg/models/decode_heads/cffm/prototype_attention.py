@@ -10,10 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mmseg.models.decode_heads.cffm.focal_geometry import WINDOW, relative_index
-from mmseg.models.decode_heads.cffm.focal_plain import merge, partition
 from mmseg.models.layers.attend import attend
 from mmseg.models.layers.cpu_linear import Linear, linear
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.mlp import Mlp
 
 
@@ -41,16 +39,11 @@ class PrototypeAttention(nn.Module):
         bias = None
         if missing is not None:
             bias = x.new_zeros(missing.shape).masked_fill(missing, float("-inf"))[:, None, None]  # (B, 1, 1, n)
-        if is_plain():
-            query = self._heads(self.qkv(x).chunk(3, -1)[0]) * self.scale
-            logits = query @ key.transpose(-2, -1)  # (B, heads, N, n)
-            out = (logits if bias is None else logits + bias).softmax(-1) @ value
+        query = self._heads(linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]))
+        if bias is None:
+            out = attend(query, key, value)
         else:
-            query = self._heads(linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]))
-            if bias is None:
-                out = attend(query, key, value)
-            else:
-                out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.proj_cluster(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -70,25 +63,10 @@ class PrototypeBlock(nn.Module):
 
     def forward(self, x: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
         """Map (B, h, w, C) -> the same shape."""
-        y, prototypes = self.norm1(x), self.norm1(prototypes)
-        attend = self._windowed if is_plain() else self._flat
-        y = x + attend(y, prototypes, missing)
+        tokens, prototypes = self.norm1(x).flatten(1, 2), self.norm1(prototypes)
+        # each token looks at the prototypes alone, so the windows of the paper have no effect
+        y = x + self.attn(tokens, prototypes, missing).view_as(x)
         return self.mlp.add_to(y, self.norm2(y))
-
-    def _flat(self, y: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
-        """Each token looks at the prototypes alone, so windows have no effect."""
-        return self.attn(y.flatten(1, 2), prototypes, missing).view_as(y)
-
-    def _windowed(self, y: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:
-        """The formulation with padded 7x7 windows."""
-        batch, h, w, _ = y.shape
-        padded = F.pad(y, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))
-        windows = partition(padded)  # (B * W, 49, C)
-        repeats = len(windows) // batch
-        prototypes = prototypes.repeat_interleave(repeats, 0)
-        missing = None if missing is None else missing.repeat_interleave(repeats, 0)
-        out = self.attn(windows, prototypes, missing)
-        return merge(out, batch, *padded.shape[1:3])[:, :h, :w]
 
 
 class PrototypeDecoder(nn.Module):

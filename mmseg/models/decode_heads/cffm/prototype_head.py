@@ -49,12 +49,6 @@ class CFFMPrototypeHead(CFFMHead):
         self.save_path, self.n_clusters, self.max_iter = save_path, n_clusters, max_iter
         self.short_videos = short_videos
 
-    def predictions(
-        self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
-    ) -> Tensor:
-        """A of the last frames, as (B, 1, K, h, w)."""
-        return self.frame_logits(fused.unflatten(0, (batch_size, num_clips))[:, -1])[:, None]
-
     def decode(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM, **context: Any) -> Tensor:
         """A (B, K, h, w)."""
         return self.decode_single(target, folded)

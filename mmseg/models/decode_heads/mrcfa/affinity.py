@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
-from mmseg.models.layers.formulation import is_plain
 
 SCORED_POSITIONS = 5  # target positions whose affinities make the score of a reference token
 _CHUNK = 64  # tokens refined at a time on a CPU: their maps stay in cache
@@ -38,30 +37,6 @@ class CrossFrameAffinity(nn.Module):
         self.k1, self.k2, self.k3 = nn.Linear(c2, c2), nn.Linear(c3, c3), nn.Linear(c4, c4)
         self.hpn = AffinityRefinement(backbone)
 
-    def forward(
-        self, t8: Tensor, t16: Tensor, t32: Tensor, r8: Tensor, r16: Tensor, r32: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Refined affinities of the kept tokens, before the softmax.
-
-        Args:
-            t8, t16, t32: target features ``(B, 1, C, h, w)``.
-            r8, r16: reference features ``(B, R, C, gh, gw)`` reduced to the reference grid.
-            r32: reference features ``(B, R, C, h32, w32)``.
-
-        Returns:
-            affinities ``(B, R, h8*w8, s)``, not negative, and the selection ``(B, R, gh*gw)``, boolean with exactly s
-            tokens per reference; kept tokens are in row-major order.
-        """
-        batch, references, _, *grid = r8.shape
-        t8, t16, t32 = t8[:, 0], t16[:, 0], t32[:, 0]
-        keys = self.project_references(*(r.flatten(0, 1) for r in (r8, r16, r32)))
-        keys = {name: k.unflatten(0, (batch, references)) for name, k in keys.items()}
-        if is_plain():
-            return self._forward_plain((t8, t16, t32), keys, tuple(grid))
-        affinity, index = self.attend(t8, t16, t32, keys, tuple(grid))
-        mask = torch.zeros(batch, references, grid[0] * grid[1], dtype=torch.bool, device=t8.device)
-        return affinity.transpose(1, 2), mask.scatter_(2, index, True)
-
     def project_references(self, r8: Tensor, r16: Tensor, r32: Tensor) -> dict[str, Tensor]:
         """What the affinities need of n reference frames: 'k1' ``(n, N, C2)``, 'k2' ``(n, N, C3)`` on the reference
         grid of N tokens and 'k3' ``(n, h32*w32, C4)``."""
@@ -76,7 +51,7 @@ class CrossFrameAffinity(nn.Module):
     def attend(
         self, t8: Tensor, t16: Tensor, t32: Tensor, keys: dict[str, Tensor], grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """The fast formulation, positions first: only kept tokens are multiplied.
+        """Affinities of the kept tokens, positions first; only these tokens are multiplied.
 
         Args:
             t8, t16, t32: target features ``(B, C, h, w)``.
@@ -144,28 +119,12 @@ class CrossFrameAffinity(nn.Module):
             k1, k2, k3 = (k[start : start + chunk].t() for k in keys)
             a8, a16 = torch.addmm(biases[0], q1, k1), torch.addmm(biases[1], q2, k2)
             planes = [_planes(a, size) for a, size in zip((q3 @ k3, a16, a8), reversed(sizes))]
-            refined = self.hpn.on_planes(*planes, convolved=True)[0].flatten(1).t()  # (h8*w8, chunk)
+            refined = self.hpn(*planes, convolved=True)[0].flatten(1).t()  # (h8*w8, chunk)
             if training:
                 out.append(refined)
             else:
                 out[:, start : start + chunk] = refined
         return torch.cat(out, dim=1) if training else out
-
-    def _forward_plain(
-        self, target: Sequence[Tensor], keys: dict[str, Tensor], grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """:meth:`forward` as the formulas stand: all affinities, then a boolean mask, then token images."""
-        t8, t16, t32 = target
-        q1, q2, q3 = self.q1(map_to_tokens(t8)), self.q2(map_to_tokens(t16)), self.q3(map_to_tokens(t32))  # (B, x, C)
-        a8, a16, a32 = (torch.einsum("bxc,bryc->brxy", q, keys[k]) for q, k in ((q1, "k1"), (q2, "k2"), (q3, "k3")))
-        size = tuple(t32.shape[2:])
-        scores = _resize_maps(a32.topk(SCORED_POSITIONS, dim=2).values.sum(2), size, grid)
-        a32 = _resize_maps(a32, size, grid)
-        count = int(scores.shape[2] * self.keep_ratio)
-        mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(2, scores.topk(count, dim=2).indices, True)
-        images = [_token_images(a, mask, t.shape[2:]) for a, t in ((a32, t32), (a16, t16), (a8, t8))]
-        refined = self.hpn(*images)  # (B*R*s, 1, h8, w8)
-        return refined.view(*mask.shape[:2], count, -1).transpose(2, 3), mask
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
@@ -176,11 +135,6 @@ def map_to_tokens(x: Tensor) -> Tensor:
 def _planes(products: Tensor, size: tuple[int, int]) -> Tensor:
     """Products ``(h*w, n)`` as planes ``(1, n, h, w)`` in channels-last memory; no copy."""
     return products.unflatten(0, size).permute(2, 0, 1)[None]
-
-
-def _token_images(affinity: Tensor, mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Columns of ``(B, R, h*w, N)`` chosen by ``mask (B, R, N)``, as images ``(B*R*s, 1, h, w)``."""
-    return affinity.transpose(2, 3)[mask].view(-1, 1, *size)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

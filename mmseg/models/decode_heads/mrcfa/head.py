@@ -16,7 +16,6 @@ from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
 from mmseg.models.layers.cpu_linear import linear
-from mmseg.models.layers.formulation import is_plain
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 
@@ -96,7 +95,7 @@ class MRCFAHead(ClipHead):
         self.sr3 = nn.Conv2d(c3, c3, 2, stride=2)
         self.sr1_feat = nn.Conv2d(dim, dim, 4, stride=4)
 
-    # ------------------------------------------------------------------ training, and the plain formulation
+    # ------------------------------------------------------------------ training
 
     def predictions(
         self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
@@ -109,10 +108,7 @@ class MRCFAHead(ClipHead):
         _require_size(feats)
         clips = (batch_size, num_clips)
         half = halve(fused).unflatten(0, clips)  # (B, T, dim, h8, w8)
-        if is_plain():
-            gathered = self._gather_plain(feats, half)
-        else:
-            gathered = self._gather([feat.unflatten(0, clips) for feat in feats], half)  # (B, R, dim, h8, w8)
+        gathered = self._gather([feat.unflatten(0, clips) for feat in feats], half)  # (B, R, dim, h8, w8)
         outputs = [deco(gathered[:, r]) for r, deco in enumerate((self.deco1, self.deco2, self.deco3))]
         outputs.append(self.deco4(gathered.mean(1) + half[:, -1]))
         return torch.stack([resize(output, feats[0].shape[-2:]) for output in outputs], dim=1)
@@ -129,17 +125,6 @@ class MRCFAHead(ClipHead):
         values = map_to_tokens(self.sr1_feat(half[:, :-1].flatten(0, 1))).unflatten(0, (-1, NUM_REFERENCES))
         values = gather_tokens(values, index)  # (B, R, s, dim)
         gathered = affinity.softmax(dim=3).transpose(1, 2) @ values  # (B, R, h8*w8, dim)
-        return gathered.transpose(2, 3).unflatten(3, half.shape[-2:])
-
-    def _gather_plain(self, feats: Sequence[Tensor], half: Tensor) -> Tensor:
-        """:meth:`_gather` as the formulas stand."""
-        _, c2, c3, c4 = (feat.unflatten(0, half.shape[:2]) for feat in feats)
-        references = [self.sr2(c2[:, :-1].flatten(0, 1)), self.sr3(c3[:, :-1].flatten(0, 1)), c4[:, :-1].flatten(0, 1)]
-        references = [r.unflatten(0, (-1, NUM_REFERENCES)) for r in references]
-        affinity, mask = self.hypercorre_module(c2[:, -1:], c3[:, -1:], c4[:, -1:], *references)
-        values = self.sr1_feat(half.flatten(0, 1)).unflatten(0, half.shape[:2])  # (B, T, dim, gh, gw)
-        values = values[:, :-1].flatten(3).transpose(2, 3)[mask]  # (B*R*s, dim)
-        gathered = affinity.softmax(dim=3) @ values.view(*affinity.shape[:2], affinity.shape[3], -1)
         return gathered.transpose(2, 3).unflatten(3, half.shape[-2:])
 
     def _reference_keys(self, c2: Tensor, c3: Tensor, c4: Tensor) -> dict[str, Tensor]:

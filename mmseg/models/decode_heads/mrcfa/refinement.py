@@ -4,10 +4,10 @@ An affinity map is an image over the target's positions that belongs to one refe
 maps of each stride (single-scale affinity refinement, SAR) and merges the strides from coarse to fine (multi-scale
 affinity aggregation, MAA). No operation mixes different tokens.
 
-The fast formulation keeps the maps as *planes* ``(channels, tokens, h, w)`` in channels-last memory: the one or two
-channels of a map lie on the batch axis and the tokens on the channel axis. Every convolution is then depth-wise with
-the same kernel for all tokens, and the norm of a token is a batch norm over its channel, both of which run at memory
-speed, while convolutions with many images of one channel do not.
+The maps are kept as *planes* ``(channels, tokens, h, w)`` in channels-last memory: the one or two channels of a map
+lie on the batch axis and the tokens on the channel axis. Every convolution is then depth-wise with the same kernel for
+all tokens, and the norm of a token is a batch norm over its channel, both of which run at memory speed, while
+convolutions with many images of one channel do not.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmseg.models.layers.formulation import is_plain
 
 
 class TargetConv(nn.Module):
@@ -31,11 +29,7 @@ class TargetConv(nn.Module):
         super().__init__()
         self.conv2 = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(n, C_in, h, w)`` of n tokens -> ``(n, C_out, h, w)``."""
-        return self.conv2(x)
-
-    def on_planes(self, planes: Tensor) -> Tensor:
+    def forward(self, planes: Tensor) -> Tensor:
         """Planes ``(C_in, n, h, w)`` of n tokens -> ``(C_out, n, h, w)``."""
         outputs = [self._out_plane(planes, o) for o in range(self.conv2.out_channels)]  # each (1, n, h, w)
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
@@ -75,11 +69,11 @@ class RefinementBlock(nn.Sequential):
             stages += [TargetConv(in_channels, out_channels, kernel), nn.GroupNorm(1, out_channels), nn.ReLU()]
         super().__init__(*stages)
 
-    def on_planes(self, planes: Tensor, convolved: bool = False) -> Tensor:
+    def forward(self, planes: Tensor, convolved: bool = False) -> Tensor:
         """Planes ``(C_in, n, h, w)`` -> ``(C_out, n, h, w)``; `convolved`: the first convolution is already done."""
         for stage in range(0, len(self), 3):
             if stage > 0 or not convolved:
-                planes = self[stage].on_planes(planes)
+                planes = self[stage](planes)
             planes = _norm_relu(planes, self[stage + 1])
         return planes
 
@@ -107,37 +101,22 @@ class AffinityRefinement(nn.Module):
             self.encoder_layer4to3 = RefinementBlock((1, 1), (3,))
             self.encoder_layer3to2 = RefinementBlock((1, 1), (3,))
 
-    def forward(self, x32: Tensor, x16: Tensor, x8: Tensor) -> Tensor:
+    def forward(self, x32: Tensor, x16: Tensor, x8: Tensor, convolved: bool = False) -> Tensor:
         """Refine the maps of n tokens.
 
         Args:
-            x32, x16, x8: raw affinities ``(n, 1, h, w)``, each at the target's size of that stride.
+            x32, x16, x8: planes ``(1, n, h, w)`` of affinities, each at the target's size of that stride.
+            convolved: the first convolutions of strides 16 and 8 are already in the products
+                (:meth:`TargetConv.on_queries`); stride 32 always comes raw, because the token scores need it raw.
 
         Returns:
-            ``(n, 1, h8, w8)``, not negative.
+            ``(1, n, h8, w8)``, not negative.
         """
-        if not is_plain():
-            planes = [
-                x.transpose(0, 1).contiguous(memory_format=torch.channels_last) for x in (x32, x16, x8)
-            ]  # (1, n, h, w)
-            return self.on_planes(*planes).transpose(0, 1)
         x4 = self.encoder_layer4(x32)
-        x3 = self.encoder_layer3(x16)
-        x2 = self.encoder_layer2(x8)
-        mixed = self.encoder_layer4to3(_upsample(x4, x3) + x3)
-        return self.encoder_layer3to2(_upsample(mixed, x2) + x2)
-
-    def on_planes(self, x32: Tensor, x16: Tensor, x8: Tensor, convolved: bool = False) -> Tensor:
-        """The same for planes ``(1, n, h, w)``.
-
-        With `convolved` the first convolutions of strides 16 and 8 are already in the products
-        (:meth:`TargetConv.on_queries`); stride 32 always comes raw, because the token scores need it raw.
-        """
-        x4 = self.encoder_layer4.on_planes(x32)
-        x3 = self.encoder_layer3.on_planes(x16, convolved)
-        x2 = self.encoder_layer2.on_planes(x8, convolved)
-        mixed = self.encoder_layer4to3.on_planes(_upsample(x4, x3).add_(x3))
-        return self.encoder_layer3to2.on_planes(_upsample(mixed, x2).add_(x2))
+        x3 = self.encoder_layer3(x16, convolved)
+        x2 = self.encoder_layer2(x8, convolved)
+        mixed = self.encoder_layer4to3(_upsample(x4, x3).add_(x3))
+        return self.encoder_layer3to2(_upsample(mixed, x2).add_(x2))
 
 
 def _upsample(coarse: Tensor, fine: Tensor) -> Tensor:
