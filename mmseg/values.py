@@ -27,6 +27,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]  # a probability, a ratio
+Byte = Annotated[int, Ge(0), Le(255)]  # a label, a part of a colour
 
 
 def _ascending(values: Sequence[float]) -> Sequence[float]:
@@ -36,7 +37,10 @@ def _ascending(values: Sequence[float]) -> Sequence[float]:
 
 
 Range = Annotated[Sequence[float], Len(2, 2), AfterValidator(_ascending)]  # (lowest, highest)
-Dilation = Annotated[Sequence[int], AfterValidator(_ascending)]  # of the references, oldest first: [-9, -6, -3]
+PositiveRange = Annotated[Sequence[PositiveFloat], Len(2, 2), AfterValidator(_ascending)]
+Dilation = Annotated[
+    Sequence[Annotated[int, Le(0)]], AfterValidator(_ascending)
+]  # of the references, oldest first: [-9, -6, -3]
 Size = Annotated[Sequence[PositiveInt], Len(2, 2)]  # (height, width), or the two sides of a scale
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, Sequence, Mapping)

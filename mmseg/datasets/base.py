@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from mmseg.clips import train_clip, train_targets
-from mmseg.datasets.labels import read_labels
+from mmseg.datasets.labels import count_labels, read_labels
 from mmseg.datasets.prefetch import read_ahead
-from mmseg.datasets.transforms import Compose, TestPipeline
+from mmseg.datasets.transforms import Compose, LoadLabels, TestPipeline
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import check_same_size, read_frame
+from mmseg.registry import absolute
 from mmseg.structures import Flipped, Frame, Video
 
 IGNORE_INDEX = 255
@@ -74,7 +75,7 @@ class VideoDataset:
             and labels are read.
         dilation: offsets of a clip's reference frames relative to the target, oldest first; none by default.
         test_mode: testing.
-        classes: names in label order.
+        classes: names in label order; None: masks hold object ids.
         palette: RGB colours in label order, or None.
         reduce_zero_label: raw label 0 is ignored and v is class v - 1.
         short_videos: what to do in training with videos that have no clip: 'error' or 'drop'.
@@ -98,13 +99,14 @@ class VideoDataset:
         pipeline: Sequence[Any] | None = None,
         dilation: Sequence[int] = (),
         test_mode: bool = False,
-        classes: Sequence[str] = (),
+        classes: Sequence[str] | None = None,
         palette: Sequence[Sequence[int]] | None = None,
         reduce_zero_label: bool = True,
         short_videos: str = "error",
     ) -> None:
         self.videos, self.dilation, self.test_mode = list(videos), tuple(dilation), test_mode
-        self.CLASSES, self.PALETTE, self.num_classes = tuple(classes), palette, len(classes)
+        self.CLASSES, self.PALETTE = None if classes is None else tuple(classes), palette
+        self.num_classes = None if classes is None else len(classes)
         self.reduce_zero_label = reduce_zero_label
         if short_videos not in ("error", "drop"):
             raise ConfigError(f"short_videos={short_videos!r}", "'error' or 'drop'", "fix short_videos")
@@ -115,6 +117,9 @@ class VideoDataset:
             self._check_names()
         else:
             self.pipeline = Compose(pipeline) if pipeline is not None else None
+            for number, transform in enumerate(self.pipeline.transforms if self.pipeline is not None else ()):
+                if isinstance(transform, LoadLabels):
+                    transform.check_agrees(reduce_zero_label, absolute(f"pipeline.{number}"))
             self._check_dilation()
             self._check_lengths(short_videos)
         self.videos = [replace(video, index=index) for index, video in enumerate(self.videos)]
@@ -123,9 +128,9 @@ class VideoDataset:
         """Videos in training, frames in testing."""
         return sum(video.num_frames for video in self.videos) if self.test_mode else len(self.videos)
 
-    def __getitem__(self, key: tuple[int, Sequence[int]]) -> dict[str, Any]:
-        """``ds[index, seed]``: the clip of video `index` that the tuple of integers `seed` determines."""
-        index, seed = key
+    def __getitem__(self, key: int | tuple[int, Sequence[int]]) -> dict[str, Any]:
+        """``ds[index, seed]``: the clip of a video that the integers `seed` determine; ``ds[index]``: any of its clips."""
+        index, seed = key if isinstance(key, tuple) else (key, None)
         return self.clip(index, np.random.default_rng(seed))
 
     def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
@@ -144,7 +149,11 @@ class VideoDataset:
             DataError: a file of the clip is missing, damaged or does not fit.
         """
         if self.pipeline is None or self.test_mode:
-            raise ConfigError("clips of a data set in test mode or without pipeline", "a training data set", "make one")
+            raise ConfigError(
+                "clips of a data set in test mode or without pipeline",
+                "a training data set with a pipeline",
+                "use frames(index), load_frame and load_label to look at a test set",
+            )
         video = self.videos[index]
         numbers = self.draw_clip(len(video.frames), rng)
         target = video.frames[numbers[-1]]
@@ -197,6 +206,24 @@ class VideoDataset:
     def frames(self, video_index: int) -> Iterator[Frame]:
         """All frames of a video in order, decoded ahead in the background. Raises DataError, see :meth:`frame`."""
         return read_ahead(partial(self.frame, video_index), range(self.videos[video_index].num_frames))
+
+    def label_counts(self, masks: int = 200) -> np.ndarray:
+        """Pixels of each network label, (256,) int64, in a sample of the masks; 255 counts ignored pixels.
+
+        Args:
+            masks: size of the sample, at most.
+
+        Raises:
+            DataError: there are no masks, none of them has a labelled pixel, or one cannot be used.
+        """
+        paths = [path for video in self.videos for path in video.labels or ()]
+        if not paths:
+            raise DataError(
+                f"no masks for the {len(self.videos)} videos, the first is {self.videos[0].name!r}",
+                "videos with masks",
+                "use a split that has masks",
+            )
+        return count_labels(paths, self.num_classes, self.reduce_zero_label, masks)
 
     def _check_names(self) -> None:
         """Results are filed under the names of the videos."""

@@ -11,7 +11,7 @@ from mmseg.files import read_json
 from mmseg.values import shown
 
 CLASSES_FILE = "classes.json"
-_MAX_CLASSES = 254  # labels are 8-bit, 255 is ignored, and raw labels are one higher
+MAX_CLASSES = 254  # labels are 8-bit, 255 is ignored, and raw labels are one higher
 
 Palette = list[list[int]]
 
@@ -61,9 +61,9 @@ def resolve_classes(
     if palette is None:
         return names, default[1] if names == default[0] else None
     colours = [list(colour) for colour in palette]
-    if len(colours) != len(names) or any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in colours):
+    if len(colours) != len(names):
         raise ConfigError(
-            f"palette of {len(colours)} colours for {len(names)} classes", "one RGB colour 0..255 per class", "fix it"
+            f"palette of {len(colours)} colours for {len(names)} classes", "one RGB colour for each class", "fix it"
         )
     return names, colours
 
@@ -72,8 +72,8 @@ def _fault(names: object) -> str | None:
     """What is wrong with a list of class names, if anything."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
         return f"{shown(names)} is no list of names"
-    if not 1 <= len(names) <= _MAX_CLASSES:
-        return f"{len(names)} names (1 to {_MAX_CLASSES} are possible)"
+    if not 1 <= len(names) <= MAX_CLASSES:
+        return f"{len(names)} names (1 to {MAX_CLASSES} are possible)"
     if not all(name.strip() and name.isprintable() for name in names):
         return "an empty name, or one with control characters"
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from mmseg.errors import DataError
 from mmseg.images import read_mask
+
+IGNORED = 255
 
 
 @lru_cache(maxsize=1)
@@ -65,3 +68,36 @@ def check_labels(labels: np.ndarray, num_classes: int | None, path: str | Path, 
             + (", 0 and 255 for ignored pixels" if reduced else ", 255 for ignored pixels"),
             "fix the mask, or give the data set its class names (key `classes`, or classes.json in data_root)",
         )
+
+
+def count_labels(paths: Sequence[str], num_classes: int | None, reduced: bool, masks: int = 200) -> np.ndarray:
+    """How many pixels have which network label in a sample of masks, spread evenly.
+
+    Where the sample has no labelled pixel, ten times as many masks are looked at.
+
+    Args:
+        paths: of all masks.
+        num_classes, reduced: see :func:`read_labels`.
+        masks: size of the sample, at most.
+
+    Returns:
+        (256,) int64; entry 255 counts ignored pixels.
+
+    Raises:
+        DataError: a mask cannot be read or holds values that are no class, or there is no labelled pixel at all.
+    """
+    for size in (masks, 10 * masks):
+        sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(size, len(paths))).astype(int))]
+        counts = sum(np.bincount(read_labels(path, num_classes, reduced).ravel(), minlength=256) for path in sample)
+        if np.any(counts[:IGNORED]):
+            return counts
+    values = sorted({int(value) for path in sample for value in np.unique(read_mask(path))})
+    raise DataError(
+        f"no labelled pixel in {len(sample)} of {len(paths)} masks, the first is {paths[0]}: they hold the values "
+        f"{values}, and with reduce_zero_label={reduced} these are all ignored",
+        "0 and 255 for ignored pixels, v for class v - 1" if reduced else "255 for ignored pixels, v for class v",
+        "set reduce_zero_label=False in the data sets if the classes are counted from 0; objects of value 255 have "
+        "to be written as a class (tools/convert_to_vspw.py)"
+        if reduced
+        else "set reduce_zero_label=True in the data sets if the classes are counted from 1; label something",
+    )

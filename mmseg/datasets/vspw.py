@@ -15,12 +15,15 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le, Len
+
+from mmseg import values
 from mmseg.clips import CFFM_DILATION
 from mmseg.datasets import vspw_classes
 from mmseg.datasets.base import VideoDataset, VideoFiles
-from mmseg.datasets.class_names import resolve_classes
+from mmseg.datasets.class_names import MAX_CLASSES, resolve_classes
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
 from mmseg.images import PICTURES, list_pictures
@@ -56,17 +59,17 @@ class VSPWDataset(VideoDataset):
     def __init__(
         self,
         data_root: str | Path,
-        split: str = "train",
+        split: Annotated[str, Len(1)] = "train",
         pipeline: Sequence[Any] | None = None,
-        dilation: Sequence[int] = CFFM_DILATION,
+        dilation: values.Dilation = CFFM_DILATION,
         img_dir: str | None = None,
         ann_dir: str | None = None,
         test_mode: bool = False,
         classes: Sequence[str] | None = None,
-        palette: Sequence[Sequence[int]] | None = None,
-        num_classes: int | None = None,
+        palette: Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]] | None = None,
+        num_classes: Annotated[int, Ge(1), Le(MAX_CLASSES)] | None = None,
         reduce_zero_label: bool = True,
-        short_videos: str = "error",
+        short_videos: Literal["error", "drop"] = "error",
     ) -> None:
         self.data_root, self.split = Path(data_root), split
         if not self.data_root.is_dir():

@@ -128,5 +128,3 @@ def test_samples_with_different_entries_make_no_batch():
 def test_numbers_out_of_range(dataset, numbers):
     with pytest.raises(ConfigError, match=next(iter(numbers))):
         build_train_loader(dataset, **{**dict(samples_per_gpu=1, workers_per_gpu=0, seed=0), **numbers})
-    with pytest.raises(ConfigError, match="times"):
-        RepeatDataset(dataset, 0)

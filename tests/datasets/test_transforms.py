@@ -218,18 +218,52 @@ def test_pipeline_without_multi_scale_wrapper():
 
 
 @pytest.mark.parametrize(
+    ("cfg", "found"),
+    [
+        (dict(type="RandomCorp"), "'RandomCorp'"),
+        (dict(type="RandomCrop", crop_size=(0, 3)), "crop_size.0 = 0"),
+        (dict(type="RandomCrop", crop_size=(-3, 3)), "crop_size.0 = -3"),
+        (dict(type="RandomCrop", crop_size=[4, 4, 4]), "crop_size = [4, 4, 4]"),
+        (dict(type="RandomCrop", crop_size=(True, 3)), "crop_size.0 = True"),
+        (dict(type="RandomCrop", crop_size=32), "crop_size = 32"),
+        (dict(type="RandomCrop", crop_size=(3, 3), cat_max_ratio=1.5), "cat_max_ratio = 1.5"),
+        (dict(type="RandomCrop", crop_size=(3, 3), ignore_index=256), "ignore_index = 256"),
+        (dict(type="RandomFlip", prob=2.0), "prob = 2.0"),
+        (dict(type="RandomFlip", prob=0.5, direction="diagonal"), "direction = 'diagonal'"),
+        (dict(type="RandomFlip", prob=0.5, flip_ratio=0.2), "flip_ratio=0.2"),
+        (dict(type="Pad"), "size=None"),
+        (dict(type="Pad", size=(3, 3), size_divisor=2), "size_divisor=2"),
+        (dict(type="Pad", size_divisor=0), "size_divisor = 0"),
+        (dict(type="Pad", size=(3, 3), seg_pad_val=-1), "seg_pad_val = -1"),
+        (dict(type="Normalize", mean=[0, 0], std=[1, 1, 1]), "mean = [0, 0]"),
+        (dict(type="Normalize", mean=[0, 0, 0], std=[1, 0, 1]), "std.1 = 0"),
+        (dict(type="Normalize", mean=[0, 0, 0], std=[1, 1, 1], to_rgb=1), "to_rgb = 1"),
+        (dict(type="Resize", ratio_range=(0.5, 2)), "ratio_range without img_scale"),
+        (dict(type="Resize", img_scale=[0, 0]), "img_scale.0 = 0"),
+        (dict(type="Resize", img_scale=[(1, 2), (3, 4)]), "img_scale"),
+        (dict(type="Resize", img_scale=(48.5, 32)), "img_scale.0 = 48.5"),
+        (dict(type="Resize", img_scale=(48, 32), ratio_range=(2.0, 0.5)), "ratio_range = (2.0, 0.5)"),
+        (dict(type="Resize", img_scale=(48, 32), ratio_range=(0, 2.0)), "ratio_range.0 = 0"),
+        (dict(type="Resize", img_scale=(48, 32), multiscale_mode="x"), "multiscale_mode = 'x'"),
+        (dict(type="PhotoMetricDistortion", contrast_range=(1.5, 0.5)), "contrast_range = (1.5, 0.5)"),
+        (dict(type="PhotoMetricDistortion", brightness_delta=-1), "brightness_delta = -1"),
+        (dict(type="PhotoMetricDistortion", hue_delta=1.5), "hue_delta = 1.5"),
+        (dict(type="ImageToTensor", keys=["gt"]), "keys.0 = 'gt'"),
+        (dict(type="Collect", keys="img"), "keys = 'img'"),
+        (dict(type="LoadLabels", reduce_zero_label=1), "reduce_zero_label = 1"),
+    ],
+)
+def test_values_that_cannot_work(cfg, found):
+    with pytest.raises(ConfigError) as caught:
+        Compose([dict(type="LoadFrames"), cfg], "data.train.pipeline")
+    assert "data.train.pipeline.1" in caught.value.found and found in caught.value.found
+    assert caught.value.expected and caught.value.action
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: Compose(dict(type="LoadFrames")),
-        lambda: Compose([dict(type="RandomCorp")]),
-        lambda: RandomCrop((0, 3)),
-        lambda: RandomFlip(2.0),
-        lambda: RandomFlip(0.5, "diagonal"),
-        lambda: Pad(),
-        lambda: Pad(size=(3, 3), size_divisor=2),
-        lambda: Normalize([0, 0], [1, 1]),
-        lambda: Resize(ratio_range=(0.5, 2)),
-        lambda: Resize(img_scale=[(1, 2), (3, 4)]),
         lambda: Resize()(clip()),
         lambda: MultiScaleFlipAug([]),
         lambda: MultiScaleFlipAug([], (48, 32), flip_direction="vertical"),
@@ -240,3 +274,27 @@ def test_pipeline_without_multi_scale_wrapper():
 def test_settings_that_cannot_work(make):
     with pytest.raises(ConfigError):
         make()
+
+
+def test_a_frame_may_shrink_to_a_line_and_not_to_nothing():
+    out = Resize(img_scale=(10, 3), ratio_range=(0.01, 0.02))(clip(1, np.ones((24, 36), np.uint8)))
+    assert min(out["img"][0].shape) >= 1 and out["gt"][0].shape == out["img"][0].shape[:2]
+
+
+def test_padding_is_ignored_unless_told_otherwise():
+    labels = Pad((40, 48))(clip(1, np.ones((24, 36), np.uint8)))["gt"][0]
+    assert (labels[24:] == 255).all() and (labels[:, 36:] == 255).all() and (labels[:24, :36] == 1).all()
+    assert Pad((40, 48), seg_pad_val=0)(clip(1, np.ones((24, 36), np.uint8)))["gt"][0][30, 0] == 0
+
+
+def test_void_does_not_make_a_crop_mixed():
+    crop = RandomCrop((10, 10), cat_max_ratio=0.75)
+    labels = np.full((10, 10), 255, np.uint8)
+    labels[:5] = 3
+    assert not crop.is_mixed(labels)  # one class and as much void
+    labels[:] = 255
+    labels[0, :2], labels[0, 2] = 3, 4
+    assert crop.is_mixed(labels)  # 2:1 among the labelled pixels, 97 % void
+    labels[0, :9] = 3
+    labels[0, 9] = 4
+    assert not crop.is_mixed(labels)  # 9:1 among the labelled pixels

@@ -297,9 +297,114 @@ def test_frames_of_two_sizes_in_one_clip(tmp_path):
     expect("one size", dataset.clip, 0, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("dilation", [[-3, -6], [3], ["a"]])
-def test_dilation_that_makes_no_clip(root, dilation):
-    expect("dilation", VSPWDataset, root, "train", TRAIN, dilation, error=ConfigError)
+@pytest.mark.parametrize(
+    "value",
+    [
+        dict(dilation=5),
+        dict(dilation=[-3, -6]),
+        dict(dilation=[3]),
+        dict(dilation=["a"]),
+        dict(dilation=[-1.5]),
+        dict(short_videos="x"),
+        dict(num_classes=True),
+        dict(num_classes=0),
+        dict(classes="abc"),
+        dict(palette=[[1, 2]]),
+        dict(split=""),
+        dict(data_root=5),
+        dict(pipeline="LoadFrames"),
+        dict(reduce_zero_label=1),
+        dict(test_mode="no"),
+    ],
+)
+def test_values_that_cannot_work(root, value):
+    cfg = {**dict(type="VSPWDataset", data_root=str(root), split="train", pipeline=TRAIN), **value}
+    expect(f"data.train.{next(iter(value))}", build_dataset, cfg, error=ConfigError)
+
+
+def zero_based(root):
+    """Makes the masks of a set of five classes count from 0."""
+    for path in (root / "data").glob("*/mask/*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 0, 255, mask - 1).astype(np.uint8))
+
+
+def test_one_switch_for_the_labels_of_training_and_testing(tmp_path):
+    reduced = write_vspw(tmp_path / "one", train=dict(a=12), val=dict(c=3), classes=5)
+    unreduced = write_vspw(tmp_path / "zero", train=dict(a=12), val=dict(c=3), classes=5)
+    zero_based(unreduced)
+    pipeline = [TRAIN[0], dict(type="LoadLabels"), *TRAIN[2:]]
+    one = VSPWDataset(reduced, "train", pipeline)[0, (3,)]
+    zero = VSPWDataset(unreduced, "train", pipeline, reduce_zero_label=False)[0, (3,)]
+    assert torch.equal(one["gt_semantic_seg"], zero["gt_semantic_seg"]) and one["gt_semantic_seg"].max() == 255
+    np.testing.assert_array_equal(
+        VSPWDataset(reduced, "val", test_mode=True).load_label(0, 0),
+        VSPWDataset(unreduced, "val", test_mode=True, reduce_zero_label=False).load_label(0, 0),
+    )
+
+
+@pytest.mark.parametrize(("of_data_set", "of_pipeline"), [(False, True), (True, False), (None, False)])
+def test_two_switches_that_disagree(root, of_data_set, of_pipeline):
+    pipeline = [TRAIN[0], dict(type="LoadAnnotations", reduce_zero_label=of_pipeline), *TRAIN[2:]]
+    cfg = dict(type="VSPWDataset", data_root=str(root), split="train", pipeline=pipeline)
+    if of_data_set is not None:
+        cfg["reduce_zero_label"] = of_data_set
+    message = expect(
+        f"reduce_zero_label={of_data_set is not False} in the data set", build_dataset, cfg, error=ConfigError
+    )
+    assert f"reduce_zero_label={of_pipeline} in data.train.pipeline.1" in message
+    agreeing = {**cfg, "reduce_zero_label": of_pipeline}
+    assert build_dataset(agreeing).reduce_zero_label is of_pipeline
+
+
+def write_masks(root, *values):
+    """Every mask of the set in equal columns of these values."""
+    for path in (root / "data").glob("*/mask/*.png"):
+        Image.fromarray(np.repeat(np.array(values, np.uint8), 12)[None].repeat(24, 0)).save(path)
+
+
+def test_label_counts(tmp_path):
+    root = write_vspw(tmp_path, train=dict(a=12, b=11), classes=5)
+    write_masks(root, 0, 1, 3, 255)
+    counts = VSPWDataset(root, "train", TRAIN).label_counts()
+    assert counts.shape == (256,) and counts.sum() == 23 * 48 * 24
+    assert (counts[0], counts[2], counts[255]) == (23 * 12 * 24, 23 * 12 * 24, 23 * 24 * 24)
+    assert VSPWDataset(root, "train", TRAIN).label_counts(4).sum() == 4 * 48 * 24
+    counts = VSPWDataset(root, "train", [TRAIN[0], *TRAIN[2:]], reduce_zero_label=False).label_counts()
+    assert np.flatnonzero(counts).tolist() == [0, 1, 3, 255]
+
+
+def test_a_few_labels_among_many_masks_are_found(tmp_path):
+    root = write_vspw(tmp_path, train=dict(a=12, b=11), classes=5)
+    write_masks(root, 0, 255)
+    Image.fromarray(np.full((24, 36), 2, np.uint8)).save(mask_of(root, "a", 7))
+    assert VSPWDataset(root, "train", TRAIN).label_counts(3)[1] == 24 * 36
+
+
+def test_nothing_labelled(tmp_path):
+    root = write_vspw(tmp_path, train=dict(a=12), classes=2)
+    write_masks(root, 0, 255)
+    message = expect("the values [0, 255]", VSPWDataset(root, "train", TRAIN).label_counts)
+    assert "reduce_zero_label=True" in message and "set reduce_zero_label=False" in message
+    write_masks(root, 255)
+    zero_based = VSPWDataset(root, "train", [TRAIN[0], *TRAIN[2:]], reduce_zero_label=False)
+    assert "set reduce_zero_label=True" in expect("the values [255]", zero_based.label_counts)
+    write_masks(root, 7)
+    expect("label value 7", VSPWDataset(root, "train", TRAIN).label_counts)
+    for path in (root / "data" / "a" / "mask").iterdir():
+        path.unlink()
+    (root / "data" / "a" / "mask").rmdir()
+    (root / "train.txt").rename(root / "test.txt")
+    expect("no masks for the 1 videos", VSPWDataset(root, "test", TRAIN).label_counts)
+
+
+def test_an_index_alone_gives_another_clip_each_time(root):
+    dataset = VSPWDataset(root, "train", TRAIN)
+    clips = [dataset[1] for _ in range(4)]
+    assert {clip["img_metas"]["video"] for clip in clips} == {"b"}
+    assert len({clip["img"].numpy().tobytes() for clip in clips}) > 1
+    assert len(list(dataset)) == 2  # indexing ends
+    expect("test mode", VSPWDataset(root, "val", TEST, test_mode=True).__getitem__, 0, error=ConfigError)
 
 
 def test_unknown_key_and_missing_loader(root):

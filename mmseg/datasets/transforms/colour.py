@@ -7,13 +7,14 @@ float arithmetic, then looked up, which gives the same numbers several times fas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Le, Len
 
-from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
+from mmseg.values import NonNegativeFloat, PositiveFloat, PositiveRange
 
 _LEVELS = np.arange(256, dtype=np.float32)
 
@@ -65,10 +66,10 @@ class PhotoMetricDistortion:
 
     def __init__(
         self,
-        brightness_delta: float = 32,
-        contrast_range: Sequence[float] = (0.5, 1.5),
-        saturation_range: Sequence[float] = (0.5, 1.5),
-        hue_delta: int = 18,
+        brightness_delta: NonNegativeFloat = 32,
+        contrast_range: PositiveRange = (0.5, 1.5),
+        saturation_range: PositiveRange = (0.5, 1.5),
+        hue_delta: Annotated[int, Ge(0), Le(180)] = 18,
     ) -> None:
         self.brightness_delta, self.hue_delta = brightness_delta, hue_delta
         self.contrast_range, self.saturation_range = tuple(contrast_range), tuple(saturation_range)
@@ -104,9 +105,12 @@ class Normalize:
         to_rgb: reverse the channels.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], to_rgb: bool = True) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ConfigError(f"Normalize: mean={mean!r}, std={std!r}", "three numbers each, std above 0", "fix them")
+    def __init__(
+        self,
+        mean: Annotated[Sequence[float], Len(3, 3)],
+        std: Annotated[Sequence[PositiveFloat], Len(3, 3)],
+        to_rgb: bool = True,
+    ) -> None:
         self.mean, self.std, self.to_rgb = np.asarray(mean, np.float64), np.asarray(std, np.float64), to_rgb
         levels = np.repeat(_LEVELS[None, :, None], 3, axis=2)  # (1, 256, 3)
         self._table = self._apply(levels)

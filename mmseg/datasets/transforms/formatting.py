@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Len
 
 from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
@@ -29,9 +30,8 @@ class ImageToTensor:
         keys: accepted for official configs; must be ['img'].
     """
 
-    def __init__(self, keys: Sequence[str] = ("img",)) -> None:
-        if list(keys) != ["img"]:
-            raise ConfigError(f"ImageToTensor: keys={list(keys)!r}", "['img']", "use PackClip for labels")
+    def __init__(self, keys: Annotated[Sequence[Literal["img"]], Len(1, 1)] = ("img",)) -> None:
+        self.keys = keys
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         results["img"] = to_tensor(results["img"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
+from annotated_types import Len
 
+from mmseg import values
 from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import Flipped, Padded, Resized, Size
@@ -19,7 +21,7 @@ MASKS = frozenset(("gt", "given"))
 def rescale_size(height: int, width: int, scale: Sequence[int]) -> Size:
     """(height, width) of the largest keep-ratio resize with long and short side within those of `scale`."""
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
@@ -47,16 +49,14 @@ class Resize:
 
     def __init__(
         self,
-        img_scale: Sequence[int] | None = None,
-        ratio_range: Sequence[float] | None = None,
+        img_scale: values.Size | Annotated[Sequence[values.Size], Len(1, 1)] | None = None,
+        ratio_range: values.PositiveRange | None = None,
         keep_ratio: bool = True,
-        size_divisor: int | None = None,
-        multiscale_mode: str = "range",
+        size_divisor: values.PositiveInt | None = None,
+        multiscale_mode: Literal["range", "value"] = "range",
     ) -> None:
         if img_scale is not None and len(img_scale) == 1:
             img_scale = img_scale[0]
-        if img_scale is not None and (len(img_scale) != 2 or not all(isinstance(s, int) for s in img_scale)):
-            raise ConfigError(f"Resize: img_scale={img_scale!r}", "one (long side, short side) pair", "give one scale")
         if ratio_range is not None and img_scale is None:
             raise ConfigError("Resize: ratio_range without img_scale", "both", "add img_scale")
         self.img_scale, self.ratio_range, self.keep_ratio = img_scale, ratio_range, keep_ratio
@@ -71,7 +71,7 @@ class Resize:
 
     def scaled(self, ratio: float) -> Size:
         """``img_scale`` times a ratio, rounded down."""
-        return int(self.img_scale[0] * ratio), int(self.img_scale[1] * ratio)
+        return max(int(self.img_scale[0] * ratio), 1), max(int(self.img_scale[1] * ratio), 1)
 
     def sizes(self, height: int, width: int, scale: Sequence[int]) -> list[Size]:
         """The (height, width) of each resize that is done, in order."""
@@ -113,9 +113,9 @@ class RandomCrop:
         ignore_index: label that is not counted.
     """
 
-    def __init__(self, crop_size: Sequence[int], cat_max_ratio: float = 1.0, ignore_index: int = 255) -> None:
-        if len(crop_size) != 2 or min(crop_size) <= 0:
-            raise ConfigError(f"RandomCrop: crop_size={crop_size!r}", "(height, width) above 0", "fix crop_size")
+    def __init__(
+        self, crop_size: values.Size, cat_max_ratio: values.Fraction = 1.0, ignore_index: values.Byte = 255
+    ) -> None:
         self.crop_size, self.cat_max_ratio, self.ignore_index = tuple(crop_size), cat_max_ratio, ignore_index
 
     def offset_choices(self, height: int, width: int) -> Size:
@@ -165,14 +165,15 @@ class RandomFlip:
     """
 
     def __init__(
-        self, prob: float | None = None, direction: str = "horizontal", flip_ratio: float | None = None
+        self,
+        prob: values.Fraction | None = None,
+        direction: Literal["horizontal", "vertical"] = "horizontal",
+        flip_ratio: values.Fraction | None = None,
     ) -> None:
-        if direction not in ("horizontal", "vertical"):
-            raise ConfigError(f"RandomFlip: direction={direction!r}", "'horizontal' or 'vertical'", "fix direction")
+        if prob is not None and flip_ratio is not None:
+            raise ConfigError(f"prob={prob} and flip_ratio={flip_ratio}", "one of them", "remove flip_ratio")
         self.prob = flip_ratio if prob is None else prob
         self.direction = direction
-        if self.prob is not None and not 0 <= self.prob <= 1:
-            raise ConfigError(f"RandomFlip: prob={self.prob!r}", "a probability", "give a number from 0 to 1")
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         flip = results.get("flip")
@@ -200,10 +201,10 @@ class Pad:
 
     def __init__(
         self,
-        size: Sequence[int] | None = None,
-        size_divisor: int | None = None,
+        size: values.Size | None = None,
+        size_divisor: values.PositiveInt | None = None,
         pad_val: float = 0,
-        seg_pad_val: int = 255,
+        seg_pad_val: values.Byte = 255,
     ) -> None:
         if (size is None) == (size_divisor is None):
             raise ConfigError(
