@@ -129,7 +129,7 @@ class VideoDataset:
         return sum(video.num_frames for video in self.videos) if self.test_mode else len(self.videos)
 
     def __getitem__(self, key: int | tuple[int, Sequence[int]]) -> dict[str, Any]:
-        """``ds[index, seed]``: the clip of a video that the integers `seed` determine; ``ds[index]``: any of its clips."""
+        """``ds[index, seed]``: the clip of a video that the integers `seed` determine; ``ds[index]``: any clip."""
         index, seed = key if isinstance(key, tuple) else (key, None)
         return self.clip(index, np.random.default_rng(seed))
 
