@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -44,7 +44,7 @@ class Wrapper:
         index, seed = key if isinstance(key, tuple) else (key, None)
         return self.clip(index, np.random.default_rng(seed))
 
-    def clip(self, index: int, rng: np.random.Generator, progress: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
         """See :meth:`VideoDataset.clip`."""
         index = operator.index(index)
         if not -len(self) <= index < len(self):
