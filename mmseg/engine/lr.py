@@ -84,8 +84,8 @@ def check_lr_config(lr_config: Mapping[str, Any]) -> None:
         )
 
 
-class PolySchedule:
-    """Sets the learning rates of an optimiser before each update; the name is that of the usual policy.
+class Schedule:
+    """Sets the learning rates of an optimiser before each update.
 
     Args:
         optimizer: its groups' learning rates at this moment are the base rates.

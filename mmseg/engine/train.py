@@ -17,11 +17,10 @@ from mmseg.datasets import build_train_loader
 from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.log import TrainLog, environment, timestamp
-from mmseg.engine.lr import PolySchedule
+from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.parallel import prepare_module, wrap
 from mmseg.engine.seeding import seed_iteration
-from mmseg.engine.step import Updater, accumulation_steps
+from mmseg.engine.step import Updater, accumulation_steps, prepare_module, wrap
 from mmseg.errors import ConfigError, SegError
 
 logger = logging.getLogger("mmseg.engine")
@@ -36,7 +35,7 @@ class Trainer:
     Args:
         cfg: ``runner, optimizer, lr_config, data``; optionally ``optimizer_config, checkpoint_config, evaluation,
             log_config, amp, gradient_accumulation, find_unused_parameters, channels_last, compile``.
-        model: takes a batch and returns a dict of scalars; the total loss is the sum of those named "loss".
+        model: takes a batch and the iteration and returns a dict of scalars; the total loss is the sum of those named "loss".
         dataset: training data set.
         folder: work folder, which receives checkpoints and logs.
         seed: of everything random.
@@ -77,7 +76,7 @@ class Trainer:
         self.clips = facts["samples_per_gpu"] * self.accumulation * self.world_size  # per iteration
         self.model = prepare_module(model, cfg)
         optimizer = build_optimizer(self.model, cfg["optimizer"])
-        self.schedule = PolySchedule(optimizer, cfg["lr_config"], self.max_iters)
+        self.schedule = Schedule(optimizer, cfg["lr_config"], self.max_iters)
         wrapped = wrap(self.model, cfg.get("find_unused_parameters", True))
         self.update = Updater(wrapped, optimizer, distributed.device(), cfg)
         self.start = resume(resume_from, self.model, self.update, facts) if resume_from else 0
@@ -116,7 +115,7 @@ class Trainer:
         self.model.train()
         self.schedule.step(iteration)
         seed_iteration(self.seed, iteration, self.rank)
-        values = self.update(micro_batches)
+        values = self.update(micro_batches, iteration)
         # one exchange for all numbers, and for the request to stop, which all processes must obey together
         means = distributed.reduce_mean({**values, "stop": float(self.interrupts.received is not None)})
         stop = means.pop("stop") > 0

@@ -20,7 +20,7 @@ import json, sys, warnings
 import torch
 from mmseg.apis.cli import run
 from mmseg import distributed as d
-from mmseg.engine.parallel import prepare_module, wrap
+from mmseg.engine.step import prepare_module, wrap
 from tests.engine.toy import ToySegmentor, batch_of
 
 def main():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg.engine.lr import PolySchedule, learning_rate
+from mmseg.engine.lr import Schedule, learning_rate
 from mmseg.errors import ConfigError
 from tests.golden_cases import Case
 
@@ -23,7 +23,7 @@ def test_official_learning_rates():
 def test_schedule_sets_every_group_and_needs_no_history():
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.AdamW([{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.5}], lr=0.1)
-    schedule = PolySchedule(optimizer, POLY, max_iters=10)
+    schedule = Schedule(optimizer, POLY, max_iters=10)
     for iteration, expected in ((7, [0.03, 0.15]), (5, [0.05, 0.25]), (0, [0.1, 0.5])):
         schedule.step(iteration)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
@@ -60,4 +60,4 @@ def test_policies(lr_config, iteration, expected):
 def test_mistakes_are_named(change, message):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ConfigError, match=message):
-        PolySchedule(optimizer, {**POLY, **change}, 10)
+        Schedule(optimizer, {**POLY, **change}, 10)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from mmseg.engine.lr import PolySchedule
+from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.models import build_segmentor
 from tests.golden_cases import Case, build_filled
@@ -48,7 +48,7 @@ def check_steps(case: Case) -> None:
     batch = train_batch(case)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = build_optimizer(model, case["optimizer"])
-    schedule = PolySchedule(optimizer, case["lr_config"], case["max_iters"])
+    schedule = Schedule(optimizer, case["lr_config"], case["max_iters"])
     losses = []
     for number in range(case["steps"]):
         schedule.step(case["start_iter"] + number)
