@@ -232,7 +232,8 @@ def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[s
             "start from its weights with --load-from",
         )
     check_optimizer_state(checkpoint["optimizer"], path)
-    load_optimizer_state(updater.optimizer, checkpoint["optimizer"], path)
+    order = [name for name, _ in model.named_parameters()]
+    load_optimizer_state(updater.optimizer, checkpoint["optimizer"], order, path)
     if "scaler" in checkpoint and updater.scaler.is_enabled():
         _load_scaler(updater.scaler, checkpoint["scaler"], path)
     for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp"):

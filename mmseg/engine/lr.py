@@ -2,106 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 
 from mmseg.errors import ConfigError, nearest
-
-_WARMUPS = ("constant", "linear", "exp")
-_COMMON_KEYS = frozenset(("policy", "by_epoch", "warmup", "warmup_iters", "warmup_ratio"))
-_POLICY_KEYS = {
-    "poly": frozenset(("power", "min_lr")),
-    "fixed": frozenset(),
-    "step": frozenset(("step", "gamma", "min_lr")),
-}
+from mmseg.registry import check_arguments
+from mmseg.values import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
-def learning_rate(base_lr: float, iteration: int, lr_config: Mapping[str, Any], max_iters: int) -> float:
-    """The learning rate of one update (CFFM specification: poly decay that already runs during the warm-up).
+@dataclass(frozen=True)
+class Fixed:
+    """The base rate throughout."""
 
-    Args:
-        base_lr: learning rate of the parameter group.
-        iteration: number of the update, counted from 0.
-        lr_config: ``policy`` is 'poly' (``power``, ``min_lr``), 'step' (``step``, ``gamma``, ``min_lr``) or 'fixed';
-            ``warmup`` is None, 'constant', 'linear' or 'exp', over ``warmup_iters``, starting at ``warmup_ratio``.
-        max_iters: number of updates of the whole run.
-    """
-    lr = _regular_rate(base_lr, iteration, lr_config, max_iters)
-    warmup, warmup_iters = lr_config.get("warmup"), lr_config.get("warmup_iters", 0)
-    if warmup is None or iteration >= warmup_iters:
-        return lr
-    ratio = lr_config.get("warmup_ratio", 0.1)
-    left = 1 - iteration / warmup_iters
-    if warmup == "constant":
-        return lr * ratio
-    if warmup == "exp":
-        return lr * ratio**left
-    return lr * (1 - left * (1 - ratio))
-
-
-def _regular_rate(base_lr: float, iteration: int, lr_config: Mapping[str, Any], max_iters: int) -> float:
-    """The learning rate without warm-up."""
-    policy = str(lr_config["policy"]).lower()
-    if policy == "fixed":
+    def rate(self, base_lr: float, iteration: int, max_iters: int) -> float:
         return base_lr
-    min_lr = lr_config.get("min_lr", 0.0)
-    if policy == "poly":
+
+
+@dataclass(frozen=True)
+class Poly:
+    """From the base rate to `min_lr` as (1 - iteration / max_iters) to the power of `power`."""
+
+    power: NonNegativeFloat = 1.0
+    min_lr: NonNegativeFloat = 0.0
+
+    def rate(self, base_lr: float, iteration: int, max_iters: int) -> float:
         remaining = max(0.0, 1 - iteration / max_iters)
-        return (base_lr - min_lr) * remaining ** lr_config.get("power", 1.0) + min_lr
-    step = lr_config["step"]
-    passed = iteration // step if isinstance(step, int) else sum(iteration >= s for s in step)
-    return max(base_lr * lr_config.get("gamma", 0.1) ** passed, min_lr)
+        return (base_lr - self.min_lr) * remaining**self.power + self.min_lr
 
 
-def check_lr_config(lr_config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a policy, a warm-up or a key that :func:`learning_rate` does not know."""
-    policy = str(lr_config.get("policy")).lower()
-    if policy not in _POLICY_KEYS:
-        raise ConfigError(
-            f"lr_config.policy = {lr_config.get('policy')!r}",
-            "one of " + ", ".join(sorted(_POLICY_KEYS)),
-            nearest(policy, _POLICY_KEYS),
-        )
-    keys = _COMMON_KEYS | _POLICY_KEYS[policy]
-    for key in lr_config:
-        if key not in keys:
-            raise ConfigError(
-                f"lr_config: unknown key {key!r} for policy {policy!r}", f"one of {sorted(keys)}", nearest(key, keys)
-            )
-    if policy == "step" and "step" not in lr_config:
-        raise ConfigError("lr_config: policy 'step' without 'step'", "iterations at which the rate drops", "add it")
-    if lr_config.get("by_epoch", False):
-        raise ConfigError(
-            "lr_config.by_epoch = True", "by_epoch=False", "count in iterations: runs are iteration-based"
-        )
-    if lr_config.get("warmup") not in (None, *_WARMUPS):
-        raise ConfigError(
-            f"lr_config.warmup = {lr_config['warmup']!r}",
-            f"None or one of {', '.join(_WARMUPS)}",
-            nearest(str(lr_config["warmup"]), _WARMUPS),
-        )
+@dataclass(frozen=True)
+class Step:
+    """Times `gamma` every `step` iterations, or at the iterations listed in `step`; never below `min_lr`."""
+
+    step: PositiveInt | Sequence[PositiveInt]
+    gamma: PositiveFloat = 0.1
+    min_lr: NonNegativeFloat = 0.0
+
+    def rate(self, base_lr: float, iteration: int, max_iters: int) -> float:
+        if isinstance(self.step, int):
+            passed = iteration // self.step
+        else:
+            passed = sum(iteration >= step for step in self.step)
+        return max(base_lr * self.gamma**passed, self.min_lr)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the base rate to `min_lr`, or to `min_lr_ratio` times the base rate (give one of them)."""
+
+    min_lr: NonNegativeFloat | None = None
+    min_lr_ratio: Fraction | None = None
+
+    def rate(self, base_lr: float, iteration: int, max_iters: int) -> float:
+        last = base_lr * self.min_lr_ratio if self.min_lr_ratio is not None else self.min_lr or 0.0
+        return last + 0.5 * (base_lr - last) * (1 + math.cos(math.pi * min(1.0, iteration / max_iters)))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Lowers the rate of the first `warmup_iters` iterations, by the factor `warmup_ratio` at the first of them."""
+
+    warmup: Literal["constant", "linear", "exp"] | None = None
+    warmup_iters: NonNegativeInt = 0
+    warmup_ratio: Fraction = 0.1
+
+    def factor(self, iteration: int) -> float:
+        if self.warmup is None or iteration >= self.warmup_iters:
+            return 1.0
+        left = 1 - iteration / self.warmup_iters
+        if self.warmup == "constant":
+            return self.warmup_ratio
+        if self.warmup == "exp":
+            return self.warmup_ratio**left
+        return 1 - left * (1 - self.warmup_ratio)
+
+
+_POLICIES = {"fixed": Fixed, "poly": Poly, "step": Step, "cosine": Cosine, "cosineannealing": Cosine}
+_WARM_UP_KEYS = ("warmup", "warmup_iters", "warmup_ratio")
 
 
 class Schedule:
     """Sets the learning rates of an optimiser before each update.
 
+    The policy runs from the first iteration on, during the warm-up too (CFFM specification, section 8).
+
     Args:
         optimizer: its groups' learning rates at this moment are the base rates.
-        lr_config: see :func:`learning_rate`.
+        lr_config: ``policy`` is 'poly', 'step', 'fixed', 'cosine' or mmcv's 'CosineAnnealing', with the keys of the
+            class above; ``warmup``, ``warmup_iters`` and ``warmup_ratio`` as in :class:`WarmUp`; ``by_epoch`` False.
         max_iters: number of updates of the whole run.
 
     Raises:
-        ConfigError: `lr_config` names a policy or a key that does not exist.
+        ConfigError: `lr_config` names a policy or a key that does not exist, or a value that cannot be.
     """
 
     def __init__(self, optimizer: Optimizer, lr_config: Mapping[str, Any], max_iters: int) -> None:
-        check_lr_config(lr_config)
-        self.optimizer, self.lr_config, self.max_iters = optimizer, dict(lr_config), max_iters
+        self.optimizer, self.max_iters = optimizer, max_iters
+        self.policy, self.warm_up = read_lr_config(lr_config)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     def step(self, iteration: int) -> None:
         """Set every group's rate to that of update `iteration`, counted from 0."""
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = learning_rate(base_lr, iteration, self.lr_config, self.max_iters)
+            group["lr"] = self.rate(base_lr, iteration)
+
+    def rate(self, base_lr: float, iteration: int) -> float:
+        """The learning rate of update `iteration` for a group whose base rate is `base_lr`."""
+        return self.policy.rate(base_lr, iteration, self.max_iters) * self.warm_up.factor(iteration)
+
+
+def read_lr_config(lr_config: Mapping[str, Any]) -> tuple[Fixed | Poly | Step | Cosine, WarmUp]:
+    """The policy and the warm-up of a config. Raises ConfigError; see :class:`Schedule`."""
+    keys = dict(lr_config)
+    policy = keys.pop("policy", None)
+    cls = _POLICIES.get(str(policy).lower())
+    if cls is None:
+        names = ("poly", "step", "fixed", "cosine", "CosineAnnealing")
+        raise ConfigError(
+            f"lr_config.policy = {policy!r}", f"one of {', '.join(names)}", nearest(str(policy).lower(), names)
+        )
+    for key in ("by_epoch", "warmup_by_epoch"):
+        if keys.pop(key, False):
+            raise ConfigError(
+                f"lr_config.{key} = True", f"{key}=False", "count in iterations, as runner.max_iters does"
+            )
+    warm_up = {key: keys.pop(key) for key in _WARM_UP_KEYS if key in keys}
+    if keys.get("min_lr") is not None and keys.get("min_lr_ratio") is not None:
+        raise ConfigError("lr_config.min_lr and lr_config.min_lr_ratio", "one of them", "remove the other")
+    return (
+        cls(**check_arguments(cls, keys, "lr_config")),
+        WarmUp(**check_arguments(WarmUp, warm_up, "lr_config")),
+    )

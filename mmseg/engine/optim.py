@@ -1,77 +1,119 @@
-"""The optimiser of a config: one parameter group per parameter, with its own learning rate and weight decay."""
+"""The optimiser of a config: few groups of parameters, each with a learning rate, a weight decay and their names."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from mmseg.errors import CheckpointError, ConfigError, nearest
+from mmseg.registry import check_arguments
+from mmseg.values import NonNegativeFloat
 
-_MULTIPLIERS = ("lr_mult", "decay_mult")
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # _NormBase: batch and instance norms
+_LISTED = 3
 
 
 def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     """Build any optimiser of ``torch.optim``.
 
-    ``paramwise_cfg.custom_keys`` maps pieces of parameter names to ``lr_mult`` and ``decay_mult``. The keys are
-    tried longest first (ties alphabetically), as substrings of the full name; the first that matches decides
-    alone, the others are not combined with it (CFFM specification, section 8).
-
-    All parameters become part of the optimiser, also those that do not require a gradient: an optimiser leaves a
-    parameter whose gradient is None untouched, weight decay included.
+    All parameters become part of it, also those that do not require a gradient: an optimiser leaves a parameter whose
+    gradient is None untouched, weight decay included. Parameters with equal settings share a group, so that one kernel
+    updates many of them; the fused kernels are taken where torch has them for this optimiser and device.
 
     Args:
-        model: the unwrapped model, so that names have no prefix.
-        cfg: ``dict(type='AdamW', lr=..., weight_decay=..., paramwise_cfg=dict(custom_keys=...), ...)``.
+        model: the unwrapped model, so that names have no prefix, on its device.
+        cfg: ``dict(type='AdamW', lr=..., weight_decay=..., paramwise_cfg=dict(custom_keys=...), ...)``; see
+            :class:`ParamwiseRules`.
 
     Returns:
-        The optimiser; its groups are in the order of ``model.named_parameters()`` and carry the parameter's ``name``.
+        The optimiser; its groups carry ``names``, those of their parameters, in the order of `model`.
 
     Raises:
-        ConfigError: the type or a key is not known.
+        ConfigError: the type or a key is not known, or a value cannot be.
     """
-    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in cfg.items()}
-    custom_keys = _custom_keys(kwargs.pop("paramwise_cfg", None) or {})
+    kwargs = dict(cfg)
+    rules = _paramwise_rules(kwargs.pop("paramwise_cfg", None) or {})
     cls = _optimizer_class(kwargs.pop("type", None))
-    _check_arguments(cls, kwargs)
+    kwargs = check_arguments(cls, kwargs, "optimizer", extra={"params": ()})
+    del kwargs["params"]
     defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
-    base_lr = kwargs.get("lr", defaults.get("lr"))
-    base_decay = kwargs.get("weight_decay", defaults.get("weight_decay"))
-    groups = []
+    base = {key: kwargs.get(key, defaults.get(key)) for key in ("lr", "weight_decay")}
+    owners = {f"{prefix}." if prefix else "": module for prefix, module in model.named_modules()}
+    groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        group = {"params": [parameter], "name": name}
-        rule = next((rule for key, rule in custom_keys if key in name), {})
-        if "lr_mult" in rule:
-            group["lr"] = base_lr * rule["lr_mult"]
-        if "decay_mult" in rule:
-            group["weight_decay"] = base_decay * rule["decay_mult"]
-        groups.append(group)
-    return cls(groups, **kwargs)
+        owner = owners[name[: name.rfind(".") + 1]]
+        settings = {key: base[key] * factor for key, factor in rules.factors(name, owner).items() if base[key]}
+        group = groups.setdefault(tuple(settings.items()), {"params": [], "names": [], **settings})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    kwargs = _tried(cls, kwargs, next(model.parameters()).device)
+    try:
+        return cls(list(groups.values()), **kwargs)
+    except (ValueError, TypeError) as error:
+        raise _impossible(cls, error) from error
 
 
-def _custom_keys(paramwise_cfg: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
-    """The rules of ``paramwise_cfg`` in the order in which they are tried."""
-    for key in paramwise_cfg:
-        if key != "custom_keys":
-            raise ConfigError(
-                f"optimizer.paramwise_cfg: unknown key {key!r}", "custom_keys", nearest(key, ["custom_keys"])
-            )
-    rules = paramwise_cfg.get("custom_keys", {})
-    for piece, rule in rules.items():
+@dataclass(frozen=True)
+class ParamwiseRules:
+    """``optimizer.paramwise_cfg``: factors of learning rate and weight decay for some parameters, as mmcv has them.
+
+    The ``custom_keys`` are tried longest first (ties alphabetically), as substrings of the full name; the first that
+    matches decides alone, nothing is combined with it (CFFM specification, section 8). The other rules look at the
+    layer that owns the parameter.
+
+    Args:
+        custom_keys: piece of a name -> ``dict(lr_mult=..., decay_mult=...)``.
+        bias_lr_mult: of biases, but not those of norms.
+        bias_decay_mult: of biases, but not those of norms and depth-wise convolutions.
+        norm_decay_mult: of weight and bias of norms.
+        dwconv_decay_mult: of weight and bias of depth-wise convolutions.
+        bypass_duplicate: accepted; a shared parameter is never counted twice here.
+    """
+
+    custom_keys: Mapping[str, Mapping[str, NonNegativeFloat]] = field(default_factory=dict)
+    bias_lr_mult: NonNegativeFloat = 1.0
+    bias_decay_mult: NonNegativeFloat = 1.0
+    norm_decay_mult: NonNegativeFloat = 1.0
+    dwconv_decay_mult: NonNegativeFloat = 1.0
+    bypass_duplicate: bool = False
+
+    def factors(self, name: str, owner: nn.Module) -> dict[str, float]:
+        """Factors of ``lr`` and ``weight_decay`` of a parameter of the layer `owner`."""
+        for piece in sorted(sorted(self.custom_keys), key=len, reverse=True):
+            if piece in name:
+                rule = self.custom_keys[piece]
+                return {"lr": rule.get("lr_mult", 1.0), "weight_decay": rule.get("decay_mult", 1.0)}
+        is_norm, is_bias = isinstance(owner, _NORMS), name.rpartition(".")[2] == "bias"
+        decay = 1.0
+        if is_norm:
+            decay = self.norm_decay_mult
+        elif isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels:
+            decay = self.dwconv_decay_mult
+        elif is_bias:
+            decay = self.bias_decay_mult
+        return {"lr": self.bias_lr_mult if is_bias and not is_norm else 1.0, "weight_decay": decay}
+
+
+def _paramwise_rules(paramwise_cfg: Mapping[str, Any]) -> ParamwiseRules:
+    place = "optimizer.paramwise_cfg"
+    rules = ParamwiseRules(**check_arguments(ParamwiseRules, paramwise_cfg, place))
+    for piece, rule in rules.custom_keys.items():
         for key in rule:
-            if key not in _MULTIPLIERS:
+            if key not in ("lr_mult", "decay_mult"):
                 raise ConfigError(
-                    f"optimizer.paramwise_cfg.custom_keys[{piece!r}]: unknown key {key!r}",
-                    " or ".join(_MULTIPLIERS),
-                    nearest(key, _MULTIPLIERS),
+                    f"{place}.custom_keys[{piece!r}]: unknown key {key!r}",
+                    "lr_mult or decay_mult",
+                    nearest(key, ("lr_mult", "decay_mult")),
                 )
-    return [(piece, rules[piece]) for piece in sorted(sorted(rules), key=len, reverse=True)]
+    return rules
 
 
 def _optimizer_class(name: Any) -> type[Optimizer]:
@@ -82,41 +124,130 @@ def _optimizer_class(name: Any) -> type[Optimizer]:
     return classes[name]
 
 
-def _check_arguments(cls: type[Optimizer], kwargs: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(cls).parameters if name != "params"]
-    for key in kwargs:
-        if key not in known:
-            raise ConfigError(
-                f"optimizer ({cls.__name__}): unknown key {key!r}", f"one of {', '.join(known)}", nearest(key, known)
-            )
+def _tried(cls: type[Optimizer], kwargs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """`kwargs`, with the fused kernel if torch has one for this optimiser and device: a step on a probe tells.
+
+    A choice made in the config (``fused``, ``foreach``, ``differentiable``) is left alone.
+
+    Raises:
+        ConfigError: no step is possible.
+    """
+    choices = [dict(kwargs)]
+    chosen = any(kwargs.get(key) is not None for key in ("fused", "foreach", "differentiable"))
+    if "fused" in inspect.signature(cls).parameters and not chosen:
+        choices.insert(0, {**kwargs, "fused": True})
+    for choice in choices:
+        try:
+            _probe(cls, choice, device)
+            return choice
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            reason = error
+    raise _impossible(cls, reason) from reason
 
 
-def load_optimizer_state(optimizer: Optimizer, saved: Mapping[str, Any], path: str | Path) -> None:
+def _probe(cls: type[Optimizer], kwargs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What an optimiser keeps of a parameter after one step."""
+    parameter = nn.Parameter(torch.zeros(2, 2, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = cls([parameter], **kwargs)
+    optimizer.step()
+    return optimizer.state[parameter]
+
+
+def _impossible(cls: type[Optimizer], error: Exception) -> ConfigError:
+    return ConfigError(
+        f"optimizer ({cls.__name__}) cannot work: {error}",
+        "an optimiser for dense gradients",
+        "correct its keys or type",
+    )
+
+
+# --- going on from a saved state --------------------------------------------------------------------------------------
+
+
+def load_optimizer_state(
+    optimizer: Optimizer, saved: Mapping[str, Any], order: Sequence[str], path: str | Path
+) -> None:
     """Restore the moments of every parameter; learning rates, decay and other settings stay those of the config.
 
+    Parameters are found by their names. Files without names (mmcv writes such) hold them in the order of the model.
+
     Args:
-        optimizer: made by :func:`build_optimizer` for the same model.
-        saved: ``state_dict()`` of an optimiser with the parameters in the same order.
+        optimizer: made by :func:`build_optimizer`.
+        saved: ``state_dict()`` of an optimiser for the same parameters, in groups of any kind.
+        order: names of the model's parameters, in the order of ``named_parameters()``.
         path: file that `saved` is from, for messages.
 
     Raises:
-        CheckpointError: `saved` belongs to other parameters.
+        CheckpointError: `saved` is of other parameters or of another optimiser, or no state of an optimiser.
     """
+    try:
+        states = _states_by_name(saved, order)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _unusable(path, f"cannot be read ({type(error).__name__}: {error})") from error
     own = optimizer.state_dict()
-    groups = saved.get("param_groups", [])
-    indices = [index for group in groups for index in group["params"]]
+    names = [name for group in optimizer.param_groups for name in group["names"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    names = [group.get("name") for group in groups]
-    wrong = len(indices) != len(parameters)
-    wrong = wrong or any(a and a != b["name"] for a, b in zip(names, optimizer.param_groups))
-    for index, parameter in zip(indices, parameters):
-        tensors = [v for v in saved["state"].get(index, {}).values() if isinstance(v, torch.Tensor) and v.ndim]
-        wrong = wrong or any(v.shape != parameter.shape for v in tensors)
-    if wrong:
-        raise CheckpointError(
-            f"{path}: the optimiser state is for {len(indices)} parameters of other names or shapes",
-            f"the {len(parameters)} parameters of this model in their order",
-            "resume with the config of that run, or start from its weights with --load-from",
-        )
-    state = {number: saved["state"][index] for number, index in enumerate(indices) if index in saved["state"]}
+    if missing := [name for name in names if name not in states]:
+        raise _unusable(path, f"lacks {_first(missing)}")
+    if unexpected := sorted(set(states) - set(names)):
+        raise _unusable(path, f"is for {_first(unexpected)}, which the model does not have")
+    arguments = inspect.signature(type(optimizer)).parameters
+    settings = {key: value for key, value in optimizer.defaults.items() if key in arguments}
+    kept = _probe(type(optimizer), settings, parameters[0].device)
+    entries = {key for key, value in kept.items() if value is not None}
+    for name, parameter in zip(names, parameters):
+        state = states[name]
+        if state and not entries <= set(state):
+            raise _unusable(
+                path, f"has {sorted(state)} for {name}, where {type(optimizer).__name__} keeps {sorted(entries)}"
+            )
+        for key, value in state.items():
+            if not _fits(value, parameter):
+                raise _unusable(path, f"has a {key} of shape {list(value.shape)} for {name} {list(parameter.shape)}")
+    state = {
+        number: {key: _laid_out_as(parameter, value) for key, value in states[name].items()}
+        for number, (name, parameter) in enumerate(zip(names, parameters))
+        if states[name]
+    }
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _states_by_name(saved: Mapping[str, Any], order: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The state of every parameter in a saved optimiser, {} for one that was never updated."""
+    indices, names = [], []
+    for group in saved["param_groups"]:
+        indices += group["params"]
+        if "names" in group or "name" in group:  # the latter in files with a group for every parameter
+            names += group.get("names") or [group["name"]]
+    names = names or list(order)
+    if len(names) != len(indices):
+        raise ValueError(f"{len(indices)} parameters with {len(names)} names")
+    return {name: dict(saved["state"].get(index, {})) for name, index in zip(names, indices)}
+
+
+def _fits(value: Any, parameter: Tensor) -> bool:
+    """Whether this may be what an optimiser keeps of a parameter: a number, a tensor of its shape or factors of it."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return True
+    return value.ndim == parameter.ndim and all(a in (1, b) for a, b in zip(value.shape, parameter.shape))
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """`value` in the memory order of its parameter: fused kernels on the CPU pair numbers by their place in memory."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)
+
+
+def _unusable(path: str | Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: the optimiser state {found}",
+        "that of the same optimiser for the parameters of this model",
+        "resume with the config of that run, or start from its weights with --load-from",
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

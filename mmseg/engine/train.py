@@ -35,7 +35,8 @@ class Trainer:
     Args:
         cfg: ``runner, optimizer, lr_config, data``; optionally ``optimizer_config, checkpoint_config, evaluation,
             log_config, amp, gradient_accumulation, find_unused_parameters, channels_last, compile``.
-        model: takes a batch and the iteration and returns a dict of scalars; the total loss is the sum of those named "loss".
+        model: takes a batch and the iteration and returns a dict of scalars; the total loss is the sum of those named
+            "loss".
         dataset: training data set.
         folder: work folder, which receives checkpoints and logs.
         seed: of everything random.

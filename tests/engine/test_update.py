@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from mmseg.engine.step import Updater, accumulation_steps
+from mmseg.engine.step import Updater, accumulation_steps, norms_to_synchronise, synchronise
 from mmseg.errors import ConfigError
 from tests.engine.toy import ToySegmentor, batch_of
 
@@ -34,8 +35,8 @@ def test_accumulation_equals_the_big_batch():
 
 def test_total_loss_is_the_sum_of_the_entries_named_loss():
     class TwoLosses(ToySegmentor):
-        def forward(self, batch):
-            values = super().forward(batch)
+        def forward(self, batch, iteration=0):
+            values = super().forward(batch, iteration)
             return {**values, "decode.loss_aux": 0.4 * values["decode.loss_seg"]}
 
     module = TwoLosses(dropout=0.0)
@@ -80,3 +81,49 @@ def test_accumulation_keys():
 def test_unknown_amp_type():
     with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
         updater({"amp": {"dtype": "bfloat61"}})
+
+
+def test_iteration_reaches_the_model():
+    class Counting(ToySegmentor):
+        def forward(self, batch, iteration=0):
+            seen.append(iteration)
+            return super().forward(batch, iteration)
+
+    seen = []
+    module = Counting()
+    Updater(module, torch.optim.SGD(module.parameters(), lr=0.1), CPU, {})([batch_of(1), batch_of(1)], 7)
+    assert seen == [7, 7]
+
+
+def normed() -> nn.Module:
+    frozen = nn.BatchNorm2d(4).requires_grad_(False)
+    head = nn.ModuleDict(
+        {"fuse": nn.BatchNorm2d(4), "fuse2": nn.BatchNorm1d(4), "blocks": nn.Sequential(nn.BatchNorm2d(4))}
+    )
+    return nn.ModuleDict({"backbone": nn.Sequential(frozen, nn.BatchNorm2d(4), nn.LayerNorm(4)), "head": head})
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "expected"),
+    [
+        (("",), ["backbone.1", "head.fuse", "head.fuse2", "head.blocks.0"]),
+        (("head.fuse",), ["head.fuse"]),
+        (("head.blocks", "backbone."), ["backbone.1", "head.blocks.0"]),
+        ((), []),
+    ],
+)
+def test_which_norms_are_synchronised(prefixes, expected):
+    """A frozen norm keeps its statistics and is left alone, a prefix ends where a part of the name ends."""
+    assert norms_to_synchronise(normed(), prefixes) == expected
+
+
+def test_synchronised_norms_keep_weights_and_names():
+    model, before = normed(), normed()
+    for one, other in zip(model.parameters(), before.parameters()):
+        nn.init.normal_(one)
+        other.data.copy_(one)
+    synchronise(model, ["head.fuse", "head.blocks.0"])
+    kinds = {name: type(m) for name, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
+    assert list(kinds) == ["head.fuse", "head.blocks.0"]
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert all(torch.equal(v, before.state_dict()[k]) for k, v in model.state_dict().items())

@@ -25,7 +25,7 @@ class ToySegmentor(nn.Module):
         self.head = nn.Conv2d(8, num_classes, 1)
         self.unused = nn.Linear(2, 2)
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:
+    def forward(self, batch: dict, iteration: int = 0) -> dict[str, Tensor]:
         x = batch["img"].flatten(0, 1)  # (B*T, 3, H, W)
         logits = self.head(self.dropout(F.relu(self.norm(self.conv(x)))))
         labels = batch["gt_semantic_seg"].flatten(0, 1)[:, 0]
