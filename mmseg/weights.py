@@ -213,7 +213,7 @@ def load_checkpoint(
     if adapt is not None:
         state = checkpoint["state_dict"] = dict(adapt(state, purpose or "test"))
     shared = [name for name in own if name in state]
-    check_values(path, own, {name: state[name] for name in shared})
+    check_values(path, {name: state[name] for name in shared}, own)
     misshapen = [name for name in shared if state[name].shape != own[name].shape]
     # files of old torch versions lack this counter, which nothing reads
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -232,26 +232,33 @@ def load_checkpoint(
     return checkpoint
 
 
-def check_values(path: str | Path, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Raise CheckpointError for an entry that is no tensor of numbers, or holds numbers that are not finite."""
+def check_values(path: str | Path, state: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError for an entry of `state` that cannot take the place of the one of its name in `own`."""
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            reason = f"is a {type(value).__name__}"
-        elif value.is_meta:
-            reason = "has a shape and no content"
-        elif value.is_sparse or value.layout != torch.strided or value.is_quantized or value.is_nested:
-            reason = "is sparse, quantised or nested"
-        elif value.is_complex() or value.is_floating_point() != own[name].is_floating_point():
+        reason = unusable(value)
+        if reason is None and name in own and value.is_floating_point() != own[name].is_floating_point():
             reason = f"has numbers of type {str(value.dtype).removeprefix('torch.')}"
-        elif value.shape == own[name].shape and value.is_floating_point() and not torch.isfinite(value).all():
-            reason = "has numbers that are not finite"
-        else:
-            continue
-        raise CheckpointError(
-            f"{path}: {name} {reason}",
-            "a plain tensor of finite numbers",
-            "use another file, or an earlier checkpoint of that run",
-        )
+        if reason is not None:
+            raise CheckpointError(
+                f"{path}: {name[:80]} {reason}",
+                "a plain tensor of finite numbers",
+                "use another file, or an earlier checkpoint of that run",
+            )
+
+
+def unusable(value: Any) -> str | None:
+    """What is wrong with a tensor from a file; None if it is a plain one of finite numbers."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}"
+    if value.is_meta:
+        return "has a shape and no content"
+    if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_complex():
+        return "is sparse, quantised, nested or complex"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "claims to be larger than it is"
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        return "has numbers that are not finite"
+    return None
 
 
 def _tell(

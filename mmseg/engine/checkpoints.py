@@ -23,7 +23,7 @@ from mmseg.engine.optim import load_optimizer_state
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
 from mmseg.version import __version__
-from mmseg.weights import load_checkpoint, read_checkpoint, write_weights_file
+from mmseg.weights import load_checkpoint, read_checkpoint, unusable, write_weights_file
 
 if TYPE_CHECKING:
     from mmseg.engine.step import Updater
@@ -287,10 +287,7 @@ def check_optimizer_state(saved: Any, path: str | Path) -> None:
 
 def _is_plain_state(value: Any) -> bool:
     if isinstance(value, Tensor):
-        plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
-        # a tensor larger than its storage repeats it: none of ours does, and it could claim any size
-        fits = plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-        return fits and bool(torch.isfinite(value).all())
+        return unusable(value) is None
     return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError, DataError, nearest
-from mmseg.models.backbones.mit_weights import load_pretrained
+from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
 from mmseg.models.layers.resize import resize
 from mmseg.structures import Scores, View

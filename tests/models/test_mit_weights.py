@@ -1,52 +1,105 @@
-"""Files that weights of the backbone come from."""
+"""Names of MiT weights at other sources, as lists of what those sources really call them."""
 
 from __future__ import annotations
-
-import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmseg.errors import CheckpointError
-from mmseg.models import build_backbone, build_segmentor
-from mmseg.models.backbones.mit_weights import backbone_weights, from_hugging_face, load_pretrained
-from mmseg.weights import read_weights_file, strip_prefix
-from tests.models.test_cffm import tiny_config
+from mmseg.models import build_backbone
+from mmseg.models.backbones.mit_weights import own_names
+
+# Keys of `transformers.SegformerModel(SegformerConfig())`, a MiT-B0, in version 5.24: per stage, per block, per block
+# with a reduction (all but the last stage); each with .weight and .bias.
+TRANSFORMERS_5 = (
+    ("stages.{s}.patch_embeddings.proj", "stages.{s}.patch_embeddings.layer_norm", "stages.{s}.layer_norm"),
+    tuple(
+        "stages.{s}.blocks.{b}." + name
+        for name in (
+            "layernorm_before", "attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj",
+            "layernorm_after", "mlp.fc1", "mlp.dwconv.dwconv", "mlp.fc2",
+        )
+    ),
+    (
+        "stages.{s}.blocks.{b}.attention.sequence_reduction.sequence_reduction",
+        "stages.{s}.blocks.{b}.attention.sequence_reduction.layer_norm",
+    ),
+)  # fmt: skip
+# Keys of the files that it saves, and of nvidia/mit-b0.
+HUGGING_FACE = (
+    ("encoder.patch_embeddings.{s}.proj", "encoder.patch_embeddings.{s}.layer_norm", "encoder.layer_norm.{s}"),
+    tuple(
+        "encoder.block.{s}.{b}." + name
+        for name in (
+            "layer_norm_1", "attention.self.query", "attention.self.key", "attention.self.value",
+            "attention.output.dense", "layer_norm_2", "mlp.dense1", "mlp.dwconv.dwconv", "mlp.dense2",
+        )
+    ),
+    ("encoder.block.{s}.{b}.attention.self.sr", "encoder.block.{s}.{b}.attention.self.layer_norm"),
+)  # fmt: skip
+# The same parts in the same order here; query, key and value in places of their own.
+OURS = (
+    ("patch_embed{s}.proj", "patch_embed{s}.norm", "norm{s}"),
+    tuple(
+        "block{s}.{b}." + name
+        for name in (
+            "norm1", "attn.q", "attn.key", "attn.value", "attn.proj", "norm2", "mlp.fc1", "mlp.dwconv.dwconv", "mlp.fc2"
+        )
+    ),
+    ("block{s}.{b}.attn.sr", "block{s}.{b}.attn.norm"),
+)  # fmt: skip
 
 
-def backbone(name: str = "mit_b0", seed: int = 0) -> torch.nn.Module:
+def backbone(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return build_backbone(dict(type=name))
+    return build_backbone(dict(type="mit_b0"))
 
 
-def hugging_face_names(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights under the names that `transformers` gives them (stages from 0, key and value apart)."""
-    renamed = {}
-    attention = {"q": "self.query", "sr": "self.sr", "norm": "self.layer_norm", "proj": "output.dense"}
+def expanded(patterns: tuple, first: int) -> list[str]:
+    """All names of a MiT-B0 (four stages of two blocks), stages counted from `first`."""
+    stage, block, reduced = patterns
+    names = [p.format(s=s + first) for s in range(4) for p in stage]
+    names += [p.format(s=s + first, b=b) for s in range(4) for b in range(2) for p in block]
+    names += [p.format(s=s + first, b=b) for s in range(3) for b in range(2) for p in reduced]
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+def renamed(state: dict[str, Tensor], patterns: tuple, prefix: str = "") -> dict[str, Tensor]:
+    """A state dict of ours under the names of a source that keeps key and value apart."""
+    apart = {}
+    for name, value in state.items():
+        if ".attn.kv." in name:
+            key, val = value.chunk(2)
+            apart |= {name.replace(".kv.", ".key."): key, name.replace(".kv.", ".value."): val}
+        else:
+            apart[name] = value
+    theirs = dict(zip(expanded(OURS, 1), expanded(patterns, 0), strict=True))
+    assert sorted(apart) == sorted(theirs)
+    return {prefix + theirs[name]: value for name, value in apart.items()}
+
+
+def openmmlab(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of ours under the names of mmsegmentation's ``mit_b0_20220624-*.pth``."""
+    parts = {"mlp.fc1": "ffn.layers.0", "mlp.dwconv.dwconv": "ffn.layers.1", "mlp.fc2": "ffn.layers.4"}
+    parts |= {"attn.q": "attn.attn.in_proj", "attn.proj": "attn.attn.out_proj"}
+    theirs = {}
     for name, value in state.items():
         module, kind = name.rsplit(".", 1)
-        parts = module.split(".")
-        stage = int(parts[0][-1]) - 1
-        if parts[0].startswith("patch_embed"):
-            target = f"patch_embeddings.{stage}." + {"proj": "proj", "norm": "layer_norm"}[parts[1]]
-        elif parts[0].startswith("norm"):
-            target = f"layer_norm.{stage}"
+        first, *rest = module.split(".")
+        stage = int(first[-1]) - 1
+        if first.startswith("patch_embed"):
+            theirs[f"layers.{stage}.0.{'projection' if rest == ['proj'] else 'norm'}.{kind}"] = value
+        elif first.startswith("norm"):
+            theirs[f"layers.{stage}.2.{kind}"] = value
         else:
-            block = f"block.{stage}.{parts[1]}"
-            if parts[2:] == ["attn", "kv"]:
-                for part, half in zip(("key", "value"), value.chunk(2)):
-                    renamed[f"{prefix}{block}.attention.self.{part}.{kind}"] = half
-                continue
-            if parts[2] == "attn":
-                target = f"{block}.attention.{attention[parts[3]]}"
-            elif parts[2] == "mlp":
-                layer = {"fc1": "dense1", "fc2": "dense2", "dwconv": "dwconv.dwconv"}[parts[3]]
-                target = f"{block}.mlp.{layer}"
-            else:
-                target = f"{block}.layer_{parts[2][:4]}_{parts[2][4]}"
-        renamed[f"{prefix}{target}.{kind}"] = value
-    return renamed
+            part = ".".join(rest[1:])
+            place = f"layers.{stage}.1.{rest[0]}.{parts.get(part, part)}"
+            if part == "attn.q":
+                theirs[f"{place}_{kind}"] = torch.cat([value, state[name.replace(".q.", ".kv.")]])
+            elif part != "attn.kv":
+                conv = part.startswith("mlp.fc") and kind == "weight"
+                theirs[f"{place}.{kind}"] = value[..., None, None] if conv else value
+    return theirs
 
 
 def assert_equal_states(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
@@ -54,95 +107,35 @@ def assert_equal_states(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
-@pytest.mark.parametrize("prefix", ["segformer.encoder.", "encoder."])
-def test_hugging_face_names(prefix):
-    state = backbone().state_dict()
-    renamed = hugging_face_names(state, prefix)
-    assert f"{prefix}block.0.1.attention.self.key.weight" in renamed
-    assert f"{prefix}block.3.0.layer_norm_2.bias" in renamed
-    renamed["classifier.weight"] = torch.zeros(3)
-    renamed["decode_head.linear_c.0.proj.weight"] = torch.zeros(3)
-    assert_equal_states(from_hugging_face(renamed), state)
-
-
 @pytest.mark.parametrize(
-    "layout",
-    [
-        lambda state: {**state, "head.weight": torch.zeros(10, 256), "head.bias": torch.zeros(10)},
-        lambda state: {"state_dict": state, "meta": {"epoch": 3}},
-        lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
-        lambda state: {f"backbone.{k}": v for k, v in state.items()} | {"decode_head.conv_seg.bias": torch.zeros(2)},
-        lambda state: hugging_face_names(state, "segformer.encoder."),
-    ],
-    ids=["ImageNet file", "wrapped", "module prefix", "whole segmentor", "Hugging Face"],
+    ("patterns", "prefix"),
+    [(HUGGING_FACE, ""), (HUGGING_FACE, "segformer."), (TRANSFORMERS_5, ""), (TRANSFORMERS_5, "segformer.")],
 )
-def test_every_layout_loads(tmp_path, layout):
-    source, model = backbone(seed=1), backbone(seed=2)
-    torch.save(layout(source.state_dict()), tmp_path / "mit_b0.pth")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_pretrained(model, str(tmp_path / "mit_b0.pth"))
-    assert_equal_states(model.state_dict(), source.state_dict())
+def test_hugging_face_names(patterns, prefix):
+    state = backbone().state_dict()
+    theirs = renamed(state, patterns, prefix)
+    assert len(theirs) == 192  # as many as the real class has
+    theirs["classifier.weight"] = torch.zeros(3)
+    theirs["decode_head.linear_c.0.proj.weight"] = torch.zeros(3)
+    theirs["decode_head.linear_projections.1.proj.weight"] = torch.zeros(3)
+    assert_equal_states(own_names(theirs), state)
 
 
-def test_missing_file_gives_one_warning_that_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = {**tiny_config(), "pretrained": "/cluster/home/someone/mit_b1.pth"}
-    with pytest.warns(UserWarning) as caught:
-        build_segmentor(config)
-    (message,) = [str(w.message) for w in caught]
-    assert "/cluster/home/someone/mit_b1.pth" in message and "pretrained/mit_b1.pth" in message
-    assert "nvidia/mit-b1" in message and "SegFormer" in message
+def test_openmmlab_names():
+    state = backbone().state_dict()
+    theirs = openmmlab(state)
+    assert "layers.0.1.0.attn.attn.in_proj_weight" in theirs and "layers.3.1.1.ffn.layers.4.bias" in theirs
+    assert theirs["layers.0.1.0.ffn.layers.0.weight"].shape == (128, 32, 1, 1)
+    assert_equal_states(own_names(theirs), state)
 
 
-def test_file_in_the_local_folder_takes_the_place_of_a_missing_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pretrained").mkdir()
-    source = backbone(seed=5)
-    torch.save(source.state_dict(), "pretrained/mit_b0.pth")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = build_segmentor({**tiny_config(), "pretrained": "/cluster/home/someone/mit_b0.pth"})
-    assert_equal_states(model.backbone.state_dict(), source.state_dict())
+def test_our_own_names_stay():
+    state = {**backbone().state_dict(), "something.else": torch.zeros(1)}
+    assert_equal_states(own_names(state), state)
 
 
-def test_weights_of_another_variant_name_the_differences(tmp_path):
-    torch.save(backbone("mit_b1").state_dict(), tmp_path / "mit_b1.pth")
-    with pytest.raises(CheckpointError, match=r"patch_embed1\.proj\.weight is \[64, 3, 7, 7\] in the file and \[32"):
-        load_pretrained(backbone("mit_b0"), str(tmp_path / "mit_b1.pth"))
-    torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointError) as error:
-        load_pretrained(backbone(), str(tmp_path / "resnet.pth"))
-    assert "patch_embed1.proj.weight" in str(error.value) and "not in the model: conv1.weight" in str(error.value)
-
-
-def test_key_without_value_is_reported(tmp_path):
-    renamed = hugging_face_names(backbone().state_dict(), "encoder.")
-    del renamed["encoder.block.0.0.attention.self.value.weight"]
-    torch.save(renamed, tmp_path / "half.bin")
-    with pytest.raises(CheckpointError, match=r"missing in the file: block1\.0\.attn\.kv\.weight"):
-        load_pretrained(backbone(), str(tmp_path / "half.bin"))
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"lr": 0.1}, "text"])
-def test_files_without_weights(content):
-    with pytest.raises(CheckpointError, match="holds no weights"):
-        backbone_weights(content)
-
-
-def test_safetensors_file(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
-    state = hugging_face_names(backbone(seed=3).state_dict(), "segformer.encoder.")
-    safetensors.save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "model.safetensors")
-    model = backbone(seed=4)
-    load_pretrained(model, str(tmp_path / "model.safetensors"))
-    assert_equal_states(model.state_dict(), backbone(seed=3).state_dict())
-
-
-def test_missing_weights_file(tmp_path):
-    with pytest.raises(CheckpointError, match="no such file"):
-        read_weights_file(tmp_path / "nothing.pth")
-
-
-def test_strip_prefix_leaves_other_names():
-    assert strip_prefix({"module.a": 1, "b.module.c": 2}) == {"a": 1, "b.module.c": 2}
+def test_a_key_without_its_value_is_kept_apart():
+    theirs = renamed(backbone().state_dict(), HUGGING_FACE)
+    del theirs["encoder.block.0.0.attention.self.value.weight"]
+    ours = own_names(theirs)
+    assert "block1.0.attn.kv.weight" not in ours and "block1.0.attn.key.weight" in ours

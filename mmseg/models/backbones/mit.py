@@ -7,6 +7,7 @@ on by views.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmseg.errors import DataError
+from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.layers.attend import attend
 from mmseg.models.layers.cpu_linear import Linear
 from mmseg.models.layers.drop_path import DropPath
@@ -160,6 +162,10 @@ class MixVisionTransformer(nn.Module):
             self.add_module(f"norm{s + 1}", nn.LayerNorm(dim, eps=1e-6))
             done += depth
         self.apply(_init_weights)
+
+    def adapt_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The entries of a file of pretrained weights under the names of this module."""
+        return own_names(state)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """`x` (n, 3, H, W) -> [(n, C_s, h_s, w_s)] for s = 1..4, in channels-last memory order."""

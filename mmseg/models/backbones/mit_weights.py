@@ -1,120 +1,95 @@
-"""Files of MiT weights: SegFormer's ImageNet files and the Hugging Face naming of the same weights."""
+"""Names of MiT weights: what Hugging Face and OpenMMLab call the weights that SegFormer's ImageNet files hold."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmseg.errors import CheckpointError
-from mmseg.weights import differences, read_weights_file, strip_prefix
-
-# Hugging Face name -> ours, with (stage, block) counted from 0 there and the stage from 1 here.
-_RENAMED = (
-    (r"patch_embeddings\.(\d+)\.proj\.", r"patch_embed{0}.proj."),
-    (r"patch_embeddings\.(\d+)\.layer_norm\.", r"patch_embed{0}.norm."),
-    (r"block\.(\d+)\.(\d+)\.layer_norm_([12])\.", r"block{0}.{1}.norm{2}."),
-    (r"block\.(\d+)\.(\d+)\.attention\.self\.query\.", r"block{0}.{1}.attn.q."),
-    (r"block\.(\d+)\.(\d+)\.attention\.self\.(key|value)\.", r"block{0}.{1}.attn.{2}."),
-    (r"block\.(\d+)\.(\d+)\.attention\.self\.sr\.", r"block{0}.{1}.attn.sr."),
-    (r"block\.(\d+)\.(\d+)\.attention\.self\.layer_norm\.", r"block{0}.{1}.attn.norm."),
-    (r"block\.(\d+)\.(\d+)\.attention\.output\.dense\.", r"block{0}.{1}.attn.proj."),
-    (r"block\.(\d+)\.(\d+)\.mlp\.dense([12])\.", r"block{0}.{1}.mlp.fc{2}."),
-    (r"block\.(\d+)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"block{0}.{1}.mlp.dwconv.dwconv."),
-    (r"layer_norm\.(\d+)\.", r"norm{0}."),
+# Name there -> name here. Groups: the stage (counted from 0 there, from 1 here), then the block and the like.
+_HUGGING_FACE = (
+    (r"patch_embeddings\.(\d+)\.proj\.", "patch_embed{0}.proj."),
+    (r"patch_embeddings\.(\d+)\.layer_norm\.", "patch_embed{0}.norm."),
+    (r"block\.(\d+)\.(\d+)\.layer_norm_([12])\.", "block{0}.{1}.norm{2}."),
+    (r"block\.(\d+)\.(\d+)\.attention\.self\.query\.", "block{0}.{1}.attn.q."),
+    (r"block\.(\d+)\.(\d+)\.attention\.self\.(key|value)\.", "block{0}.{1}.attn.{2}."),
+    (r"block\.(\d+)\.(\d+)\.attention\.self\.sr\.", "block{0}.{1}.attn.sr."),
+    (r"block\.(\d+)\.(\d+)\.attention\.self\.layer_norm\.", "block{0}.{1}.attn.norm."),
+    (r"block\.(\d+)\.(\d+)\.attention\.output\.dense\.", "block{0}.{1}.attn.proj."),
+    (r"block\.(\d+)\.(\d+)\.mlp\.dense([12])\.", "block{0}.{1}.mlp.fc{2}."),
+    (r"block\.(\d+)\.(\d+)\.mlp\.dwconv\.dwconv\.", "block{0}.{1}.mlp.dwconv.dwconv."),
+    (r"layer_norm\.(\d+)\.", "norm{0}."),
 )
-_HF_PREFIXES = ("segformer.encoder.", "encoder.")
+_TRANSFORMERS_5 = (  # the modules of transformers 5; files that it saves keep the names above
+    (r"stages\.(\d+)\.patch_embeddings\.proj\.", "patch_embed{0}.proj."),
+    (r"stages\.(\d+)\.patch_embeddings\.layer_norm\.", "patch_embed{0}.norm."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.layernorm_before\.", "block{0}.{1}.norm1."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.layernorm_after\.", "block{0}.{1}.norm2."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.q_proj\.", "block{0}.{1}.attn.q."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.k_proj\.", "block{0}.{1}.attn.key."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.v_proj\.", "block{0}.{1}.attn.value."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.o_proj\.", "block{0}.{1}.attn.proj."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.sequence_reduction\.sequence_reduction\.", "block{0}.{1}.attn.sr."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.attention\.sequence_reduction\.layer_norm\.", "block{0}.{1}.attn.norm."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc([12])\.", "block{0}.{1}.mlp.fc{2}."),
+    (r"stages\.(\d+)\.blocks\.(\d+)\.mlp\.dwconv\.dwconv\.", "block{0}.{1}.mlp.dwconv.dwconv."),
+    (r"stages\.(\d+)\.layer_norm\.", "norm{0}."),
+)
+_OPENMMLAB = (
+    (r"layers\.(\d+)\.0\.projection\.", "patch_embed{0}.proj."),
+    (r"layers\.(\d+)\.0\.norm\.", "patch_embed{0}.norm."),
+    (r"layers\.(\d+)\.1\.(\d+)\.norm([12])\.", "block{0}.{1}.norm{2}."),
+    (r"layers\.(\d+)\.1\.(\d+)\.attn\.attn\.in_proj_", "block{0}.{1}.attn.in_proj."),
+    (r"layers\.(\d+)\.1\.(\d+)\.attn\.attn\.out_proj\.", "block{0}.{1}.attn.proj."),
+    (r"layers\.(\d+)\.1\.(\d+)\.attn\.(sr|norm)\.", "block{0}.{1}.attn.{2}."),
+    (r"layers\.(\d+)\.1\.(\d+)\.ffn\.layers\.0\.", "block{0}.{1}.mlp.fc1."),
+    (r"layers\.(\d+)\.1\.(\d+)\.ffn\.layers\.1\.", "block{0}.{1}.mlp.dwconv.dwconv."),
+    (r"layers\.(\d+)\.1\.(\d+)\.ffn\.layers\.4\.", "block{0}.{1}.mlp.fc2."),
+    (r"layers\.(\d+)\.2\.", "norm{0}."),
+)
+_NAMINGS = (_HUGGING_FACE, _TRANSFORMERS_5, _OPENMMLAB)
+_PREFIX = re.compile(r"(segformer\.)?(encoder\.)?")  # of Hugging Face's models
 
 
-def backbone_weights(content: Any, source: str = "the file") -> dict[str, Tensor]:
-    """The backbone's state dict from the content of a file, under our names.
+def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MiT weights of any of the known sources under SegFormer's names, which are ours.
 
-    Accepts a flat dict, one wrapped in ``{'state_dict': ...}`` or ``{'model': ...}``, names prefixed by ``module.`` or
-    ``backbone.`` (a whole segmentor), and the Hugging Face naming. The ImageNet classifier ``head.*`` is left out.
-
-    Raises:
-        CheckpointError: the content is not a dict of tensors.
+    Of a file in another naming, what lies outside the encoder (classifier, decode head) is left out; a file in ours is
+    returned as it is.
     """
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"{source} holds no weights but a {type(content).__name__}",
-            "a dict from names to tensors",
-            "use another file",
-        )
-    state = strip_prefix(content, "module.")
-    if any(name.startswith("backbone.") for name in state):
-        state = {name: value for name, value in state.items() if name.startswith("backbone.")}
-        state = strip_prefix(state, "backbone.")
-    if any(name.startswith(prefix) for name in state for prefix in _HF_PREFIXES):
-        state = from_hugging_face(state)
-    return {name: value for name, value in state.items() if not name.startswith("head.")}
+    naming = next((naming for naming in _NAMINGS if any(_renamed(name, naming[:1]) for name in state)), None)
+    if naming is None:
+        return dict(state)
+    renamed = {_renamed(name, naming): value for name, value in state.items()}
+    renamed.pop(None, None)
+    return _joined(renamed)
 
 
-def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a Hugging Face SegFormer encoder under our names; key and value become one `kv`.
-
-    Entries outside the encoder (classifier, decode head) are left out.
-    """
-    converted: dict[str, Tensor] = {}
-    for name, value in state.items():
-        prefix = next((p for p in _HF_PREFIXES if name.startswith(p)), None)
-        if prefix is not None:
-            converted[_our_name(name[len(prefix) :])] = value
-    for name in [name for name in converted if ".attn.key." in name]:
-        value_name = name.replace(".key.", ".value.")
-        if value_name in converted:
-            parts = [converted.pop(name), converted.pop(value_name)]
-            converted[name.replace(".key.", ".kv.")] = torch.cat(parts)
-    return converted
-
-
-def _our_name(name: str) -> str:
-    for pattern, ours in _RENAMED:
+def _renamed(name: str, naming: tuple[tuple[str, str], ...]) -> str | None:
+    """Our name; None for what is not of this naming."""
+    name = name[_PREFIX.match(name).end() :]
+    for pattern, ours in naming:
         match = re.match(pattern, name)
         if match:
             stage, *rest = match.groups()
             return ours.format(int(stage) + 1, *rest) + name[match.end() :]
-    return name
+    return None
 
 
-def load_pretrained(backbone: nn.Module, pretrained: str) -> None:
-    """Load the file `pretrained` into `backbone`; if there is none, look in ``pretrained/``, else warn and go on.
-
-    Raises:
-        CheckpointError: the file is damaged, or its weights do not fit.
-    """
-    path = Path(pretrained)
-    local = Path("pretrained") / path.name
-    found = next((candidate for candidate in (path, local) if candidate.is_file()), None)
-    if found is None:
-        _warn_missing(pretrained, local)
-        return
-    state = backbone_weights(read_weights_file(found), str(found))
-    difference = differences(backbone, state)
-    if difference:
-        raise CheckpointError(
-            f"{found} does not fit the backbone {type(backbone).__name__}: {difference}",
-            "weights of the same variant",
-            "check model.pretrained and model.backbone.type",
-        )
-    backbone.load_state_dict(state)
-
-
-def _warn_missing(pretrained: str, local: Path) -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
-        return  # the first process has said it
-    warnings.warn(
-        f"{pretrained}: no such file, and no {local} either; the backbone starts from random weights. "
-        f"To start from ImageNet weights put SegFormer's {local.name} there: it is in the ImageNet weights linked "
-        "from the SegFormer repository (NVlabs/SegFormer), or save the weights of nvidia/"
-        f"{local.stem.replace('_', '-')} (Hugging Face) under that name.",
-        stacklevel=3,
-    )
+def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value as ``q`` and ``kv``, 1x1 convolutions as linear layers."""
+    for name in [name for name in state if ".attn.key." in name]:
+        value_name = name.replace(".key.", ".value.")
+        if value_name in state:
+            state[name.replace(".key.", ".kv.")] = torch.cat([state.pop(name), state.pop(value_name)])
+    for name in [name for name in state if ".attn.in_proj." in name]:
+        in_proj = state.pop(name)  # (3C, C) or (3C,)
+        query, key, value = in_proj.chunk(3)
+        state[name.replace(".in_proj.", ".q.")] = query
+        state[name.replace(".in_proj.", ".kv.")] = torch.cat([key, value])
+    for name, value in state.items():
+        if re.search(r"\.mlp\.fc[12]\.weight$", name) and value.shape[2:] == (1, 1):
+            state[name] = value.flatten(1)  # (out, in, 1, 1) -> (out, in)
+    return state
