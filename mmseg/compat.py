@@ -101,7 +101,6 @@ INSTEAD = {
     "fp16": "amp=dict(dtype='float16')",
     "optim_wrapper": "optimizer=dict(...), optimizer_config=dict(grad_clip=...) and amp=dict(dtype=...)",
     "param_scheduler": "lr_config=dict(policy='poly', ...)",
-    "custom_hooks": "nothing: no hook of this kind is known here",
     "momentum_config": "optimizer=dict(betas=...) or dict(momentum=...), which stay as they are",
     "default_hooks": "checkpoint_config, evaluation and log_config",
     "hooks": "checkpoint_config, evaluation and log_config",

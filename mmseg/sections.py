@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Discriminator, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -21,6 +21,15 @@ from mmseg.errors import ConfigError, nearest
 from mmseg.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Interval = PositiveInt | Literal[-1] | None  # -1 and None: never
+
+
+def _not_by_epoch(by_epoch: bool) -> bool:
+    if by_epoch:
+        raise ValueError("False: everything here counts iterations, as runner.max_iters does")
+    return by_epoch
+
+
+ByEpoch = Annotated[bool, AfterValidator(_not_by_epoch)]
 Text = Annotated[str, MinLen(1)]
 
 
@@ -65,7 +74,20 @@ class ParameterRule(Section):
 
 
 class Paramwise(Section):
+    """Factors of learning rate and weight decay for some parameters, as mmcv has them.
+
+    The ``custom_keys`` are tried longest first (ties alphabetically), as substrings of the full name; the first that
+    matches decides alone, nothing is combined with it (CFFM specification, section 8). The other keys go by the layer
+    that owns the parameter: biases but not those of norms (their decay: also not those of depth-wise convolutions),
+    norms, depth-wise convolutions. Shared parameters are never counted twice, with or without `bypass_duplicate`.
+    """
+
     custom_keys: dict[str, ParameterRule] = {}
+    bias_lr_mult: NonNegativeFloat = 1.0
+    bias_decay_mult: NonNegativeFloat = 1.0
+    norm_decay_mult: NonNegativeFloat = 1.0
+    dwconv_decay_mult: NonNegativeFloat = 1.0
+    bypass_duplicate: bool = False
 
 
 class Optimizer(Section):
@@ -94,13 +116,16 @@ class LearningRate(Section):
     """What all policies have in common."""
 
     policy: str
-    by_epoch: Literal[False] = False
+    by_epoch: ByEpoch = False
+    warmup_by_epoch: ByEpoch = False
     warmup: Literal["constant", "linear", "exp"] | None = None
     warmup_iters: NonNegativeInt = 0
     warmup_ratio: Annotated[float, Gt(0), Le(1)] = 0.1
 
 
 class Poly(LearningRate):
+    """From the base rate to `min_lr` as (1 - iteration / max_iters) to the power of `power`."""
+
     power: NonNegativeFloat = 1.0
     min_lr: NonNegativeFloat = 0.0
 
@@ -112,12 +137,33 @@ def _ascending(steps: Sequence[int]) -> Sequence[int]:
 
 
 class Step(LearningRate):
+    """Times `gamma` every `step` iterations, or at the iterations listed in `step`; never below `min_lr`."""
+
     step: PositiveInt | Annotated[Sequence[PositiveInt], MinLen(1), AfterValidator(_ascending)]
     gamma: PositiveFloat = 0.1
     min_lr: NonNegativeFloat = 0.0
 
 
-POLICIES: dict[str, type[LearningRate]] = {"fixed": LearningRate, "poly": Poly, "step": Step}
+class Cosine(LearningRate):
+    """Half a cosine from the base rate to `min_lr`, or to `min_lr_ratio` times the base rate."""
+
+    min_lr: NonNegativeFloat | None = None
+    min_lr_ratio: Annotated[float, Ge(0), Le(1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_minimum(self) -> Cosine:
+        if self.min_lr is not None and self.min_lr_ratio is not None:
+            raise ValueError("either min_lr or min_lr_ratio")
+        return self
+
+
+POLICIES: dict[str, type[LearningRate]] = {
+    "fixed": LearningRate,
+    "poly": Poly,
+    "step": Step,
+    "cosine": Cosine,
+    "cosineannealing": Cosine,  # mmcv's name
+}
 
 
 def _schedule(section: Any) -> type[LearningRate]:
@@ -131,15 +177,29 @@ def _schedule(section: Any) -> type[LearningRate]:
     return POLICIES[str(policy).lower()]
 
 
+def _iteration_based(name: str) -> str:
+    if name != "IterBasedRunner":
+        raise ValueError("dict(type='IterBasedRunner', max_iters=epochs * clips of an epoch / clips of an iteration)")
+    return name
+
+
 class Runner(Section):
-    type: Literal["IterBasedRunner"] = "IterBasedRunner"
+    type: Annotated[str, AfterValidator(_iteration_based)] = "IterBasedRunner"
     max_iters: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_epochs(cls, section: Any) -> Any:
+        """A runner of epochs is told by its type, not by the key that it brings along."""
+        if isinstance(section, dict) and section.get("type") == "EpochBasedRunner":
+            return {"max_iters": 1, **{key: value for key, value in section.items() if key != "max_epochs"}}
+        return section
 
 
 class Checkpoints(Section):
     interval: Interval = None
     max_keep_ckpts: PositiveInt | Literal[-1] = -1
-    by_epoch: Literal[False] = False
+    by_epoch: ByEpoch = False
     save_optimizer: Literal[True] = True
     create_symlink: Literal[True] = True
 
@@ -148,22 +208,68 @@ class Evaluation(Section):
     interval: Interval = None
     metric: Text | Annotated[Sequence[Text], MinLen(1)] | None = None
     save_best: Text | None = None
-    by_epoch: Literal[False] = False
+    by_epoch: ByEpoch = False
 
 
 class TextLoggerHook(Section):
     type: Literal["TextLoggerHook"]
-    by_epoch: Literal[False] = False
+    by_epoch: ByEpoch = False
 
 
 class TensorboardLoggerHook(Section):
     type: Literal["TensorboardLoggerHook"]
-    by_epoch: Literal[False] = False
+    by_epoch: ByEpoch = False
+
+
+class WandbLoggerHook(Section):
+    """`init_kwargs` are those of ``wandb.init``: project, name, entity, config ..."""
+
+    type: Literal["WandbLoggerHook"]
+    init_kwargs: dict[str, Any] | None = None
+    by_epoch: ByEpoch = False
+
+
+LoggerHook = Annotated[TextLoggerHook | TensorboardLoggerHook | WandbLoggerHook, Discriminator("type")]
 
 
 class Log(Section):
     interval: PositiveInt = 50
-    hooks: Sequence[Annotated[TextLoggerHook | TensorboardLoggerHook, Discriminator("type")]] = ()
+    hooks: Sequence[LoggerHook] = ()
+
+
+class MovingAverage(Section):
+    """An exponential moving average of the weights, which is what is evaluated and saved.
+
+    Every `interval` iterations the average takes over the share 1 - (1 - `momentum`) ** `interval` of the weights, in
+    the beginning at most (1 + iteration) / (`warm_up` + iteration).
+    """
+
+    momentum: Annotated[float, Gt(0), Lt(1)] = 0.0002
+    interval: PositiveInt = 1
+    warm_up: PositiveInt = 100
+
+
+class EarlyStopping(Section):
+    """Ends the training after `patience` evaluations in a row that do not beat the best score by `min_delta`.
+
+    `monitor` is the name of a score or 'auto'; `rule` 'less' is for scores that are better when lower.
+    """
+
+    monitor: Text = "auto"
+    patience: PositiveInt = 5
+    rule: Literal["greater", "less"] = "greater"
+    min_delta: NonNegativeFloat = 0.0
+
+
+class EMAHook(MovingAverage):
+    type: Literal["EMAHook"]
+
+
+class EarlyStoppingHook(EarlyStopping):
+    type: Literal["EarlyStoppingHook"]
+
+
+CustomHook = Annotated[EMAHook | EarlyStoppingHook, Discriminator("type")]
 
 
 class Processes(Section):
@@ -210,6 +316,9 @@ TABLE: dict[str, Any] = {
     "checkpoint_config": Checkpoints | None,
     "evaluation": Evaluation | None,
     "log_config": Log | None,
+    "ema": MovingAverage | None,
+    "early_stopping": EarlyStopping | None,
+    "custom_hooks": Sequence[CustomHook] | None,
     "log_level": Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None,
     "dist_params": Processes | None,
     "amp": MixedPrecision | None,
@@ -222,6 +331,7 @@ TABLE: dict[str, Any] = {
     "workflow": Annotated[Sequence[Any], AfterValidator(_only_training)],
     "seed": Seed | None,
     "load_from": Text | None,
+    "finetune_from": Text | None,
     "resume_from": Text | None,
     "work_dir": Text | None,
     "custom_imports": CustomImports | None,
@@ -236,11 +346,19 @@ def check(name: str, section: Any, tell: bool = False) -> None:
         section: its value.
         tell: warn in the log of keys of published files that have no effect here.
     """
+    read(name, section, tell)
+
+
+def read(name: str, section: Any, tell: bool = False) -> Any:
+    """The section `name` of a config as an object with an attribute for every key; None stays None.
+
+    Args and errors: see :func:`check`.
+    """
     section = _plain(section)
     if isinstance(section, dict):
         section = compat.effective([name], section, name, tell=tell)
     entry = TABLE[name]
-    values.check(section, _checker(entry(section) if isinstance(entry, FunctionType) else entry), name)
+    return values.parse(section, _checker(entry(section) if isinstance(entry, FunctionType) else entry), name)
 
 
 @functools.cache

@@ -94,10 +94,13 @@ def check(value: Any, adapter: TypeAdapter | None, place: str, default: Any = ..
     Raises:
         ConfigError: another type, or out of range.
     """
-    if adapter is None:
-        return value
+    return value if adapter is None else _as_given(value, parse(value, adapter, place, default))
+
+
+def parse(value: Any, adapter: TypeAdapter, place: str, default: Any = ...) -> Any:
+    """What `adapter` makes of `value`. Args and errors: see :func:`check`."""
     try:
-        return _as_given(value, adapter.validate_python(value))
+        return adapter.validate_python(value)
     except ValidationError as error:
         raise _explained(error, value, place, default) from None
 

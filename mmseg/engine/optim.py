@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from mmseg import sections
 from mmseg.errors import CheckpointError, ConfigError, nearest
 from mmseg.registry import check_arguments
-from mmseg.values import NonNegativeFloat
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # _NormBase: batch and instance norms
 _LISTED = 3
@@ -31,7 +30,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     Args:
         model: the unwrapped model, so that names have no prefix, on its device.
         cfg: ``dict(type='AdamW', lr=..., weight_decay=..., paramwise_cfg=dict(custom_keys=...), ...)``; see
-            :class:`ParamwiseRules`.
+            :class:`mmseg.sections.Paramwise`.
 
     Returns:
         The optimiser; its groups carry ``names``, those of their parameters, in the order of `model`.
@@ -39,9 +38,9 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     Raises:
         ConfigError: the type or a key is not known, or a value cannot be.
     """
-    kwargs = dict(cfg)
-    rules = _paramwise_rules(kwargs.pop("paramwise_cfg", None) or {})
-    cls = _optimizer_class(kwargs.pop("type", None))
+    rules = sections.read("optimizer", cfg).paramwise_cfg or sections.Paramwise()
+    kwargs = {key: value for key, value in cfg.items() if key != "paramwise_cfg"}
+    cls = _optimizer_class(kwargs.pop("type"))
     kwargs = check_arguments(cls, kwargs, "optimizer", extra={"params": ()})
     del kwargs["params"]
     defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
@@ -50,7 +49,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         owner = owners[name[: name.rfind(".") + 1]]
-        settings = {key: base[key] * factor for key, factor in rules.factors(name, owner).items() if base[key]}
+        settings = {key: base[key] * factor for key, factor in _factors(rules, name, owner).items() if base[key]}
         group = groups.setdefault(tuple(settings.items()), {"params": [], "names": [], **settings})
         group["params"].append(parameter)
         group["names"].append(name)
@@ -61,59 +60,21 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
         raise _impossible(cls, error) from error
 
 
-@dataclass(frozen=True)
-class ParamwiseRules:
-    """``optimizer.paramwise_cfg``: factors of learning rate and weight decay for some parameters, as mmcv has them.
-
-    The ``custom_keys`` are tried longest first (ties alphabetically), as substrings of the full name; the first that
-    matches decides alone, nothing is combined with it (CFFM specification, section 8). The other rules look at the
-    layer that owns the parameter.
-
-    Args:
-        custom_keys: piece of a name -> ``dict(lr_mult=..., decay_mult=...)``.
-        bias_lr_mult: of biases, but not those of norms.
-        bias_decay_mult: of biases, but not those of norms and depth-wise convolutions.
-        norm_decay_mult: of weight and bias of norms.
-        dwconv_decay_mult: of weight and bias of depth-wise convolutions.
-        bypass_duplicate: accepted; a shared parameter is never counted twice here.
-    """
-
-    custom_keys: Mapping[str, Mapping[str, NonNegativeFloat]] = field(default_factory=dict)
-    bias_lr_mult: NonNegativeFloat = 1.0
-    bias_decay_mult: NonNegativeFloat = 1.0
-    norm_decay_mult: NonNegativeFloat = 1.0
-    dwconv_decay_mult: NonNegativeFloat = 1.0
-    bypass_duplicate: bool = False
-
-    def factors(self, name: str, owner: nn.Module) -> dict[str, float]:
-        """Factors of ``lr`` and ``weight_decay`` of a parameter of the layer `owner`."""
-        for piece in sorted(sorted(self.custom_keys), key=len, reverse=True):
-            if piece in name:
-                rule = self.custom_keys[piece]
-                return {"lr": rule.get("lr_mult", 1.0), "weight_decay": rule.get("decay_mult", 1.0)}
-        is_norm, is_bias = isinstance(owner, _NORMS), name.rpartition(".")[2] == "bias"
-        decay = 1.0
-        if is_norm:
-            decay = self.norm_decay_mult
-        elif isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels:
-            decay = self.dwconv_decay_mult
-        elif is_bias:
-            decay = self.bias_decay_mult
-        return {"lr": self.bias_lr_mult if is_bias and not is_norm else 1.0, "weight_decay": decay}
-
-
-def _paramwise_rules(paramwise_cfg: Mapping[str, Any]) -> ParamwiseRules:
-    place = "optimizer.paramwise_cfg"
-    rules = ParamwiseRules(**check_arguments(ParamwiseRules, paramwise_cfg, place))
-    for piece, rule in rules.custom_keys.items():
-        for key in rule:
-            if key not in ("lr_mult", "decay_mult"):
-                raise ConfigError(
-                    f"{place}.custom_keys[{piece!r}]: unknown key {key!r}",
-                    "lr_mult or decay_mult",
-                    nearest(key, ("lr_mult", "decay_mult")),
-                )
-    return rules
+def _factors(rules: sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
+    """Factors of ``lr`` and ``weight_decay`` of a parameter of the layer `owner`."""
+    for piece in sorted(sorted(rules.custom_keys), key=len, reverse=True):
+        if piece in name:
+            rule = rules.custom_keys[piece]
+            return {"lr": rule.lr_mult, "weight_decay": rule.decay_mult}
+    is_norm, is_bias = isinstance(owner, _NORMS), name.rpartition(".")[2] == "bias"
+    decay = 1.0
+    if is_norm:
+        decay = rules.norm_decay_mult
+    elif isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels:
+        decay = rules.dwconv_decay_mult
+    elif is_bias:
+        decay = rules.bias_decay_mult
+    return {"lr": rules.bias_lr_mult if is_bias and not is_norm else 1.0, "weight_decay": decay}
 
 
 def _optimizer_class(name: Any) -> type[Optimizer]:

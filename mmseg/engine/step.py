@@ -14,12 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mmseg import distributed
-from mmseg.errors import ConfigError, nearest
+from mmseg import distributed, sections
+from mmseg.errors import ConfigError
 
 logger = logging.getLogger("mmseg.engine")
-
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Updater:
@@ -32,12 +30,13 @@ class Updater:
         cfg: ``optimizer_config.grad_clip`` (arguments of ``clip_grad_norm_``) and ``amp`` (``dtype``) are read.
 
     Raises:
-        ConfigError: ``amp.dtype`` is not known.
+        ConfigError: a value cannot be.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, device: torch.device, cfg: Mapping[str, Any]) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
-        self.grad_clip = (cfg.get("optimizer_config") or {}).get("grad_clip")
+        optimizer_config = sections.read("optimizer_config", cfg.get("optimizer_config"))
+        self.grad_clip = optimizer_config.grad_clip if optimizer_config else None
         self.dtype = _amp_dtype(cfg.get("amp"), device)
         # float16 gradients underflow unless the loss is scaled up; bfloat16 has the range of float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
@@ -64,7 +63,7 @@ class Updater:
         if self.grad_clip:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for p in self.model.parameters() if p.grad is not None]
-            totals["grad_norm"] = nn.utils.clip_grad_norm_(parameters, **self.grad_clip)
+            totals["grad_norm"] = nn.utils.clip_grad_norm_(parameters, **self.grad_clip.model_dump())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return totals
@@ -162,34 +161,28 @@ def accumulation_steps(cfg: Mapping[str, Any]) -> int:
     ``optimizer_config.cumulative_iters``.
 
     Raises:
-        ConfigError: the number is not a positive integer, or the two keys disagree.
+        ConfigError: the two keys disagree, or a value cannot be.
     """
-    given = {
-        key: value
-        for key, value in (
-            ("gradient_accumulation", cfg.get("gradient_accumulation")),
-            ("optimizer_config.cumulative_iters", (cfg.get("optimizer_config") or {}).get("cumulative_iters")),
+    own = sections.read("gradient_accumulation", cfg.get("gradient_accumulation"))
+    optimizer_config = sections.read("optimizer_config", cfg.get("optimizer_config"))
+    other = optimizer_config.cumulative_iters if optimizer_config else None
+    if own and other and own != other:
+        raise ConfigError(
+            f"gradient_accumulation = {own} and optimizer_config.cumulative_iters = {other}",
+            "one of them",
+            "remove the other",
         )
-        if value is not None
-    }
-    for key, value in given.items():
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key} = {value!r}", "a whole number of at least 1", "correct it")
-    if len(set(given.values())) > 1:
-        raise ConfigError(" and ".join(f"{k} = {v}" for k, v in given.items()), "one of them", "remove the other")
-    return next(iter(given.values()), 1)
+    return own or other or 1
 
 
 def _amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtype | None:
-    if not amp:
+    section = sections.read("amp", amp or None)
+    if section is None:
         return None
-    name = amp.get("dtype", "bfloat16")
-    if name not in _DTYPES:
-        raise ConfigError(f"amp.dtype = {name!r}", "'bfloat16' or 'float16'", nearest(str(name), _DTYPES))
-    if name == "float16" and device.type == "cpu":
+    if section.dtype == "float16" and device.type == "cpu":
         logger.warning("amp: float16 needs a GPU, using bfloat16 on the CPU")
-        name = "bfloat16"
-    return _DTYPES[name]
+        return torch.bfloat16
+    return getattr(torch, section.dtype)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

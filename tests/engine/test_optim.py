@@ -131,7 +131,7 @@ def test_fused_kernels_are_taken_unless_the_config_chooses():
         ({"type": "AdamW", "betas": [2.0, 0.9]}, "Invalid beta"),
         ({"type": "LBFGS", "lr": 0.1}, "LBFGS.*closure"),
         ({"type": "SparseAdam", "lr": 0.1}, "SparseAdam.*dense gradients"),
-        ({"lr": 0.1}, "optimizer.type = None"),
+        ({"lr": 0.1}, r"optimizer\.type is missing"),
     ],
 )
 def test_mistakes_are_named(cfg, message):

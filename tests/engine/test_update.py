@@ -79,7 +79,7 @@ def test_accumulation_keys():
 
 
 def test_unknown_amp_type():
-    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+    with pytest.raises(ConfigError, match=r"amp\.dtype = 'bfloat61'"):
         updater({"amp": {"dtype": "bfloat61"}})
 
 
