@@ -156,7 +156,7 @@ def test_the_number_of_tokens_in_a_chunk_changes_nothing(monkeypatch):
     module, inputs = affinity_of(case), case.inputs()
     with torch.no_grad():
         whole, _ = affinities(module, inputs)
-        monkeypatch.setattr("mmseg.models.decode_heads.mrcfa.affinity._CHUNK", 7)
+        monkeypatch.setattr("mmseg.models.cpu.pieces._MAPS", 7)
         parts, _ = affinities(module, inputs)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 

@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 
+from mmseg.models.cpu.focal import window_groups
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry, resize_matrix, ring_index
@@ -18,7 +19,7 @@ def build(config: dict) -> FocalDecoder:
     return FocalDecoder(config["dim"], config["depth"], config["num_heads"], config["mlp_ratio"])
 
 
-DIM = 32
+DIM, CPU = 32, torch.device("cpu")
 
 
 def random_decoder(depth: int = 2) -> FocalDecoder:
@@ -91,16 +92,16 @@ def test_gradients_equal_those_of_the_reference():
 def test_masks_do_what_the_groups_do():
     """On a GPU all windows are attended to at once, with masks; the gradients of both ways are equal."""
     torch.manual_seed(0)
-    geometry = focal_geometry(10, 16, torch.device("cpu"))
+    geometry = focal_geometry(10, 16, CPU)
     rows = 10 * 16 + 1 + 15 * 6
     grads = []
     for masked in (True, False):
         torch.manual_seed(0)
         query, table = torch.randn(2, 6, 49, 32, requires_grad=True), torch.randn(2, rows, 64, requires_grad=True)
         table_bias = torch.randn(4, 49, 289, requires_grad=True)
-        bias = FocalBias(table_bias, num_heads=4, scale=0.3)
+        bias = FocalBias(table_bias, scale=0.3)
         if masked:
-            out = gather_rows(bias._masked(query, table, geometry).flatten(1, 2), geometry.tokens)
+            out = gather_rows(bias.attend_masked(query, table, geometry).flatten(1, 2), geometry.tokens)
         else:
             out = bias.attend(query, table, geometry)
         out.square().sum().backward()
@@ -134,19 +135,37 @@ def test_reference_maps_are_all_that_a_reference_gives():
 
 
 def test_ring_holds_twelve_tokens_twice():
-    geometry = focal_geometry(35, 35, torch.device("cpu"))
+    geometry = focal_geometry(35, 35, CPU)
     centre = geometry.keys[12, 49:181]  # the window in the middle of 5 x 5
     assert len(ring_index()) == 132 and len(centre.unique()) == 120
     assert not set(centre.tolist()) & set(geometry.queries[12].tolist())
 
 
 def test_groups_cover_every_window_once():
-    geometry = focal_geometry(60, 108, torch.device("cpu"))
-    windows = torch.cat([group.windows for group in geometry.groups])
+    geometry, groups = focal_geometry(60, 108, CPU), window_groups(60, 108)
+    windows = torch.cat([group.windows for group in groups])
     assert sorted(windows.tolist()) == list(range(9 * 16))
-    for group in geometry.groups:
+    for group in groups:
         assert not geometry.outside[group.windows][:, group.columns].any()
         assert len(group.columns) == 289 - int(geometry.outside[group.windows[0]].sum())
+
+
+@torch.no_grad()
+def test_a_fold_makes_its_masks_once_per_map_size_and_type():
+    """On a GPU they are 65 MB for a frame of 480x864."""
+    bias = FocalBias(torch.randn(4, 49, 289), scale=0.3)
+
+    def mask(h: int, w: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return bias._masked_bias(focal_geometry(h, w, CPU), dtype)
+
+    first = mask(10, 16)
+    assert mask(10, 16) is first and mask(14, 21) is not first and mask(10, 16, torch.bfloat16).dtype == torch.bfloat16
+    assert first.shape == (6, 4, 49, 289) and all(stride % 8 == 0 for stride in first.stride()[:-1])
+    for side in range(20, 40):
+        mask(side, side)
+    assert len(bias._ready) <= 8
+    with torch.enable_grad():
+        assert mask(39, 39) is not mask(39, 39)  # a graph goes through it once
 
 
 def test_resize_matrix_is_bilinear_resizing():

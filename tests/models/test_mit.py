@@ -8,8 +8,6 @@ from torch import nn
 
 from mmseg.errors import DataError
 from mmseg.models import build_backbone
-from mmseg.models.layers import attend as attend_module
-from mmseg.models.layers.attend import attend
 from mmseg.models.layers.drop_path import DropPath
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
@@ -139,19 +137,6 @@ def test_activation_checkpointing_with_drop_path_changes_no_gradient():
         torch.rand(7)  # the generator goes on before the backward pass
         found.append(gradients(model, loss))
     assert_same_gradients(found[1], found[0], tolerance=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 37, 11, 8), (1, 1, 5, 1, 4)])
-def test_attention_in_slices_equals_the_formula(shape, monkeypatch):
-    """With slices far smaller than the queries."""
-    n, heads, length, keys, dim = shape
-    monkeypatch.setattr(attend_module, "_LOGITS", 4 * keys)
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(n, size, heads, dim).transpose(1, 2) for size in (length, keys, keys))
-    expected = (q @ k.transpose(-2, -1) * dim**-0.5).softmax(dim=-1) @ v
-    torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
-    with torch.no_grad():
-        torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_images_too_small_for_stage_1_are_reported():

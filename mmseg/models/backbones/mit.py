@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from mmseg.errors import DataError
 from mmseg.models.backbones.mit_weights import own_names
-from mmseg.models.layers.attend import attend
-from mmseg.models.layers.cpu_linear import Linear
+from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.layout import depthwise_conv3x3
 from mmseg.models.layers.drop_path import DropPath
+from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS
 
 HEADS = (1, 2, 5, 8)
@@ -72,13 +73,7 @@ class DepthwiseConv(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
-        maps = tokens_to_map(x, h, w)
-        if x.device.type != "cpu":
-            return map_to_tokens(self.dwconv(maps))
-        # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
-        conv = self.dwconv
-        weight = conv.weight.view(-1, 3, 3, 1).permute(0, 3, 1, 2)  # (C, 1, 3, 3)
-        return map_to_tokens(F.conv2d(maps, weight, conv.bias, padding=1, groups=conv.groups))
+        return map_to_tokens(depthwise_conv3x3(tokens_to_map(x, h, w), self.dwconv))
 
 
 class MixFFN(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.builder import build_loss
-from mmseg.models.layers.cpu_linear import pointwise_conv
+from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.resize import resize
 
 

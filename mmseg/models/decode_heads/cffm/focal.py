@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import (
     NEIGHBORHOOD,
@@ -25,8 +26,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import (
     resize_matrix,
     ring_index,
 )
-from mmseg.models.layers.cpu_linear import Linear, linear
-from mmseg.models.layers.mlp import Mlp
+from mmseg.models.layers.linear import Linear, Mlp
 
 _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a window, by reference role
 
@@ -173,7 +173,7 @@ class FocalDecoder(nn.Module):
 
     def fold(self) -> list[FocalBias]:
         """The assembled bias of every block, for :meth:`update`."""
-        return [FocalBias(block.attn.bias(), block.attn.num_heads, block.attn.scale) for block in self.blocks]
+        return [FocalBias(block.attn.bias(), block.attn.scale) for block in self.blocks]
 
     def update(
         self, x: Tensor, references: list[Tensor], h: int, w: int, folded: list[FocalBias] | None = None

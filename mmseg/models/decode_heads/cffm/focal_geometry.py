@@ -63,21 +63,6 @@ def resize_matrix() -> Tensor:
 
 
 @dataclass(frozen=True)
-class WindowGroup:
-    """Windows for which the same ones of the 289 keys exist.
-
-    Attributes:
-        windows: (n,) the windows.
-        columns: (L,) the keys that exist for them.
-        keys: (n, L) rows of these keys in the table.
-    """
-
-    windows: Tensor
-    columns: Tensor
-    keys: Tensor
-
-
-@dataclass(frozen=True)
 class FocalGeometry:
     """Index tables for maps of h x w tokens in nh x nw windows (W windows in all).
 
@@ -86,7 +71,6 @@ class FocalGeometry:
         keys: (W, 289) rows of the keys of each window; the padding row where there is no cell.
         outside: (W, 289) True where the cell lies outside its pooled map and must be left out.
         tokens: (N,) position of every token in the (W * 49) window tokens.
-        groups: the windows sorted by which keys they have, for attention without masks.
     """
 
     size: tuple[int, int]
@@ -95,7 +79,6 @@ class FocalGeometry:
     keys: Tensor
     outside: Tensor
     tokens: Tensor
-    groups: tuple[WindowGroup, ...]
 
 
 @lru_cache(maxsize=16)
@@ -111,7 +94,6 @@ def focal_geometry(h: int, w: int, device: torch.device) -> FocalGeometry:
         keys=keys.to(device),
         outside=outside.to(device),
         tokens=tokens.to(device),
-        groups=_group(keys, outside, device),
     )
 
 
@@ -166,14 +148,3 @@ def _cell_rows(nh: int, nw: int, cells: int, neighborhood: int) -> tuple[Tensor,
     window = (y // cells) * nw + x // cells
     rows = window * cells**2 + (y % cells) * cells + x % cells
     return rows.reshape(nh * nw, -1), missing.reshape(nh * nw, -1)
-
-
-def _group(keys: Tensor, outside: Tensor, device: torch.device) -> tuple[WindowGroup, ...]:
-    """The windows sorted by the keys that exist for them; about 49 groups for a large map."""
-    patterns, membership = torch.unique(outside, dim=0, return_inverse=True)
-    groups = []
-    for number, missing in enumerate(patterns):
-        windows, columns = (membership == number).nonzero().flatten(), (~missing).nonzero().flatten()
-        rows = keys[windows][:, columns].contiguous()
-        groups.append(WindowGroup(windows.to(device), columns.to(device), rows.to(device)))
-    return tuple(groups)

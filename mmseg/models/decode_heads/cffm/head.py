@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias
 from mmseg.models.decode_heads.clip_head import ClipHead
-from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError, DataError
+from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.cffm.focal import to_tokens
 from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetState
 from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, video_seed
 from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
-from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.cffm.focal_geometry import WINDOW, relative_index
-from mmseg.models.layers.attend import attend
-from mmseg.models.layers.cpu_linear import Linear, linear
-from mmseg.models.layers.mlp import Mlp
+from mmseg.models.layers.linear import Linear, Mlp
 
 
 class PrototypeAttention(nn.Module):

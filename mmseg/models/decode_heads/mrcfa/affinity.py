@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.pieces import maps_at_once
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
 
 SCORED_POSITIONS = 5  # target positions whose affinities make the score of a reference token
-_CHUNK = 64  # tokens refined at a time on a CPU: their maps stay in cache
 
 
 class CrossFrameAffinity(nn.Module):
@@ -112,7 +112,7 @@ class CrossFrameAffinity(nn.Module):
         """Products and refinement of one sample: queries ``(h*w, C)``, keys ``(n, C)`` -> ``(h8*w8, n)``."""
         (q1, q2, q3), total = queries, len(keys[0])
         biases = [self._first_convolution(layer).conv2.bias for layer in (2, 3)]
-        chunk = _CHUNK if q1.device.type == "cpu" else total
+        chunk = maps_at_once(q1, total)
         training = torch.is_grad_enabled()
         out = [] if training else q1.new_empty(len(q1), total)
         for start in range(0, total, chunk):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError, DataError
+from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
-from mmseg.models.layers.cpu_linear import linear
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 

@@ -1,13 +1,13 @@
-"""The core of attention: ``softmax(q k^T / sqrt(d)) v``."""
+"""The core of attention, ``softmax(q k^T / sqrt(d)) v``: in slices of the logits that stay in the cache."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg.models.layers.cpu_linear import linear, uses_onednn
+from mmseg.models.cpu.linear import linear, uses_onednn
 
-_LOGITS = 1 << 18  # logits that exist at once on CPU: as many as stay in the cache
+_LOGITS = 1 << 18  # that exist at once
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v: (n, heads, M, d).
 
     Returns:
-        (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous on the fast paths.
+        (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous.
     """
     if uses_onednn(q):
         return _attend_in_slices(q, k, v)

@@ -1,4 +1,4 @@
-"""Matrix products through oneDNN for inference on CPU.
+"""Matrix products through oneDNN for inference.
 
 PyTorch sends float32 linear layers to MKL, which takes a slow path on processors that are not Intel's; oneDNN, which
 is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. It
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @lru_cache(maxsize=1)
@@ -42,19 +42,3 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight = weight.contiguous()  # of other strides oneDNN takes its slow reference code
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
-
-
-def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """1x1 convolution of a map (n, C_in, h, w) with `weight` (C_out, C_in) -> (n, C_out, h, w).
-
-    It is a linear layer on the map's channels-last storage, and so is its result, which makes what follows (resizing
-    and pooling on CPU) several times faster.
-    """
-    return linear(x.permute(0, 2, 3, 1).contiguous(), weight, bias).permute(0, 3, 1, 2)
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` that takes the fast path where there is one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)

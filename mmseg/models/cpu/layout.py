@@ -1,0 +1,29 @@
+"""Strides by which convolutions and resizing take their fast code; the numbers are the same."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv(maps)`` of channels-last maps (n, C, h, w), for a 3x3 convolution of every channel by itself."""
+    if maps.device.type != "cpu":
+        return conv(maps)
+    # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
+    weight = conv.weight.view(-1, 3, 3, 1).permute(0, 3, 1, 2)  # (C, 1, 3, 3)
+    return F.conv2d(maps, weight, conv.bias, padding=1, groups=conv.groups)
+
+
+def visible_layout(x: Tensor) -> Tensor:
+    """`x` (n, C, h, w) with the strides that its layout has for any batch size.
+
+    Views leave an arbitrary stride on a batch axis of length 1. PyTorch then takes a channels-last map for one of no
+    known layout, and resizing it takes up to five times as long.
+    """
+    n, channels, _, w = x.shape
+    hidden = n == 1 and x.stride(0) != x.numel() and x.is_contiguous(memory_format=torch.channels_last)
+    if x.device.type != "cpu" or not hidden:
+        return x
+    return x.as_strided(x.shape, (x.numel(), 1, w * channels, channels))

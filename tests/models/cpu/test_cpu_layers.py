@@ -1,0 +1,113 @@
+"""Short cuts for CPUs: equal to the plain operations, and taken on CPUs only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmseg.models.cpu import attention, pieces
+from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.layout import depthwise_conv3x3, visible_layout
+from mmseg.models.cpu.linear import linear, uses_onednn
+from mmseg.models.cpu.pieces import add_residual, maps_at_once
+from mmseg.models.layers.linear import Mlp, pointwise_conv
+
+
+def operations(call) -> list[str]:
+    """Names of the operations of a call, views left out."""
+    names = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if not func.is_view:
+                names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Record():
+        call()
+    return names
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_linear_equals_that_of_pytorch(grad, dtype):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in ((3, 5, 7), (7, 4), (4,)))
+    with torch.set_grad_enabled(grad):
+        assert uses_onednn(x) in (False, dtype == torch.float32 and not grad)
+        for b in (bias, None):
+            torch.testing.assert_close(linear(x, weight.t(), b), F.linear(x, weight.t(), b))
+
+
+@torch.no_grad()
+def test_onednn_is_used_where_it_can_be():
+    x = torch.randn(4, 4)
+    assert "mkldnn._linear_pointwise" in " ".join(operations(lambda: linear(x, x)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, x).dtype == torch.bfloat16
+    assert linear(x.to("meta"), x.to("meta")).device.type == "meta"
+
+
+@torch.no_grad()
+def test_pointwise_conv_is_a_1x1_convolution():
+    x, weight, bias = torch.randn(2, 6, 5, 7), torch.randn(9, 6), torch.randn(9)
+    torch.testing.assert_close(pointwise_conv(x, weight, bias), F.conv2d(x, weight[:, :, None, None], bias))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 37, 11, 8), (1, 1, 5, 1, 4)])
+def test_attention_in_slices_equals_the_formula(shape, monkeypatch):
+    """With slices far smaller than the queries."""
+    n, heads, length, keys, dim = shape
+    monkeypatch.setattr(attention, "_LOGITS", 4 * keys)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(n, size, heads, dim).transpose(1, 2) for size in (length, keys, keys))
+    expected = (q @ k.transpose(-2, -1) * dim**-0.5).softmax(dim=-1) @ v
+    torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_depthwise_convolution_keeps_the_memory_order_of_its_input(grad):
+    conv = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+    maps = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(grad):
+        out = depthwise_conv3x3(maps, conv)
+        torch.testing.assert_close(out, conv(maps))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_layout_of_one_map_is_made_visible():
+    """A map of a larger batch has the batch stride of that; only its order in memory counts."""
+    maps = torch.randn(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    one = maps.unflatten(2, (1, 5))[:1, :, 0].as_strided((1, 4, 5, 6), (7, 1, 24, 4))
+    visible = visible_layout(one)
+    assert torch.equal(visible, one) and visible.stride() == (120, 1, 24, 4)
+    for other in (maps, torch.randn(1, 4, 5, 6)):
+        assert visible_layout(other) is other
+
+
+@pytest.mark.parametrize("tokens", [3, 512, 1300])
+def test_residuals_in_pieces(tokens):
+    mlp = Mlp(8, 16)
+    x, normed = torch.randn(2, tokens, 8), torch.randn(2, tokens, 8)
+    with torch.no_grad():
+        expected = x + mlp(normed)
+        torch.testing.assert_close(add_residual(x.clone(), normed, mlp), expected)
+    before = x.clone()
+    torch.testing.assert_close(add_residual(x, normed, mlp), expected)
+    assert torch.equal(x, before)  # with a graph nothing is overwritten
+
+
+@torch.no_grad()
+def test_other_devices_work_on_everything_at_once():
+    """The meta device stands for a GPU: every piece would be a launch."""
+    x = torch.empty(2, 5000, 8, device="meta")
+    mlp = Mlp(8, 16).to("meta")
+    assert len(operations(lambda: add_residual(x, x, mlp))) == len(operations(lambda: x + mlp(x)))
+    assert maps_at_once(x, 5000) == 5000 and maps_at_once(torch.empty(2), 5000) == pieces._MAPS
+    q = torch.empty(1, 2, 6000, 8, device="meta")
+    assert len(operations(lambda: attend(q, q, q))) < 12
