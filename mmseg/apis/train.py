@@ -13,7 +13,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.config import check_config, require
-from mmseg.datasets import build_dataset
+from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.predict import stream_settings
@@ -76,7 +76,7 @@ def train_segmentor(
         _report(cfg, folder, seed)
         dataset = build_dataset(cfg.data.train, where="data.train")
         model = _build_model(cfg, seed, dataset, None if resume_from else load_from or cfg.get("load_from"))
-        evaluate = _evaluation(cfg) if validate else None
+        evaluate = _evaluation(cfg, dataset) if validate else None
         meta = {"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text}
         return Trainer(cfg, model, dataset, folder, seed, evaluate, resume_from, meta, name).run()
     finally:
@@ -135,7 +135,7 @@ def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) ->
     return model
 
 
-def _evaluation(cfg: Config) -> Callable[[nn.Module], dict[str, Any]] | None:
+def _evaluation(cfg: Config, train: Any) -> Callable[[nn.Module], dict[str, Any]] | None:
     """A function that scores a model on ``data.val``; None, with a warning, if there is no such data."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")
@@ -145,6 +145,7 @@ def _evaluation(cfg: Config) -> Callable[[nn.Module], dict[str, Any]] | None:
     except DataError as error:
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None
+    check_same_classes(train, dataset, "data.train", "data.val")
     videos = [video.name for video in dataset.videos]
 
     def evaluate(model: nn.Module) -> dict[str, Any]:

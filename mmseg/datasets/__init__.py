@@ -9,7 +9,7 @@ from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.vspw import VSPWDataset
-from mmseg.datasets.wrappers import ConcatDataset, RepeatDataset, Wrapper
+from mmseg.datasets.wrappers import ConcatDataset, RepeatDataset, Wrapper, check_same_classes
 from mmseg.errors import ConfigError
 from mmseg.registry import DATASETS, build
 
@@ -24,6 +24,7 @@ __all__ = [
     "Wrapper",
     "build_dataset",
     "build_train_loader",
+    "check_same_classes",
     "read_ahead",
 ]
 

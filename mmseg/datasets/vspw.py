@@ -125,22 +125,29 @@ def read_split(path: Path, may_be_empty: bool = False) -> list[SplitLine]:
     lines = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            name = posixpath.normpath(line.strip())
-            lines.append(SplitLine(name, path, number))
-            if _leaves_folder(name) or any(ord(letter) < 32 for letter in name):
-                raise DataError(
-                    f"{lines[-1]}: {line.strip()!r}",
-                    "the name of a video, relative to the folder data/ and inside it",
-                    "remove '..', a leading '/' and control characters from the line",
-                )
+            try:
+                lines.append(SplitLine(video_name(line), path, number))
+            except DataError as error:
+                raise DataError(f"{path}, line {number}: {error.found}", error.expected, error.action) from error
     if not lines and not may_be_empty:
         raise DataError(f"split file {path} names no video", "one video name a line", "fill it or use another split")
     return lines
 
 
-def _leaves_folder(name: str) -> bool:
-    """Whether a normalised path does not stay below the folder that it starts from."""
-    return name.startswith("/") or name == "." or name.split("/")[0] == ".."
+def video_name(text: str) -> str:
+    """The name of a video, normalised: without white space around it, ``./``, ``//`` and the like.
+
+    Raises:
+        DataError: a name that leads out of the folder of all videos, or holds control characters.
+    """
+    name = posixpath.normpath(text.strip())
+    if name.startswith("/") or name in ("", ".") or name.split("/")[0] == ".." or any(ord(c) < 32 for c in name):
+        raise DataError(
+            f"{text.strip()!r} is no name for a video",
+            "a name, perhaps with folders, relative to the folder of all videos and inside it",
+            "remove '..', a leading '/' and control characters",
+        )
+    return name
 
 
 def _check_each_once(lines: Sequence[SplitLine]) -> None:

@@ -94,12 +94,7 @@ class ConcatDataset(Wrapper):
         super().__init__(datasets)
         self.datasets, self._ends = list(datasets), list(accumulate(map(len, datasets)))
         for number, other in enumerate(datasets):
-            if other.CLASSES != self.CLASSES or other.ignore_index != self.ignore_index:
-                raise ConfigError(
-                    f"data sets 0 and {number} have other classes: {_difference(self.CLASSES, other.CLASSES)}",
-                    "the same names in the same order in all data sets that are joined",
-                    "give them the same `classes`, or classes.json in their data_root",
-                )
+            check_same_classes(self, other, "data set 0", f"data set {number}")
             if len(other.dilation) != len(self.dilation):
                 raise ConfigError(
                     f"data sets 0 and {number} have dilation {list(self.dilation)} and {list(other.dilation)}",
@@ -113,6 +108,30 @@ class ConcatDataset(Wrapper):
     def locate(self, index: int) -> tuple[VideoDataset | Wrapper, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.datasets[number], index - (self._ends[number - 1] if number else 0)
+
+
+def check_same_classes(one: Any, other: Any, place: str, other_place: str) -> None:
+    """Raise ConfigError unless two data sets have the same classes, and read masks of one folder in the same way.
+
+    Args:
+        one, other: data sets or wrappers.
+        place, other_place: what they are called, as ``data.train`` and ``data.val``.
+    """
+    if one.CLASSES != other.CLASSES or one.ignore_index != other.ignore_index:
+        raise ConfigError(
+            f"{place} and {other_place} have other classes: {_difference(one.CLASSES, other.CLASSES)}",
+            "the same names in the same order",
+            "give them the same `classes`, or the same classes.json in their data_root",
+        )
+    for part in getattr(one, "parts", [one]):
+        for second in getattr(other, "parts", [other]):
+            folder, switches = getattr(part, "data_root", None), (part.reduce_zero_label, second.reduce_zero_label)
+            if folder is not None and folder == getattr(second, "data_root", None) and switches[0] != switches[1]:
+                raise ConfigError(
+                    f"reduce_zero_label={switches[0]} in {place}, {switches[1]} in {other_place}, both of {folder}",
+                    "one value, or the same mask would mean different classes",
+                    "set reduce_zero_label in data.train, data.val and data.test",
+                )
 
 
 def _difference(one: Sequence[str] | None, other: Sequence[str] | None) -> str:

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 
 from mmseg.datasets.class_names import CLASSES_FILE
+from mmseg.datasets.vspw import video_name
 from mmseg.errors import DataError
-from mmseg.files import UNFINISHED, NewFile, sweep, writing
+from mmseg.files import UNFINISHED, NewFile, read_json, sweep, writing
 
 RECIPE_FILE = "recipe.json"  # how a folder was made; only folders that have one are ever replaced
 
@@ -38,8 +39,10 @@ class VSPWWriter:
         """Start a video and enter it in a split.
 
         Raises:
-            DataError: there is a video of this name already.
+            DataError: there is a video of this name already, or it is no name for one.
         """
+        if video_name(name) != name:
+            raise DataError(f"a video named {name!r}", f"a name like {video_name(name)!r}", "rename it")
         folder = self.root / "data" / name
         if folder.exists():
             raise DataError(f"two videos named {name!r}", "different names", "rename one")
@@ -72,8 +75,8 @@ class VSPWWriter:
 def read_recipe(root: Path) -> Any:
     """How the data set at `root` was made; None if nothing says so."""
     try:
-        return json.loads((root / RECIPE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(root / RECIPE_FILE)
+    except DataError:
         return None
 
 

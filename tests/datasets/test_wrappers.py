@@ -5,8 +5,16 @@ import itertools
 import pytest
 import torch
 
-from mmseg.datasets import ConcatDataset, RepeatDataset, VSPWDataset, build_dataset, build_train_loader
+from mmseg.datasets import (
+    ConcatDataset,
+    RepeatDataset,
+    VSPWDataset,
+    build_dataset,
+    build_train_loader,
+    check_same_classes,
+)
 from mmseg.datasets.sampler import PositionSampler
+from mmseg.datasets.vspw_classes import CLASSES
 from mmseg.errors import ConfigError, DataError
 from tests.datasets.vspw_folder import TEST, TRAIN, write_vspw
 
@@ -88,6 +96,20 @@ def test_classes_must_agree(roots):
     message = refused("class 1 is 'name1' in one and 'name2' in the other", build_dataset, [cfg(roots, "one"), swapped])
     assert message.startswith("data.train")
     refused("dilation [-9, -6, -3] and [-3]", build_dataset, [cfg(roots, "one"), cfg(roots, "two", dilation=[-3])])
+
+
+def test_training_and_validation_must_agree(roots):
+    pipeline = [TRAIN[0], *TRAIN[2:]]
+    train = build_dataset([{**cfg(roots, "two"), "pipeline": pipeline}, {**cfg(roots, "one"), "pipeline": pipeline}])
+    val = lambda name, **keys: VSPWDataset(roots / name, "val", TEST, test_mode=True, **keys)  # noqa: E731
+    check = lambda other: check_same_classes(train, other, "data.train", "data.val")  # noqa: E731
+    check(val("one"))
+    refused("data.train and data.val have other classes: 5 in one, 124", check, val("one", classes=CLASSES))
+    unreduced = val("one", reduce_zero_label=False)
+    message = refused("reduce_zero_label=True in data.train, False in data.val", check, unreduced)
+    assert str(roots / "one") in message
+    unreduced.data_root = roots / "elsewhere"  # which may be written in another way
+    check(unreduced)
 
 
 def test_testing_takes_one_data_set(roots):

@@ -1,12 +1,14 @@
 # VSPW-480p: clips of four frames (t-9, t-6, t-3, t) cropped to 480x480; 50 passes over the videos count as one.
 dataset_type = "VSPWDataset"
-data_root = "data/vspw/VSPW_480p"
+data_root = "data/vspw/VSPW_480p"  # of all three sections below
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (480, 480)
 dilation = [-9, -6, -3]
+reduce_zero_label = True  # in masks 0 is ignored and v is class v - 1; False: v is class v
+data_set = dict(type=dataset_type, dilation=dilation, reduce_zero_label=reduce_zero_label)
 train_pipeline = [
     dict(type="LoadFrames"),
-    dict(type="LoadLabels", reduce_zero_label=True),
+    dict(type="LoadLabels"),
     dict(type="Resize", img_scale=(853, 480), ratio_range=(0.5, 2.0)),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
@@ -37,8 +39,8 @@ data = dict(
     train=dict(
         type="RepeatDataset",
         times=50,
-        dataset=dict(type=dataset_type, data_root=data_root, split="train", pipeline=train_pipeline, dilation=dilation),
+        dataset=dict(**data_set, split="train", pipeline=train_pipeline),
     ),
-    val=dict(type=dataset_type, data_root=data_root, split="val", pipeline=test_pipeline, dilation=dilation),
-    test=dict(type=dataset_type, data_root=data_root, split="val", pipeline=test_pipeline, dilation=dilation),
+    val=dict(**data_set, split="val", pipeline=test_pipeline),
+    test=dict(**data_set, split="val", pipeline=test_pipeline),
 )
