@@ -137,8 +137,10 @@ def check_same_classes(one: Any, other: Any, place: str, other_place: str) -> No
 def _difference(one: Sequence[str] | None, other: Sequence[str] | None) -> str:
     """Where two lists of class names differ first."""
     if one is None or other is None:
-        return "one of them has no classes"
+        return "one of them has none"
+    if len(one) != len(other):
+        return f"{len(one)} in one, {len(other)} in the other"
     for label, (name, other_name) in enumerate(zip(one, other)):
         if name != other_name:
             return f"class {label} is {name!r} in one and {other_name!r} in the other"
-    return f"{len(one)} in one, {len(other)} in the other"
+    return "they differ in ignore_index"
