@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 try:
@@ -53,6 +54,26 @@ def release(descriptor: int | None) -> None:
     if descriptor in _held:
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """One process after the other in blocks like this about the same folder: for files that are to appear together.
+
+    Two runs with the same names never mix then. Keep it to some renames; it must not be nested. Where the file system
+    has no locks, nothing is waited for.
+    """
+    descriptor = None
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        _held.add(descriptor)
+    try:
+        if descriptor is not None and fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        release(descriptor)
 
 
 def seen_by_other_machines(path: str | Path, table: str | Path = "/proc/self/mountinfo") -> bool:

@@ -15,17 +15,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.apis.evaluation import evaluate_predictions
-from mmseg.datasets import VSPWDataset
-from mmseg.writing.results import write_json
+from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_dataset
+from mmseg.errors import ConfigError
+from mmseg.files import write_json
+from mmseg.writing.base import ResultOptions
+
+SCORES = ("VC16", "VC8", "Acc", "Acc_class", "mIoU", "FWIoU")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", default="data/vspw//VSPW_480p", help="folder with data/ and the split files")
-    parser.add_argument("--split", default="val", help="name of the split file without .txt (default: val)")
+    cli.add_dataset(parser, DATA_ROOT)
     parser.add_argument("--predictions", type=Path, default=Path("./models/vspw2/result_submission"))
-    parser.add_argument("--num-classes", type=int, help="number of classes (default: that of the data set)")
     parser.add_argument("--good-threshold", type=float, default=0.8, help="list videos of higher mIoU (MRCFA: 0.7)")
     parser.add_argument("--workers", type=int, default=0, help="processes that share the videos (default: none)")
     parser.add_argument("--out", type=Path, help="write all numbers there, as JSON")
@@ -34,10 +35,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    dataset = VSPWDataset(data_root=args.data_root, split=args.split, pipeline=[], test_mode=True)
-    evaluator = evaluate_predictions(
-        args.predictions, dataset, args.num_classes, args.workers, good_threshold=args.good_threshold
-    )
+    dataset = stored_dataset(args.config, args.options, **cli.dataset_settings(args))
+    if missing := set(SCORES) - set(dataset.score_names()):
+        raise ConfigError(
+            f"{type(dataset).__name__} has no {min(missing)}", "VSPW or a data set like it", "use tools/evaluate.py"
+        )
+    options = ResultOptions(metrics=dataset.metric_names, metric_options={"good_threshold": args.good_threshold})
+    (evaluator,) = evaluate_predictions(args.predictions, dataset, options, args.workers)
     scores = evaluator.compute()
     for video, row in scores["per_video"].items():
         if row["counted"]:
@@ -49,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     print(f"VC16 score: {scores['VC16']}")
     print(f"VC8 score: {scores['VC8']}")
-    print("Acc, Acc_class, mIoU, FWIoU:", [scores[name] for name in ("Acc", "Acc_class", "mIoU", "FWIoU")])
+    print("Acc, Acc_class, mIoU, FWIoU:", [scores[name] for name in SCORES[2:]])
     print(f"videos of mIoU > {args.good_threshold}:", scores["good_videos"])
     if args.out is not None:
         write_json(args.out, evaluator.report())

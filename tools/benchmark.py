@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg.apis import cli
 from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, measure_stream, measure_train
 from mmseg.evaluation.tables import text_table
-from mmseg.writing.results import write_json
+from mmseg.files import write_json
 
 _MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory}
 _SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853)}

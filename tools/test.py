@@ -31,9 +31,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--format-only", action="store_true", help="write submission PNGs beside --out, do not evaluate"
     )
     parser.add_argument("--save-png", action="store_true", help="write these PNGs and evaluate as well")
-    parser.add_argument("--eval", nargs="+", default=["mIoU"], metavar="NAME", help="mIoU mDice; None switches it off")
+    parser.add_argument(
+        "--eval",
+        nargs="+",
+        metavar="NAME",
+        help="metrics of the data set, e.g. mIoU mDice (default: its first one); None switches the evaluation off",
+    )
     parser.add_argument("--eval-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE")
     cli.add_options(parser)
+    parser.add_argument(
+        "--class-names",
+        choices=("checkpoint", "data"),
+        help="whose class names to use where those of the checkpoint and of the data differ",
+    )
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--show", action="store_true", help="show the overlays in a window")
     parser.add_argument("--show-dir", type=Path, help="write overlay videos and a contact sheet there")
@@ -52,7 +62,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     options = TestOptions(
         out=None if args.out.lower() == "none" else Path(args.out),
-        metrics=() if [name.lower() for name in args.eval] == ["none"] else args.eval,
+        metrics=() if [name.lower() for name in args.eval or ()] == ["none"] else args.eval,
         metric_options=args.eval_options,
         format_only=args.format_only,
         save_png=args.save_png,
@@ -60,6 +70,7 @@ def main() -> None:
         show=args.show,
         tmpdir=args.tmpdir,
         gpu_collect=args.gpu_collect,
+        names_of=args.class_names,
         aug_test=args.aug_test,
         amp=_AMP.get(args.amp),
         overwrite=args.overwrite,
@@ -73,11 +84,11 @@ def main() -> None:
     try:
         torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark", False))
         checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
-        evaluator = test_model(cfg, checkpoint, device, options)
-        if evaluator is not None:
-            print(evaluator.tables())
-            written = [str(p) for p in (options.out, options.out and options.out.with_suffix(".json")) if p]
-            print("\nwritten: " + ", ".join(written) if written else "")
+        evaluators = test_model(cfg, checkpoint, device, options)
+        for evaluator in evaluators:
+            print(evaluator.tables() + "\n")
+        if evaluators and options.out is not None:
+            print(f"written: {options.out}, {options.json}")
     finally:
         distributed.shutdown()
 

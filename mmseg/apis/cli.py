@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import DictAction
 
-from mmseg.errors import SegError
+from mmseg.errors import ConfigError, SegError
 
 
 class OptionsAction(DictAction):
@@ -55,6 +55,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override config entries by their dotted keys, e.g. data.test.split=test",
     )
+
+
+def add_dataset(parser: argparse.ArgumentParser, data_root: str) -> None:
+    """Give `parser` the arguments that say which data set stored predictions are for (:func:`dataset_settings`)."""
+    parser.add_argument("--config", help="take the data set from data.test of this config file")
+    add_options(parser)
+    parser.add_argument("--data-root", help=f"folder with data/ and the split files (default: {data_root})")
+    parser.add_argument("--split", help="name of the split file without .txt (default: val)")
+    parser.add_argument("--num-classes", type=int, help="number of classes (default: that of the data set)")
+    parser.add_argument(
+        "--reduce-zero-label",
+        action=argparse.BooleanOptionalAction,
+        help="0 is void in the masks and v means class v - 1 (default, as in VSPW); --no-...: masks hold class numbers",
+    )
+
+
+def dataset_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments of :func:`add_dataset` say about the data set; None where they say nothing.
+
+    Raises:
+        ConfigError: ``--options`` without ``--config``.
+    """
+    if args.options and args.config is None:
+        raise ConfigError("--options without --config", "a config file, whose entries they override", "give --config")
+    return {name: getattr(args, name) for name in ("data_root", "split", "num_classes", "reduce_zero_label")}
 
 
 def run(main: Callable[[], int | None]) -> None:

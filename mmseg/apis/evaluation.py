@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from mmseg.config import load_config
+from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
-from mmseg.evaluation import TemporalConsistency, VSPWEvaluator
-from mmseg.writing.predictions import PredictionFolder, read_flow, read_result_pickle
+from mmseg.evaluation import Evaluator, TemporalConsistency
+from mmseg.writing.base import ResultOptions
+from mmseg.writing.label_pickle import read_label_pickle
+from mmseg.writing.label_png import LabelPngFolder
 
+DATA_ROOT = "data/vspw/VSPW_480p"
 TC_VIDEOS = 100
 """The published TC script looks at the first 100 videos of the split."""
+
+
+def stored_dataset(
+    config: str | Path | None = None, options: Mapping[str, Any] | None = None, **settings: Any
+) -> VideoDataset:
+    """The data set that predictions are to be scored on: VSPW or one in its layout, or ``data.test`` of a config.
+
+    Args:
+        config: a config file.
+        options: dotted config keys and their new values.
+        settings: arguments of the data set that win over those of the config; None leaves them as they are.
+
+    Raises:
+        ConfigError: the config cannot be used, or an argument cannot work.
+        DataError: the data cannot be found.
+    """
+    if config is None:
+        section = {"type": "VSPWDataset", "data_root": DATA_ROOT, "split": "val", "pipeline": []}
+    else:
+        section = dict(load_config(config, options).data.test)
+    section.update({name: value for name, value in settings.items() if value is not None})
+    return build_dataset(section, where="data.test", test_mode=True)
 
 
 def evaluate_predictions(
     predictions: str | Path,
     dataset: VideoDataset,
-    num_classes: int | None = None,
+    options: ResultOptions | None = None,
     workers: int = 0,
     progress: bool = True,
-    **settings: Any,
-) -> VSPWEvaluator:
+) -> list[Evaluator]:
     """Score the predictions of all frames of a data set; each file is read once.
 
     Args:
-        predictions: a folder with ``<video>/<frame stem>.png``, or a ``res.pkl``.
+        predictions: a folder with ``<video>/<frame>.png``, or a ``res.pkl``.
         dataset: a data set in test mode, with labels.
-        num_classes: K, if it is not that of the data set.
+        options: which metrics, and how.
         workers: processes that share the videos of a folder; 0 or 1 works in this process.
         progress: show a bar.
-        settings: further arguments of :class:`VSPWEvaluator`.
+
+    Returns:
+        The data set's evaluators, all frames counted.
 
     Raises:
-        DataError: predictions are missing, too many or do not fit, or a video has no labels.
+        ConfigError: the data set has no such scores.
+        DataError: predictions are missing, too many or do not fit, or what comes out cannot be.
     """
+    options = options or ResultOptions()
     videos = dataset.videos
-    for video in videos:
-        if video.labels is None:
-            raise DataError(
-                f"video {video.name!r} has no labels", "a split with labels", "use --split val, or add the labels"
-            )
-    num_classes = num_classes or dataset.num_classes
-    settings = {
-        "class_names": dataset.CLASSES if len(dataset.CLASSES) == num_classes else None,
-        "ignore_index": dataset.ignore_index,
-        "video_order": [video.name for video in videos],
-        **settings,
-        "num_classes": num_classes,
-    }
+    evaluators = dataset.metrics(options)
     folder = None
     if not Path(predictions).is_file():
-        folder = PredictionFolder(predictions, {video.name: stems(video) for video in videos})
-    with tqdm(total=sum(len(v.frames) for v in videos), unit="frame", desc="evaluate", disable=not progress) as bar:
+        folder = LabelPngFolder(predictions, {video.name: stems(video) for video in videos})
+    with tqdm(total=sum(v.num_frames for v in videos), unit="frame", desc="evaluate", disable=not progress) as bar:
         if folder is None:
-            return _evaluate_pickle(Path(predictions), dataset, settings, bar)
-        if workers > 1:
-            return _evaluate_in_processes(folder, dataset, settings, workers, bar)
-        evaluator = VSPWEvaluator(**settings)
-        for index in range(len(videos)):
-            _evaluate_video(evaluator, folder, dataset, index, bar)
-        return evaluator
+            _evaluate_pickle(Path(predictions), dataset, evaluators, bar)
+        elif workers > 1:
+            _evaluate_in_processes(folder, dataset, options, evaluators, workers, bar)
+        else:
+            for index in range(len(videos)):
+                _evaluate_video(evaluators, _stored(folder, videos[index]), dataset, index, bar)
+    for evaluator in evaluators:
+        evaluator.check_plausible()
+    return evaluators
 
 
 def stems(video: VideoFiles) -> list[str]:
@@ -72,92 +94,123 @@ def stems(video: VideoFiles) -> list[str]:
     return [Path(frame).stem for frame in video.frames]
 
 
+def _stored(folder: LabelPngFolder, video: VideoFiles) -> Iterator[np.ndarray]:
+    return (folder.read(video.name, stem) for stem in stems(video))
+
+
 def _evaluate_video(
-    evaluator: VSPWEvaluator, folder: PredictionFolder, dataset: VideoDataset, index: int, bar: tqdm | None = None
-) -> None:
-    video = dataset.videos[index]
-    for number, stem in enumerate(stems(video)):
-        evaluator.update(video.name, number, folder.read(video.name, stem), dataset.load_label(index, number))
+    evaluators: list[Evaluator],
+    maps: Iterator[np.ndarray | None],
+    dataset: VideoDataset,
+    index: int,
+    bar: tqdm | None = None,
+) -> int:
+    """Feed the evaluators with the maps of one video; returns how many there were."""
+    video, number = dataset.videos[index], -1
+    for number, pred in enumerate(maps):
+        truth = dataset.load_label(index, number)
+        if pred is None and truth is not None:
+            raise DataError(
+                f"no result (None) for frame {number} of video {video.name!r}, which has a label",
+                "a label map for every labelled frame",
+                "test with a model that labels every frame, or use a split without this video",
+            )
+        for evaluator in evaluators:
+            if truth is not None:
+                evaluator.update(video.name, number, pred, truth)
         if bar is not None:
             bar.update()
-    evaluator.end_video()
+    for evaluator in evaluators:
+        evaluator.end_video(video.name)
+    return number + 1
 
 
 def _evaluate_in_processes(
-    folder: PredictionFolder, dataset: VideoDataset, settings: dict[str, Any], workers: int, bar: tqdm
-) -> VSPWEvaluator:
-    total = VSPWEvaluator(**settings)
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder, dataset, settings)) as pool:
-        for video, part in zip(dataset.videos, pool.map(_evaluate_in_worker, range(len(dataset.videos)))):
-            total.merge(part)
-            bar.update(len(video.frames))
-    return total
+    folder: LabelPngFolder,
+    dataset: VideoDataset,
+    options: ResultOptions,
+    evaluators: list[Evaluator],
+    workers: int,
+    bar: tqdm,
+) -> None:
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder, dataset, options)) as pool:
+        for video, parts in zip(dataset.videos, pool.map(_evaluate_in_worker, range(len(dataset.videos)))):
+            for total, part in zip(evaluators, parts):
+                total.merge(part)
+            bar.update(video.num_frames)
 
 
-_worker: tuple[PredictionFolder, VideoDataset, dict[str, Any]]
+_worker: tuple[LabelPngFolder, VideoDataset, ResultOptions]
 """What a worker process was started with, so that it is not sent again with each video."""
 
 
-def _start_worker(*state: Any) -> None:
+def _start_worker(*state: object) -> None:
     global _worker
     _worker = state
 
 
-def _evaluate_in_worker(index: int) -> VSPWEvaluator:
-    folder, dataset, settings = _worker
-    evaluator = VSPWEvaluator(**settings)
-    _evaluate_video(evaluator, folder, dataset, index)
-    return evaluator
+def _evaluate_in_worker(index: int) -> list[Evaluator]:
+    folder, dataset, options = _worker
+    evaluators = dataset.metrics(options)
+    _evaluate_video(evaluators, _stored(folder, dataset.videos[index]), dataset, index)
+    return evaluators
 
 
-def _evaluate_pickle(path: Path, dataset: VideoDataset, settings: dict[str, Any], bar: tqdm) -> VSPWEvaluator:
-    evaluator = VSPWEvaluator(**settings)
-    maps = read_result_pickle(path)
+def _evaluate_pickle(path: Path, dataset: VideoDataset, evaluators: list[Evaluator], bar: tqdm) -> None:
+    maps, expected = read_label_pickle(path), sum(video.num_frames for video in dataset.videos)
     found = 0
     for index, video in enumerate(dataset.videos):
-        for number, pred in enumerate(islice(maps, len(video.frames))):
-            evaluator.update(video.name, number, pred, dataset.load_label(index, number))
-            bar.update()
-            found += 1
+        found += _evaluate_video(evaluators, islice(maps, video.num_frames), dataset, index, bar)
     found += sum(1 for _ in maps)
-    if found != bar.total:
+    if found != expected:
         raise DataError(
             f"{path}: {found} label maps",
-            f"{bar.total}, one for each frame of the split",
+            f"{expected}, one for each frame of the split",
             "check the split and the data root",
         )
-    return evaluator
 
 
 def temporal_consistency(
     predictions: str | Path,
     flow: str | Path,
     dataset: VideoDataset,
-    num_classes: int | None = None,
     align_corners: bool = False,
     progress: bool = True,
 ) -> TemporalConsistency:
     """TC of the first 100 videos of a data set.
 
     Args:
-        predictions: a folder with ``<video>/<frame stem>.png``.
-        flow: a folder with ``<video>/<frame stem>.npy``, the flow from this frame to the next one:
-            (2, H, W) or (H, W, 2) float, pixels to the right and down.
+        predictions: a folder with ``<video>/<frame>.png``.
+        flow: a folder with ``<video>/<frame>.npy``, the flow from this frame to the next one: (2, H, W) or (H, W, 2)
+            float, pixels to the right and down.
         dataset: a data set in test mode.
-        num_classes: K, if it is not that of the data set.
         align_corners: sample where the flow points, instead of as published.
         progress: show a bar.
 
     Raises:
         DataError: files are missing or do not fit.
     """
-    metric = TemporalConsistency(num_classes or dataset.num_classes, align_corners)
+    metric = TemporalConsistency(dataset.num_classes, align_corners)
     videos = dataset.videos[:TC_VIDEOS]
-    folder = PredictionFolder(predictions, {video.name: stems(video) for video in videos})
+    folder = LabelPngFolder(predictions, {video.name: stems(video) for video in videos})
     for video in tqdm(videos, unit="video", desc="TC", disable=not progress):
         names = stems(video)
         for number, (stem, previous) in enumerate(zip(names, [None, *names])):
             arrow = None if previous is None else read_flow(Path(flow) / video.name / f"{previous}.npy")
             metric.update(video.name, number, folder.read(video.name, stem), flow=arrow)
-        metric.finish()
+        metric.end_video(video.name)
     return metric
+
+
+def read_flow(path: str | Path) -> np.ndarray:
+    """Optical flow of one frame from a ``.npy`` file, as stored: (2, H, W) or (H, W, 2) float.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error})", "an array (2, H, W) saved with numpy.save", "compute the flow again"
+        ) from error

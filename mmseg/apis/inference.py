@@ -17,6 +17,7 @@ from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError
+from mmseg.files import make_folder
 from mmseg.models import build_segmentor
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
@@ -24,7 +25,8 @@ from mmseg.registry import DATASETS
 from mmseg.structures import Frame, Result
 from mmseg.visualization import OverlayVideo, palette_table
 from mmseg.weights import load_checkpoint
-from mmseg.writing.results import make_folder, write_label_png
+from mmseg.writing.base import inside
+from mmseg.writing.label_png import write_label_png
 
 DEFAULT_FPS = 15.0  # of overlay videos for folders of pictures
 
@@ -45,7 +47,8 @@ def init_segmentor(
 
     Returns:
         The model in eval mode, with ``cfg``, and with ``CLASSES`` and ``PALETTE`` of the checkpoint, else of
-        the data set's type; None if neither fits the number of classes.
+        the data set's type; None if neither fits the number of classes. ``trained_classes``: those that the checkpoint
+        names, None if it does not.
 
     Raises:
         ConfigError: the config is missing, broken or has unknown keys.
@@ -62,6 +65,7 @@ def init_segmentor(
     for name in ("CLASSES", "PALETTE"):
         known = (meta.get(name), getattr(dataset, name, None))
         setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))
+    model.trained_classes = meta.get("CLASSES")
     model.cfg = cfg
     return model.to(_device(device)).eval()
 
@@ -205,7 +209,7 @@ def segment_video(
     """
     source = FrameSource(video)
     table = palette_table(model.PALETTE, model.num_classes)
-    folder = Path(out) / source.name
+    folder = inside(out, source.name)
     make_folder(folder / "labels")
     clip = OverlayVideo(folder / f"{source.name}_overlay", table, source.fps or DEFAULT_FPS) if overlay else None
     bar = FrameProgress(source.length or 0, source.length or 0, progress)
@@ -214,15 +218,20 @@ def segment_video(
         with at(str(video) if isinstance(video, str | Path) else source.name):
             for result in _predicted(model, source, aug_test, amp):
                 if result.labels is not None:
-                    write_label_png(folder / "labels" / f"{result.frame.name}.png", result.labels, table.tobytes())
-                    if clip is not None:
-                        clip.add(result.frame.picture(), result.labels)
+                    path = inside(folder / "labels", result.frame.name, ".png")
+                    write_label_png(path, result.labels, table.tobytes())
+                if clip is not None:
+                    clip.add(result.frame.picture(), result.labels)
                 count += 1
                 bar.advance()
-    finally:
-        bar.close()
         if clip is not None:
             clip.close()
+    except BaseException:
+        if clip is not None:
+            clip.discard()
+        raise
+    finally:
+        bar.close()
     return SegmentedVideo(count, folder / "labels", clip.path if clip is not None else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,14 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
+from mmseg.apis.testing import Validation
 from mmseg.config import check_config, require
 from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
-from mmseg.engine.predict import stream_settings
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
-from mmseg.engine.test import test_dataset
 from mmseg.engine.train import Trainer
 from mmseg.errors import ConfigError, DataError, SegError
-from mmseg.evaluation import VSPWEvaluator
 from mmseg.files import write_text
 from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
@@ -135,25 +133,15 @@ def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) ->
     return model
 
 
-def _evaluation(cfg: Config, train: Any) -> Callable[[nn.Module], dict[str, Any]] | None:
-    """A function that scores a model on ``data.val``; None, with a warning, if there is no such data."""
+def _evaluation(cfg: Config, train: Any) -> Validation | None:
+    """What scores a model on ``data.val``; None, with a warning, if there is no such data."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")
         return None
     try:
-        dataset = build_dataset(cfg.data.val, where="data.val", test_mode=True)
+        validation = Validation(cfg)
     except DataError as error:
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None
-    check_same_classes(train, dataset, "data.train", "data.val")
-    videos = [video.name for video in dataset.videos]
-
-    def evaluate(model: nn.Module) -> dict[str, Any]:
-        evaluator = VSPWEvaluator(dataset.num_classes, dataset.CLASSES, dataset.ignore_index, videos)
-        settings = stream_settings(cfg.data.val, model.test_cfg, model)
-        scores = test_dataset(model, dataset, evaluator, settings=settings)
-        if distributed.is_main():
-            logger.info("validation\n%s", evaluator.tables())
-        return scores
-
-    return evaluate
+    check_same_classes(train, validation.dataset, "data.train", "data.val")
+    return validation

@@ -14,11 +14,15 @@ import torch
 from mmseg.clips import train_clip, train_targets
 from mmseg.datasets.labels import count_labels, read_labels
 from mmseg.datasets.prefetch import read_ahead
+from mmseg.datasets.results import class_metrics, label_writers
 from mmseg.datasets.transforms import Compose, LoadLabels, TestPipeline
 from mmseg.errors import ConfigError, DataError
+from mmseg.evaluation import Evaluator
+from mmseg.evaluation.vspw import METRIC_NAMES
 from mmseg.images import check_same_size, read_frame
 from mmseg.registry import absolute
 from mmseg.structures import Flipped, Frame, Video
+from mmseg.writing.base import ResultOptions, ResultWriter
 
 IGNORE_INDEX = 255
 _NAMED = 5  # how many offenders an error message lists
@@ -224,6 +228,23 @@ class VideoDataset:
                 "use a split that has masks",
             )
         return count_labels(paths, self.num_classes, self.reduce_zero_label, masks)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What ``--eval`` offers, its default first; nothing where there are no classes."""
+        return METRIC_NAMES if self.num_classes else ()
+
+    def metrics(self, options: ResultOptions) -> list[Evaluator]:
+        """What the test loop feeds with results and truth. Raises SegError, see :func:`class_metrics`."""
+        return class_metrics(self, options)
+
+    def score_names(self, options: ResultOptions | None = None) -> list[str]:
+        """Names of all single numbers that an evaluation on this data gives: mIoU, VC8, mmseg/mIoU, IoU.<class> ..."""
+        return [name for evaluator in self.metrics(options or ResultOptions()) for name in evaluator.score_names]
+
+    def writers(self, options: ResultOptions) -> list[ResultWriter]:
+        """What the test loop hands results to."""
+        return label_writers(self, options)
 
     def _check_names(self) -> None:
         """Results are filed under the names of the videos."""

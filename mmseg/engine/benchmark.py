@@ -34,14 +34,14 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
-from mmseg.evaluation import VSPWEvaluator
 from mmseg.images import read_frame
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
 from mmseg.structures import Frame, Result
-from mmseg.writing.results import PickleWriter, ResultWriter
+from mmseg.writing.base import ResultOptions, ResultWriter
+from mmseg.writing.label_pickle import LabelPickleWriter
 
 VIDEO = "benchmark"
 _WARM_UP = 10  # frames until every reference of a stream is there
@@ -222,9 +222,10 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         dataset.pipeline = _pipeline(model, job.size)
         device = torch.device(job.device)
         probe = _MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])
-        writers = [PickleWriter(folder / "res.pkl"), probe]
+        writers = [LabelPickleWriter(folder / "res.pkl"), probe]
         settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
-        test_dataset(model, dataset, VSPWEvaluator(len(classes)), writers, device, amp=_dtype(job), settings=settings)
+        metrics = dataset.metrics(ResultOptions())
+        test_dataset(model, dataset, metrics, writers, device, amp=_dtype(job), settings=settings)
     return [
         {"what": f"test loop, after {number + 1} frames", "cache": "steady", **_setting(job, device), "memory": used}
         for number, used in probe.seen.items()

@@ -22,7 +22,7 @@ from mmseg.errors import ConfigError
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
 from mmseg.structures import Frame
-from mmseg.writing.results import ResultWriter
+from mmseg.writing.base import ResultWriter
 
 
 class Metric(Protocol):
@@ -30,7 +30,7 @@ class Metric(Protocol):
 
     def update(self, video: str, frame: int, pred: np.ndarray, target: np.ndarray) -> None: ...
 
-    def end_video(self) -> None: ...
+    def end_video(self, video: str | None = None) -> None: ...
 
     def merge(self, other: Any) -> None: ...
 
@@ -85,9 +85,10 @@ def test_dataset(
                 frames = _counted(dataset.frames(index), bar)
                 _test_video(model, dataset, index, frames, pipeline, settings, metrics, writers, amp)
         with joining():
+            scores = _merged(metrics)
             for writer in writers:
                 writer.finish()
-            return _merged(metrics)
+            return scores
     except BaseException:
         for writer in writers:
             writer.abort()
@@ -121,7 +122,7 @@ def _test_video(
             for writer in writers:
                 writer.add(result)
     for metric in metrics:
-        metric.end_video()
+        metric.end_video(video.name)
     for writer in writers:
         writer.end_video()
 

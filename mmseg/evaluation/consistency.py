@@ -152,9 +152,9 @@ class VideoConsistency:
             "skipped": [v for v in num_frames if v not in scores],
         }
 
-    def finish(self) -> None:
-        """All videos fed so far are complete: drop what was kept for their next frames (before pickling, say)."""
-        self._order.finish()
+    def end_video(self, video: str | None = None) -> None:
+        """A video (None: every video fed so far) is complete: drop what was kept for its next frames."""
+        self._order.end_video(video)
 
     def merge(self, other: VideoConsistency) -> None:
         """Take over the videos of `other`.

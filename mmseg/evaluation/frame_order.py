@@ -76,7 +76,7 @@ def check_same_size(video: str, frame: int, labels: np.ndarray, previous: np.nda
 class FrameOrder:
     """Sees to it that frames come as 0, 1, 2, ... and keeps what is needed between two frames of a video.
 
-    Videos may be fed in turn; at most `limit` of them are in progress, so that memory stays bounded although
+    Videos may be fed in turn; at most `limit` of them are in progress, so that memory stays bounded also where
     nobody says when a video ends: the state of the one that rested longest is dropped.
     """
 
@@ -98,7 +98,7 @@ class FrameOrder:
         if due and video not in self._open:
             raise DataError(
                 f"frame {frame} of video {video!r} arrives after the video was taken as finished",
-                f"at most {self.limit} videos in progress, and none continued after finish() or merge()",
+                f"at most {self.limit} videos in progress, and none continued after end_video() or merge()",
                 "feed one video after the other",
             )
 
@@ -114,9 +114,12 @@ class FrameOrder:
         if len(self._open) > self.limit:
             del self._open[next(iter(self._open))]
 
-    def finish(self) -> None:
-        """All videos fed so far are complete: drop what was kept for their next frames."""
-        self._open.clear()
+    def end_video(self, video: str | None = None) -> None:
+        """A video (None: every video fed so far) is complete: drop what was kept for its next frame."""
+        if video is None:
+            self._open.clear()
+        else:
+            self._open.pop(video, None)
 
     def merge(self, other: FrameOrder) -> None:
         """Take over the videos of `other`; all videos count as finished afterwards.
@@ -132,5 +135,5 @@ class FrameOrder:
                 "every video evaluated once",
                 "deal whole videos to processes, each to one",
             )
-        self.finish()
+        self.end_video()
         self.num_frames.update(other.num_frames)

@@ -164,7 +164,7 @@ class SegmentationMetric:
     def _table(self, video: str) -> np.ndarray:
         """The flat (K * K) table of `video`, which becomes the current video."""
         if self._current is None or self._current[0] != video:
-            self.finish()
+            self.end_video()
             table = np.zeros(self.num_classes**2, dtype=np.int64)
             if video in self._counts:
                 index, counts = self._counts[video]
@@ -174,7 +174,7 @@ class SegmentationMetric:
 
     def confusion(self, videos: Iterable[str] | None = None) -> np.ndarray:
         """(K, K) int64 pixel counts, truth by prediction, summed over `videos` (default: all)."""
-        self.finish()
+        self.end_video()
         total = np.zeros(self.num_classes**2, dtype=np.int64)
         for video in self._frames if videos is None else videos:
             if video in self._counts:
@@ -202,9 +202,9 @@ class SegmentationMetric:
             "frames": sum(map(self.num_frames, self._frames)),
         }
 
-    def finish(self) -> None:
-        """Put the current video away too, in the small form; its frames may still go on."""
-        if self._current is not None:
+    def end_video(self, video: str | None = None) -> None:
+        """Put a video (None: the current one) away in the small form; its frames may still go on."""
+        if self._current is not None and video in (None, self._current[0]):
             video, table = self._current
             index = np.flatnonzero(table)
             self._counts[video] = (index, table[index])
@@ -226,7 +226,7 @@ class SegmentationMetric:
                     "every frame counted once",
                     "deal whole videos to processes, each to one",
                 )
-        other.finish()
+        other.end_video()
         for video, frames in other._frames.items():
             index, counts = other._counts[video]
             self._table(video)[index] += counts

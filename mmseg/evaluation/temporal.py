@@ -133,10 +133,10 @@ class TemporalConsistency:
         """:meth:`compute` and the convention used, as plain JSON values."""
         return jsonable({**self.compute(), "align_corners": self.align_corners})
 
-    def finish(self) -> None:
-        """All videos fed so far are complete: drop what was kept for their next frames."""
-        self._order.finish()
-        self._pairs.finish()
+    def end_video(self, video: str | None = None) -> None:
+        """A video (None: every video fed so far) is complete: drop what was kept for its next frames."""
+        self._order.end_video(video)
+        self._pairs.end_video(video)
 
     def merge(self, other: TemporalConsistency) -> None:
         """Take over the videos of `other`.

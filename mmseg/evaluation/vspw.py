@@ -7,15 +7,29 @@ that occur in the truth. mmsegmentation's own mIoU, which training logs show, is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.evaluation.consistency import VideoConsistency
 from mmseg.evaluation.frame_order import check_pair
 from mmseg.evaluation.semantic import SegmentationMetric, class_scores, mmseg_scores, vspw_scores
 from mmseg.evaluation.tables import jsonable, percent, text_table
 from mmseg.registry import METRICS
+from mmseg.values import Fraction, PositiveInt
+
+METRIC_NAMES = ("mIoU", "mDice")
+_PER_CLASS = ("IoU", "Acc", "Dice")
+
+
+def check_metric_names(names: Sequence[str]) -> tuple[str, ...]:
+    """`names` as a tuple. Raises ConfigError for one that is not in :data:`METRIC_NAMES`."""
+    for name in names:
+        if name not in METRIC_NAMES:
+            raise ConfigError(f"metric {name!r}", " or ".join(METRIC_NAMES), nearest(name, METRIC_NAMES))
+    return tuple(names)
 
 
 @METRICS.register_module()
@@ -31,6 +45,7 @@ class VSPWEvaluator:
         lengths, min_frames, all_windows, ignore_void: see :class:`VideoConsistency`. `min_frames` decides
             about the class scores of VC_perclip as well.
         good_threshold: videos of higher mIoU are listed as good.
+        metrics: of :data:`METRIC_NAMES`: what :meth:`mmseg_evaluate` and the table per class give.
     """
 
     def __init__(
@@ -39,11 +54,12 @@ class VSPWEvaluator:
         class_names: Sequence[str] | None = None,
         ignore_index: int = 255,
         video_order: Sequence[str] | None = None,
-        lengths: Sequence[int] = (8, 16),
-        min_frames: int | None = None,
+        lengths: Sequence[Annotated[int, Ge(2)]] = (8, 16),
+        min_frames: PositiveInt | None = None,
         all_windows: bool = False,
         ignore_void: bool = False,
-        good_threshold: float = 0.8,
+        good_threshold: Fraction = 0.8,
+        metrics: Sequence[str] = ("mIoU",),
     ) -> None:
         if class_names is not None and len(class_names) != num_classes:
             raise ConfigError(
@@ -53,6 +69,7 @@ class VSPWEvaluator:
         self.video_order = None if video_order is None else list(video_order)
         self._known = None if video_order is None else set(video_order)
         self.good_threshold = good_threshold
+        self.metrics = check_metric_names(metrics)
         self.segmentation = SegmentationMetric(num_classes, ignore_index)
         self.consistency = VideoConsistency(
             lengths, min_frames, all_windows, ignore_void, ignore_index, video_order=video_order
@@ -117,6 +134,36 @@ class VSPWEvaluator:
             },
         }
 
+    def check_plausible(self) -> None:
+        """Raise DataError if nothing is labelled, or nearly everything is off by one class."""
+        confusion = self.segmentation.confusion()
+        total = int(confusion.sum())
+        if total == 0:
+            raise DataError(
+                "not a single labelled pixel in all frames, so that there is nothing to score",
+                "masks with classes (in masks to be reduced, 0 and 255 are void and the first class is 1)",
+                "check the masks; if 0 is the first class, give --no-reduce-zero-label or set reduce_zero_label=False "
+                "in the data set",
+            )
+        for shift, neighbour, advice in (
+            (
+                1,
+                "next",
+                "give --no-reduce-zero-label (reduce_zero_label=False) if 0 is a class in the masks",
+            ),
+            (-1, "previous", "leave reduction on (reduce_zero_label=True) if 0 is void in the masks"),
+        ):
+            off = confusion.diagonal(shift)
+            best = confusion.argmax(axis=1)
+            rows = np.flatnonzero(confusion.any(axis=1) & (best == np.arange(len(best)) + shift))
+            if len(rows) > 1 and 2 * off.sum() > total and 10 * confusion.trace() < total:
+                raise DataError(
+                    f"{percent(off.sum() / total)} % of the labelled pixels are predicted as the {neighbour} class, "
+                    f"{percent(confusion.trace() / total)} % as their own",
+                    "masks and predictions that count the classes alike",
+                    f"{advice}, or store predictions that are not shifted by one",
+                )
+
     def _check_complete(self) -> None:
         missing = [v for v in self.video_order or () if v not in self.consistency.num_frames]
         if missing:
@@ -138,24 +185,39 @@ class VSPWEvaluator:
         scores = class_scores(confusion)
         pixels = confusion.sum(axis=1)
         return [
-            {"class": name, **{k: float(scores[k][c]) for k in ("IoU", "Acc", "Dice")}, "pixels": int(pixels[c])}
+            {"class": name, **{k: float(scores[k][c]) for k in _PER_CLASS}, "pixels": int(pixels[c])}
             for c, name in enumerate(self.class_names)
         ]
 
-    def mmseg_evaluate(self, metrics: Sequence[str] = ("mIoU",)) -> dict[str, float]:
+    def mmseg_evaluate(self, metrics: Sequence[str] | None = None) -> dict[str, float]:
         """What mmsegmentation's ``dataset.evaluate`` returns: round(100 x, 2) / 100 of `metrics`, mAcc and aAcc.
 
         Args:
-            metrics: "mIoU" and / or "mDice".
+            metrics: of :data:`METRIC_NAMES`; default: those of the evaluator.
 
         Raises:
-            ConfigError: a metric other than mIoU and mDice.
+            ConfigError: another metric.
         """
-        unknown = [m for m in metrics if m not in ("mIoU", "mDice")]
-        if unknown:
-            raise ConfigError(f"metric {unknown[0]!r}", "mIoU or mDice", "pass --eval mIoU")
+        names = self.metrics if metrics is None else check_metric_names(metrics)
         scores = mmseg_scores(self.segmentation.confusion())
-        return {name: float(np.round(100 * scores[name], 2)) / 100 for name in (*metrics, "mAcc", "aAcc")}
+        return {name: float(np.round(100 * scores[name], 2)) / 100 for name in (*names, "mAcc", "aAcc")}
+
+    @property
+    def score_names(self) -> list[str]:
+        """Names of the single numbers, see :meth:`scores`."""
+        return [
+            *("mIoU", "FWIoU", "Acc", "Acc_class", *self._vc_names()),
+            *(f"mmseg/{name}" for name in ("mIoU", "mDice", "mAcc", "aAcc")),
+            *(f"all_videos/{name}" for name in ("mIoU", "FWIoU")),
+            *(f"{kind}.{name}" for kind in _PER_CLASS for name in self.class_names),
+        ]
+
+    def scores(self) -> dict[str, float]:
+        """All single numbers by name: those of :meth:`compute`, and ``IoU.<class>, Acc.<class>, Dice.<class>``."""
+        found = self.compute()
+        for row in found["per_class"]:
+            found.update({f"{kind}.{row['class']}": row[kind] for kind in _PER_CLASS})
+        return {name: found[name] for name in self.score_names}
 
     def protocol(self) -> dict[str, object]:
         """The rules behind the numbers, in words."""
@@ -174,21 +236,20 @@ class VSPWEvaluator:
 
     def report(self) -> dict[str, object]:
         """Everything as plain JSON values: ``protocol``, the entries of :meth:`compute`, ``mmseg_evaluate``."""
-        return jsonable(
-            {"protocol": self.protocol(), **self.compute(), "mmseg_evaluate": self.mmseg_evaluate(("mIoU", "mDice"))}
-        )
+        return jsonable({"protocol": self.protocol(), **self.compute(), "mmseg_evaluate": self.mmseg_evaluate()})
 
     def tables(self) -> str:
         """Per-class table and summary for people, in percent."""
         scores = self.compute()
-        classes = [[row["class"], percent(row["IoU"]), percent(row["Acc"])] for row in scores["per_class"]]
+        columns = [*(name.removeprefix("m") for name in self.metrics), "Acc"]
+        classes = [[row["class"], *(percent(row[column]) for column in columns)] for row in scores["per_class"]]
         names = ["mIoU", "FWIoU", *self._vc_names(), "Acc", "Acc_class"]
         mmseg = ["mIoU", "mDice", "mAcc", "aAcc"]
         counts = scores["counts"]
         skipped = scores["skipped_videos"]
         lines = [
             "per class, all frames:",
-            text_table(["Class", "IoU", "Acc"], classes),
+            text_table(["Class", *columns], classes),
             "",
             f"VC_perclip: {counts['videos_counted']} of {counts['videos']} videos, "
             f"{counts['frames_counted']} of {counts['frames']} frames:",
@@ -207,10 +268,10 @@ class VSPWEvaluator:
             )
         return "\n".join(lines)
 
-    def end_video(self) -> None:
-        """All videos fed so far are complete: drop what was kept for their next frames (before pickling, say)."""
-        self.consistency.finish()
-        self.segmentation.finish()
+    def end_video(self, video: str | None = None) -> None:
+        """A video (None: every video fed so far) is complete: drop what was kept for its next frames."""
+        self.consistency.end_video(video)
+        self.segmentation.end_video(video)
 
     def merge(self, other: VSPWEvaluator) -> None:
         """Take over the videos of `other`; the numbers do not depend on how videos were dealt to evaluators.

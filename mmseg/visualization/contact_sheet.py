@@ -36,14 +36,19 @@ class Row:
 
 
 def contact_sheet(
-    rows: Sequence[Row], table: np.ndarray, class_names: Sequence[str], width: int = 320, max_classes: int = 24
+    rows: Sequence[Row],
+    table: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    width: int = 320,
+    max_classes: int = 24,
 ) -> np.ndarray:
     """Draw the sheet.
 
     Args:
         rows: what to show, top to bottom.
         table: (256, 3) RGB colours (:func:`mmseg.visualization.palette.palette_table`).
-        class_names: names in label order; the legend lists those that occur, the most frequent first.
+        class_names: names in label order; the legend lists those that occur, the most frequent first. None: the labels
+            are numbers of objects, 0 being background.
         width: width of one picture in pixels.
         max_classes: the longest legend.
 
@@ -61,6 +66,8 @@ def contact_sheet(
             pictures.append(overlay(row.frame, row.truth, table))
             counts += np.bincount(row.truth.ravel(), minlength=256)
         parts.append(_row(row.title, pictures, width, sheet_width))
+    if class_names is None:
+        class_names = ["background", *(f"object {label}" for label in range(1, 255))]
     counts[len(class_names) :] = 0
     present = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c] > 0][:max_classes]
     parts.append(_legend(present, class_names, table, sheet_width))

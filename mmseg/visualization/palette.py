@@ -21,10 +21,19 @@ def default_palette(num_classes: int) -> list[list[int]]:
     return colours
 
 
-def palette_table(palette: Sequence[Sequence[int]] | None, num_classes: int) -> np.ndarray:
-    """(256, 3) uint8 RGB: the colour of every label value; ignored pixels and unused values are black."""
+def palette_table(palette: Sequence[Sequence[int]] | None, num_classes: int | None) -> np.ndarray:
+    """(256, 3) uint8 RGB: the colour of every label value; ignored pixels and unused values are black.
+
+    Args:
+        palette: RGB colours in label order; None takes the default ones.
+        num_classes: K; None: labels are object numbers, 0 (background) is black.
+    """
     table = np.zeros((256, 3), np.uint8)
-    colours = np.asarray(palette if palette is not None else default_palette(num_classes), np.uint8)
+    if palette is None and num_classes is None:
+        palette = [[0, 0, 0], *default_palette(IGNORE_INDEX - 1)]
+    elif palette is None:
+        palette = default_palette(num_classes)
+    colours = np.asarray(palette, np.uint8)
     table[: min(len(colours), IGNORE_INDEX)] = colours[:IGNORE_INDEX]
     return table
 

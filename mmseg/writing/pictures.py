@@ -1,7 +1,9 @@
-"""Writers for people: overlay videos and a contact sheet."""
+"""Writers for people: overlay videos, a contact sheet, a window."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +11,14 @@ import cv2
 import numpy as np
 
 from mmseg import distributed
-from mmseg.errors import DataError
+from mmseg.errors import ConfigError, SegError
+from mmseg.files import make_folder, write_bytes
 from mmseg.structures import Result, Video
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
-from mmseg.writing.results import ResultWriter
+from mmseg.writing.base import ResultWriter, inside
+from mmseg.writing.parts import agree
+
+_ADVICE = "--show-dir says where the pictures go"
 
 
 class OverlayVideoWriter(ResultWriter):
@@ -28,8 +34,16 @@ class OverlayVideoWriter(ResultWriter):
         self.folder, self.table, self.fps = Path(folder), table, fps
         self._video: OverlayVideo | None = None
 
+    def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
+        failure = None
+        try:
+            make_folder(self.folder, _ADVICE)
+        except SegError as error:
+            failure = error
+        agree(failure)
+
     def begin_video(self, video: Video) -> None:
-        self._video = OverlayVideo(self.folder / video.name, self.table, self.fps)
+        self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps)
 
     def add(self, result: Result) -> None:
         self._video.add(result.frame.picture(), result.labels, result.frame.truth)
@@ -39,10 +53,8 @@ class OverlayVideoWriter(ResultWriter):
         self._video = None
 
     def abort(self) -> None:
-        """Close the unfinished video and remove it."""
-        if self._video is not None and self._video.path is not None:
-            self._video.close()
-            self._video.path.unlink(missing_ok=True)
+        if self._video is not None:
+            self._video.discard()
 
 
 class ContactSheetWriter(ResultWriter):
@@ -51,40 +63,56 @@ class ContactSheetWriter(ResultWriter):
     Args:
         path: the picture file (.png or .jpg).
         table: (256, 3) uint8 RGB colours of the labels.
-        class_names: names in label order.
+        class_names: names in label order; None: labels are object numbers.
         num_rows: how many videos are shown at most.
         width: width of one picture in pixels.
+
+    Raises:
+        ConfigError: OpenCV cannot write such a file.
     """
 
     def __init__(
-        self, path: str | Path, table: np.ndarray, class_names: Sequence[str], num_rows: int = 6, width: int = 320
+        self,
+        path: str | Path,
+        table: np.ndarray,
+        class_names: Sequence[str] | None = None,
+        num_rows: int = 6,
+        width: int = 320,
     ) -> None:
         self.path, self.table, self.class_names = Path(path), table, class_names
         self.num_rows, self.width = num_rows, width
-        self._wanted: dict[int, int] = {}
-        self._rows: list[tuple[int, Row]] = []
+        if not cv2.haveImageWriter(self.path.name):
+            raise ConfigError(f"contact sheet {self.path}", "a name that ends in .png or .jpg", "choose another name")
+        self._middles: dict[int, int] = {}  # video -> frame that is shown, or the first one after it with a result
+        self._rows: dict[int, Row] = {}
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         count = min(self.num_rows, len(videos))
         chosen = [round(i * (len(videos) - 1) / max(1, count - 1)) for i in range(count)]
-        self._wanted = {index: videos[index].num_frames // 2 for index in chosen}
+        self._middles = {index: (videos[index].num_frames or 0) // 2 for index in chosen}
+        self._rows = {}
 
     def add(self, result: Result) -> None:
-        frame = result.frame
-        if self._wanted.get(result.video.index) == frame.number:
-            title = f"{result.video.name}  frame {frame.number}"
-            row = Row(title, frame.picture(), result.labels, frame.truth).shrunk(self.width)
-            self._rows.append((result.video.index, row))
+        index, frame = result.video.index, result.frame
+        if result.labels is None or index in self._rows or frame.number < self._middles.get(index, np.inf):
+            return
+        title = f"{result.video.name}  frame {frame.number}"
+        self._rows[index] = Row(title, frame.picture(), result.labels, frame.truth).shrunk(self.width)
 
     def finish(self) -> None:
-        gathered = distributed.all_gather_object(self._rows)
-        rows = [row for _, row in sorted((r for part in gathered for r in part), key=lambda r: r[0])]
-        if not rows or not distributed.is_main():
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = {index: row for part in distributed.all_gather_object(self._rows) for index, row in part.items()}
+        failure = None
+        try:
+            if rows and distributed.is_main():
+                self._write([rows[index] for index in sorted(rows)])
+        except SegError as error:
+            failure = error
+        agree(failure)
+
+    def _write(self, rows: Sequence[Row]) -> None:
         sheet = contact_sheet(rows, self.table, self.class_names, self.width)
-        if not cv2.imwrite(str(self.path), sheet):
-            raise DataError(f"cannot write {self.path}", "a writable folder and a .png or .jpg name", "check the path")
+        encoded = cv2.imencode(self.path.suffix, sheet)[1]
+        write_bytes(self.path, encoded.tobytes(), _ADVICE)
 
 
 class WindowWriter(ResultWriter):
@@ -94,9 +122,19 @@ class WindowWriter(ResultWriter):
         self.table = table
 
     def add(self, result: Result) -> None:
-        cv2.imshow("prediction", overlay(result.frame.picture(), result.labels, self.table))
+        picture = result.frame.picture()
+        if result.labels is not None:
+            picture = overlay(picture, result.labels, self.table)
+        cv2.imshow("prediction", picture)
         cv2.setWindowTitle("prediction", f"{result.video.name} {result.frame.number}")
         cv2.waitKey(1)
 
     def finish(self) -> None:
         cv2.destroyAllWindows()
+
+
+def has_display() -> bool:
+    """Whether a window can be opened; OpenCV would end the process where it cannot."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -13,7 +13,7 @@ from mmseg.errors import DataError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.structures import Flipped
-from mmseg.writing.results import ResultWriter
+from mmseg.writing.base import ResultWriter
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
 
 LENGTHS = {"long": 18, "short": 4}

@@ -163,7 +163,7 @@ def test_memory_is_bounded_and_a_video_that_was_given_up_is_not_continued():
     metric.update("v39", 1, STILL, STILL)
     with pytest.raises(DataError, match="taken as finished"):
         metric.update("v0", 1, STILL, STILL)
-    metric.finish()
+    metric.end_video()
     with pytest.raises(DataError, match="taken as finished"):
         metric.update("v39", 2, STILL, STILL)
 

@@ -92,7 +92,7 @@ def test_bad_input_is_refused():
         metric.update("v", 1, labels + np.uint8(9), flow=np.zeros((2, 4, 6)))
     with pytest.raises(DataError, match="is due"):
         metric.update("v", 2, labels, flow=np.zeros((2, 4, 6)))
-    metric.finish()
+    metric.end_video()
     with pytest.raises(DataError, match="finished"):
         metric.update("v", 1, labels, flow=np.zeros((2, 4, 6)))
     with pytest.raises(ConfigError, match="settings"):

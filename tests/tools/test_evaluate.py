@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.writing.predictions import read_result_pickle
-from mmseg.writing.results import pickle_program
+from mmseg.writing.label_pickle import pickle_program, read_label_pickle
 from tests.golden_cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +144,8 @@ def test_the_official_command_needs_no_arguments(case, data):
 def test_temporal_consistency_with_stored_flow(tmp_path):
     case = Case("metrics", "tc_warp")
     pred = {k: case.arrays[f"pred/{k}"] for k in "ab"}
-    root, folder = write_split(tmp_path / "set", pred), write_predictions(tmp_path / "pred", pred)
+    raw = {name: maps + np.uint8(1) for name, maps in pred.items()}
+    root, folder = write_split(tmp_path / "set", raw), write_predictions(tmp_path / "pred", pred)
     for name in "ab":
         (tmp_path / "flow" / name).mkdir(parents=True)
         for t, flow in enumerate(case.arrays[f"flow/{name}"]):
@@ -189,7 +189,7 @@ def test_a_split_without_labels_cannot_be_scored(small, tmp_path):
     for name in "ab":
         shutil.rmtree(root / "data" / name / "mask")
     (root / "val.txt").rename(root / "test.txt")
-    with pytest.raises(DataError, match="video 'a' has no labels"):
+    with pytest.raises(DataError, match=r"videos without masks \(2 of 2, the first is 'a'"):
         run(root, folder, tmp_path / "scores.json", "--split", "test")
 
 
@@ -198,7 +198,7 @@ def test_a_split_without_labels_cannot_be_scored(small, tmp_path):
     ("damage", "message"),
     [
         (lambda p: Image.new("RGB", (8, 6)).save(p), "mode RGB"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-30]), r"b/00000002\.png: damaged"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-30]), r"b/00000002\.png: truncated or damaged"),
         (lambda p: write_png(p, np.zeros((6, 9))), "prediction is 6x9 .* label is 6x8"),
         (lambda p: write_png(p, np.full((6, 8), 124)), "frame 2 of video 'b': value 124"),
     ],
@@ -240,7 +240,7 @@ def test_pickles_that_are_no_results_are_refused(content, message, small, tmp_pa
 def test_a_pickle_of_ours_is_read_map_by_map(tmp_path):
     path = tmp_path / "res.pkl"
     path.write_bytes(b"\x80\x05]" + pickle_program(np.ones((6, 8), np.uint8)) + b"what follows is not looked at")
-    assert np.array_equal(next(read_result_pickle(path)), np.ones((6, 8)))
+    assert np.array_equal(next(read_label_pickle(path)), np.ones((6, 8)))
 
 
 def test_flow_needs_a_folder_of_predictions(tmp_path):

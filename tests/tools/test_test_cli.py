@@ -64,9 +64,16 @@ def work(tmp_path_factory) -> pathlib.Path:
     config = write_config(folder / "cffm.py", folder / "data")
     torch.manual_seed(0)
     model = init_segmentor(config)
-    meta = {"CLASSES": [f"my {name}" for name in CLASSES], "PALETTE": PALETTE}
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
-    save_checkpoint(folder / "model.pth", {"meta": meta, "state_dict": state})
+    for name, classes in (
+        ("model", CLASSES),
+        ("renamed", [f"my {name}" for name in CLASSES]),
+        ("reordered", CLASSES[::-1]),
+        ("fewer", CLASSES[:2]),
+    ):
+        meta = {"CLASSES": list(classes), "PALETTE": PALETTE}
+        save_checkpoint(folder / f"{name}.pth", {"meta": meta, "state_dict": state})
+    save_checkpoint(folder / "nameless.pth", {"meta": {}, "state_dict": state})
     return folder
 
 
@@ -83,10 +90,10 @@ def test_one_process(single):
     assert len(maps) == 30 and all(m.shape == SIZE and m.dtype == np.uint8 for m in maps)
     report = json.loads((folder / "res.json").read_text())
     assert report["run"]["checkpoint"] == "model.pth" and 0 <= report["mIoU"] <= 1
-    assert [row["class"] for row in report["per_class"]] == ["my floor", "my box", "my ball"]
+    assert [row["class"] for row in report["per_class"]] == list(CLASSES)
     assert list(report["per_video"]) == list(LENGTHS)
     assert set(report["mmseg_evaluate"]) == {"mIoU", "mAcc", "aAcc"}
-    for word in ("mIoU", "FWIoU", "VC8", "VC16", "mAcc", "aAcc", "my ball", "30/30 frames", "no display found"):
+    for word in ("mIoU", "FWIoU", "VC8", "VC16", "mAcc", "aAcc", "ball", "30/30 frames", "no display found"):
         assert word in output
     assert "pretrained/not_there.pth" not in output  # the checkpoint holds the backbone
     picture = Image.open(folder / "result_submission" / "c" / "00003.png")
@@ -102,6 +109,24 @@ def test_two_processes_give_the_same_files(work, single, extra):
     for name in ("res.pkl", "res.json"):
         assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
     assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "whose", "names"),
+    [
+        ("renamed", "checkpoint", ["my floor", "my box", "my ball"]),
+        ("renamed", "data", list(CLASSES)),
+        ("nameless", None, list(CLASSES)),
+    ],
+)
+def test_whose_class_names(work, run_test_py, checkpoint, whose, names):
+    (work / "data" / "one.txt").write_text("b\n")
+    arguments = ["--class-names", whose] if whose else []
+    output = run_test_py(
+        "cffm.py", f"{checkpoint}.pth", *arguments, "--out", "n/res.pkl", "--options", "data.test.split=one"
+    )
+    report = json.loads((work / "n" / "res.json").read_text())
+    assert [row["class"] for row in report["per_class"]] == names and names[2] in output
 
 
 def test_format_only_implies_no_evaluation(work, single, run_test_py):
@@ -142,6 +167,15 @@ def test_untrained_network_without_evaluation(work, run_test_py):
         ("cffm.py gone.pth", "gone.pth"),
         ("gone.py model.pth", "gone.py"),
         ("cffm.py model.pth --eval mIou", "did you mean 'mIoU'?"),
+        ("cffm.py model.pth --eval mIoU None", "--eval None"),
+        ("cffm.py model.pth --eval-options num_classes=4", "what the data set leaves open"),
+        ("cffm.py model.pth --eval-options lengths=x", "lengths"),
+        ("cffm.py model.pth --eval-options lengths=[1]", "lengths"),
+        ("cffm.py model.pth --eval-options good_threshold=2", "good_threshold"),
+        ("cffm.py renamed.pth", "class 0 is 'my floor' in the checkpoint and 'floor' in the data"),
+        ("cffm.py reordered.pth", "class 0 is 'ball' in the checkpoint and 'floor' in the data"),
+        ("cffm.py fewer.pth", "2 names in the checkpoint, 3 in the data"),
+        ("cffm.py fewer.pth --class-names checkpoint", "2 names in the checkpoint, 3 in the data"),
         ("cffm.py model.pth --eval-options all_window=1", "all_windows"),
         ("cffm.py model.pth --options data.test.split=nope", "nope.txt"),
         ("cffm.py model.pth --options model.decode_head.num_classes=4", "model.pth"),

@@ -40,10 +40,23 @@ def test_overlay_video_has_every_frame(tmp_path):
 def test_overlay_video_errors(tmp_path):
     table = palette_table(None, 3)
     labels, frame = np.zeros((32, 40), np.uint8), np.zeros((32, 40, 3), np.uint8)
-    with OverlayVideo(tmp_path / "v", table) as video:
+    with pytest.raises(DataError, match="as in the frames before"), OverlayVideo(tmp_path / "v", table) as video:
         video.add(frame, labels)
-        with pytest.raises(DataError, match="as in the frames before"):
-            video.add(frame, labels, labels)
+        video.add(frame[:20], labels[:20])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overlay_video_without_frames_and_rate_of_the_source(tmp_path):
+    table = palette_table(None, 3)
+    with OverlayVideo(tmp_path / "none", table) as video:
+        pass
+    assert video.path is None and list(tmp_path.iterdir()) == []
+    with OverlayVideo(tmp_path / "slow", table, fps=7) as video:
+        video.add(np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8))
+    assert cv2.VideoCapture(str(video.path)).get(cv2.CAP_PROP_FPS) == 7
+    video.close()  # once more, without effect
+    video.discard()
+    assert video.path.is_file()
 
 
 def test_contact_sheet_shows_rows_and_legend():

@@ -1,0 +1,43 @@
+"""What the test loop, training and the tools ask of an evaluator: frames in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Evaluator(Protocol):
+    """An accumulator that a data set gives for its scores (``dataset.metrics(options)``).
+
+    It can be pickled, and the numbers do not depend on how whole videos were dealt to evaluators.
+    """
+
+    def update(self, video: str, frame: int, pred: np.ndarray, target: np.ndarray) -> None:
+        """Take the next frame of a video that has a result and a truth; both are (H, W) uint8."""
+
+    def end_video(self, video: str | None = None) -> None:
+        """A video (None: every video fed so far) is complete."""
+
+    def merge(self, other: Any) -> None:
+        """Take over the videos of an evaluator that was made with the same settings."""
+
+    def compute(self) -> dict[str, Any]:
+        """All numbers, as fractions in full precision; entries may be lists and dicts."""
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """Names of the single numbers, known before any frame."""
+
+    def scores(self) -> dict[str, float]:
+        """The single numbers by name; nan where undefined."""
+
+    def check_plausible(self) -> None:
+        """Raise DataError if the numbers can only come from input that does not fit together."""
+
+    def tables(self) -> str:
+        """The numbers for people."""
+
+    def report(self) -> dict[str, Any]:
+        """The numbers for programs, as plain JSON values, with the rules behind them."""

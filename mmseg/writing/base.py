@@ -1,0 +1,125 @@
+"""What every writer of results is, and what a user can ask for.
+
+A writer sees every result once, in frame order within a video; the videos of a process come in data-set order. Nothing
+is kept in memory beyond the frame, what is complete appears under its name at once, and a run that breaks off, however
+it does, leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmseg.errors import ConfigError, DataError
+from mmseg.structures import Result, Video
+
+
+class ResultWriter:
+    """Base of the writers; every method may be left as it is.
+
+    All methods are called in every process. A failure of one process in :meth:`start` or :meth:`finish` is to be
+    raised by all of them (:func:`mmseg.writing.parts.agree`).
+    """
+
+    def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
+        """The run begins; `owners` is the rank that tests each video."""
+
+    def begin_video(self, video: Video) -> None:
+        """The next results belong to this video."""
+
+    def add(self, result: Result) -> None:
+        """Write one result. Unwanted frames have none; its ``labels`` are None where there is nothing to say."""
+
+    def end_video(self) -> None:
+        """The video is complete."""
+
+    def finish(self) -> None:
+        """All videos of all processes are complete, and the metrics hold them."""
+
+    def abort(self) -> None:
+        """The run broke off: remove what is incomplete. Raises nothing."""
+
+
+@dataclass
+class ResultOptions:
+    """What a test run leaves behind. A data set makes metrics and writers of it.
+
+    Attributes:
+        out: the pickle of label maps; None writes none. Other files go beside it.
+        metrics: names of the data set's metrics; None: the first of them; empty: no evaluation.
+        metric_options: further arguments of the data set's evaluators.
+        format_only: write the submission PNGs and do not evaluate.
+        save_png: write the PNGs beside the evaluation.
+        show_dir: folder for overlay videos and a contact sheet.
+        show: show the overlays in a window.
+        tmpdir, gpu_collect: how the result of several processes is joined, see
+            :class:`~mmseg.writing.label_pickle.LabelPickleWriter`.
+        class_names: of the checkpoint, if they are to be used in place of the data set's.
+        palette: RGB colours of the checkpoint, in label order.
+        report: makes the JSON beside `out`, asked for when all metrics are complete; None: there is none.
+    """
+
+    out: Path | None = Path("work_dirs/res.pkl")
+    metrics: Sequence[str] | None = None
+    metric_options: Mapping[str, Any] = field(default_factory=dict)
+    format_only: bool = False
+    save_png: bool = False
+    show_dir: Path | None = None
+    show: bool = False
+    tmpdir: Path | None = None
+    gpu_collect: bool = False
+    class_names: Sequence[str] | None = None
+    palette: Sequence[Sequence[int]] | None = None
+    report: Callable[[], Any] | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for options that cannot work together."""
+        if self.out is not None:
+            check_pickle_path(self.out)
+        elif self.format_only or self.save_png:
+            raise ConfigError(
+                "--out None with --format-only or --save-png", "a file, the PNGs go beside it", "give --out"
+            )
+
+    @property
+    def json(self) -> Path | None:
+        """Where the scores go."""
+        return None if self.out is None else self.out.with_suffix(".json")
+
+    @property
+    def submission(self) -> Path | None:
+        """Where the PNGs go."""
+        return None if self.out is None else self.out.parent / "result_submission"
+
+
+def check_pickle_path(path: str | Path) -> Path:
+    """`path` as a Path. Raises ConfigError unless it ends in .pkl or .pickle."""
+    path = Path(path)
+    if path.suffix not in (".pkl", ".pickle"):
+        raise ConfigError(
+            f"--out {path}", "a file name that ends in .pkl or .pickle", f"use {path.with_suffix('.pkl')}"
+        )
+    return path
+
+
+def inside(folder: str | Path, name: str, suffix: str = "") -> Path:
+    """``<folder>/<name><suffix>``, for names that come with the data: of videos and of frames.
+
+    Args:
+        folder: which the path must not leave.
+        name: one or more parts, joined by "/".
+        suffix: is appended.
+
+    Raises:
+        DataError: the name is empty, absolute, or has parts that lead elsewhere.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name or Path(name).is_absolute():
+        raise DataError(
+            f"{name!r} as the name of a result in {folder}",
+            "the name of a file or folder, without '..' and not absolute",
+            "rename the video or frame",
+        )
+    return Path(folder, *parts[:-1], parts[-1] + suffix)

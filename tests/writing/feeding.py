@@ -1,0 +1,103 @@
+"""Results without a model, fed to writers in this process or in several real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mmseg.structures import Frame, Result, Video
+
+ROOT = pathlib.Path(__file__).parents[2]
+LENGTHS = {"first": 7, "second": 18, "nested/third": 5}
+OWNERS = [1, 0, 1]  # by frames, in two processes: the rank order is not the order of the data
+SIZE = (9, 14)
+
+
+def videos(lengths: dict[str, int] = LENGTHS) -> list[Video]:
+    return [Video(index, name, length) for index, (name, length) in enumerate(lengths.items())]
+
+
+def label_map(video: int, frame: int, run: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    rng = np.random.default_rng((video, frame, run))
+    return rng.integers(0, 3, (size[0] + video, size[1]), np.uint8)
+
+
+def result(video: Video, number: int, labels: np.ndarray | None, truth: np.ndarray | None = None) -> Result:
+    height, width = SIZE if labels is None else labels.shape
+    image = np.full((height, width, 3), 10 * number % 256, np.uint8)
+    return Result(video, Frame(number, f"{number:08d}", image, truth=truth), labels)
+
+
+def feed(writer, run: int = 0, rank: int = 0, owners: Sequence[int] = (0, 0, 0), missing: Sequence[tuple] = ()) -> None:
+    """All videos of a rank but the end; `missing` (video, frame) has no result."""
+    writer.start(videos(), owners)
+    for video in videos():
+        if owners[video.index] == rank:
+            writer.begin_video(video)
+            for number in range(video.num_frames):
+                if (video.index, number) not in missing:
+                    labels = label_map(video.index, number, run)
+                    writer.add(result(video, number, labels, truth=labels))
+            writer.end_video()
+
+
+def expected(run: int = 0) -> list[np.ndarray]:
+    """What ``res.pkl`` holds after :func:`feed`."""
+    return [label_map(v.index, t, run) for v in videos() for t in range(v.num_frames)]
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def in_two_processes(program: str, folder: pathlib.Path, status: int = 0) -> list[str]:
+    """Runs `program` as ranks 0 and 1 in `folder`; it finds `rank` and this module's names. Their output."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    head = (
+        "import sys; from pathlib import Path; from mmseg import distributed; from mmseg.apis.cli import run\n"
+        "from tests.writing.feeding import *\n"
+        "distributed.init('pytorch'); rank = distributed.rank()\n"
+    )
+    body = "\n".join(["def main():", *(f"    {line}" for line in program.strip().splitlines()), "run(main)"])
+    ranks = []
+    for rank in (0, 1):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        env |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, "-c", head + body]
+        ranks.append(
+            subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [status, status], outputs
+    return outputs
+
+
+def left_in(folder: pathlib.Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+__all__ = [name for name in dir() if not name.startswith("_")] + ["json"]
