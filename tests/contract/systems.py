@@ -1,0 +1,110 @@
+"""Every system of the house, small enough for a laptop, and what it is held against. A new system is one entry."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg.clips import CFFM_DILATION, inference_clip
+from mmseg.models import build_segmentor
+from mmseg.models.base import Stream
+from tests.golden_cases import Case, build_filled
+
+SIZE = (64, 96)  # of frames; the smallest that all systems take
+NUM_CLASSES = 9
+
+
+def small(name: tuple[str, str], **head: Any) -> dict[str, Any]:
+    """The model of a golden case with MiT-B0 and few classes."""
+    config = copy.deepcopy(Case(*name).config)
+    config["backbone"] = dict(type="mit_b0")
+    config["decode_head"].update(in_channels=[32, 64, 160, 256], num_classes=NUM_CLASSES, **head)
+    return config
+
+
+def frame_model() -> dict[str, Any]:
+    """SegFormer; its golden case is of the head alone."""
+    head = {**copy.deepcopy(Case("cffm", "segformer_b0_head").config), "num_classes": NUM_CLASSES}
+    return dict(type="EncoderDecoder", backbone=dict(type="mit_b0"), decode_head=head)
+
+
+@dataclass(frozen=True)
+class System:
+    """One system.
+
+    Attributes:
+        name: as it stands in test names.
+        official: (folder, case) of a golden case that lists an official state dict.
+        config: makes the config of the small model.
+        clip: frames of a training clip.
+        settings: of its streams.
+        extra: further entries of a training batch of n clips.
+        unused: parts of the names of parameters that no loss reaches.
+        numbers: frame t -> the frames of its whole clip, the target last.
+    """
+
+    name: str
+    official: tuple[str, str]
+    config: Callable[[], dict[str, Any]]
+    clip: int = 4
+    settings: Callable[[], dict[str, Any]] = dict
+    extra: Callable[[int], dict[str, Any]] = lambda n: {}
+    unused: tuple[str, ...] = ("conv_seg",)
+    numbers: Callable[[int], list[int]] = lambda t: inference_clip(t, CFFM_DILATION)
+
+    def model(self, mode: str = "eval") -> nn.Module:
+        """The small model with fixed weights, without any dropout."""
+        return build_filled(build_segmentor, self.config(), mode)
+
+    def batch(self, clips: int = 2, seed: int = 0) -> dict[str, Any]:
+        """A training batch."""
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(0, NUM_CLASSES, (clips, self.clip, 1, *SIZE), generator=generator)
+        labels[..., :8, :] = 255
+        imgs = torch.randn(clips, self.clip, 3, *SIZE, generator=generator)
+        metas = [dict(video=f"video {i}") for i in range(clips)]
+        return {"img": imgs, "gt_semantic_seg": labels, "img_metas": metas, **self.extra(clips)}
+
+    def stream(self, model: nn.Module) -> Stream:
+        """A stream of the model."""
+        return model.stream("some video", **self.settings())
+
+    def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
+        """The prediction (K, H, W) of frame `t` of `frames` (n, 3, H, W) from its clip, all of it encoded for it."""
+        return model.encode_decode(frames[self.numbers(t)][None], **self.context())[0]
+
+    def context(self) -> dict[str, Any]:
+        """What goes to :meth:`encode_decode` beside the frames of one clip."""
+        return {name: value for name, value in self.settings().items() if name in self.extra(1)}
+
+
+def video(num_frames: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
+    """Frames (n, 3, H, W) of smooth noise that drifts."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(num_frames, 3, size[0] // 8, size[1] // 8, generator=generator)
+    return nn.functional.interpolate(coarse, size=size, mode="bilinear")
+
+
+def _prototypes(n: int) -> Tensor:
+    return torch.randn(n, 7, 256, generator=torch.Generator().manual_seed(5))
+
+
+CFFM, CFFM_PLUS, MRCFA = ("cffm", "cffm_b1_seg"), ("cffm", "cffmpp_b1_seg"), ("mrcfa", "mrcfa_b1_seg")
+SYSTEMS = [
+    System("SegFormer", ("cffm", "segformer_b0_head"), frame_model, clip=2, numbers=lambda t: [t]),
+    System("CFFM", CFFM, partial(small, CFFM)),
+    System(
+        "CFFM++",
+        CFFM_PLUS,
+        partial(small, CFFM_PLUS),
+        settings=lambda: {"prototypes": _prototypes(1)},
+        extra=lambda n: {"prototypes": _prototypes(n)},
+    ),
+    System("MRCFA", MRCFA, partial(small, MRCFA, backbone="b0")),
+]

@@ -1,0 +1,244 @@
+"""One tester for every system: what the house promises of a model, asked of each of them. A new system joins by one
+entry in :mod:`tests.contract.systems`."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmseg.engine.optim import build_optimizer
+from mmseg.errors import ConfigError, DataError
+from mmseg.models import build_head, build_segmentor
+from mmseg.structures import View
+from mmseg.weights import load_checkpoint
+from tests.contract.systems import SIZE, SYSTEMS, System, video
+from tests.golden_cases import Case
+
+pytestmark = pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
+TARGETS = (0, 1, 3, 8, 9, 13)  # start, the table of early references, middle and end of a video
+
+
+def answers(stream, frames: Tensor, wanted=lambda t: True) -> dict[int, Tensor]:
+    """Frame number -> scores of a whole video, and the promise that they come once each and in order."""
+    scores = []
+    for t, frame in enumerate(frames):
+        scores += stream.push(View(t, {"img": frame}, wanted=wanted(t)))
+    scores += stream.finish()
+    assert [s.number for s in scores] == [t for t in range(len(frames)) if wanted(t)]
+    return {s.number: s.values for s in scores}
+
+
+def labels(stream, frames: Tensor) -> Tensor:
+    return torch.stack([values.argmax(0) for values in answers(stream, frames).values()])
+
+
+def test_state_dict_has_the_official_names_shapes_and_order(system: System):
+    case = Case(*system.official)
+    build = build_segmentor if "backbone" in case.config else build_head
+    state = build(case.config).state_dict()
+    for entries, floating in (("state", True), ("state_int", False)):
+        own = {name: list(value.shape) for name, value in state.items() if value.is_floating_point() == floating}
+        assert own == case[entries] and list(own) == list(case[entries])
+
+
+def test_training_step(system: System):
+    """Scalars of the same names whatever the batch holds, no total among them, and a gradient for every weight."""
+    model = system.model("train")
+    losses = model(system.batch(), 3)
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
+    nothing = {**system.batch(), "gt_semantic_seg": torch.full((2, system.clip, 1, *SIZE), 255)}
+    assert model.loss(nothing).keys() == losses.keys()
+    terms = [value for name, value in losses.items() if "loss" in name]
+    assert terms
+    sum(terms).backward()
+    without = {name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    assert {name for name in without if not any(part in name for part in system.unused)} == set()
+
+
+def test_loss_falls_on_one_batch(system: System):
+    model, batch = system.model("train"), system.batch()
+    optimizer = build_optimizer(model, dict(type="AdamW", lr=3e-4, weight_decay=0.0))
+    seen = []
+    for iteration in range(6):
+        optimizer.zero_grad()
+        loss = sum(value for name, value in model.loss(batch, iteration).items() if "loss" in name)
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.95 * seen[0], seen
+
+
+def test_stream_equals_whole_clips(system: System):
+    model, frames = system.model(), video(14)
+    stream = system.stream(model)
+    if stream.answers_at_once:
+        got = [stream.step(frame) for frame in frames]
+        for t in TARGETS:
+            torch.testing.assert_close(got[t], system.whole_clip(model, frames, t), rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(ConfigError, match=r"push\(\) and finish\(\)"):
+            stream.step(frames[0])
+        for t, values in answers(stream, frames).items():
+            torch.testing.assert_close(values, system.whole_clip(model, frames, t), rtol=1e-4, atol=1e-4)
+
+
+def test_two_streams_at_once(system: System):
+    model, (first, second) = system.model(), (video(11, seed=1), video(11, seed=2))
+    alone = answers(system.stream(model), second)
+    a, b = system.stream(model), system.stream(model)
+    mixed = []
+    for t in range(11):
+        list(a.push(View(t, {"img": first[t]})))
+        mixed += b.push(View(t, {"img": second[t]}))
+    mixed += b.finish()
+    assert all(torch.equal(s.values, alone[s.number]) for s in mixed)
+
+
+def test_unwanted_frames_get_no_scores_and_change_none(system: System):
+    model, frames = system.model(), video(12)
+    every = answers(system.stream(model), frames)
+    for t, values in answers(system.stream(model), frames, wanted=lambda t: t in (2, 9, 11)).items():
+        torch.testing.assert_close(values, every[t], rtol=1e-5, atol=1e-5)
+
+
+def test_finish_and_reset_begin_a_new_video(system: System):
+    model, frames = system.model(), video(5)
+    stream = system.stream(model)
+    first = labels(stream, frames)
+    assert torch.equal(labels(stream, frames), first)
+    list(stream.push(View(0, {"img": frames[4]})))
+    stream.reset()
+    assert torch.equal(labels(stream, frames), first)
+    with pytest.raises(ConfigError, match="objects"):
+        stream.remove([1])
+
+
+def test_a_frame_that_does_not_fit_is_refused_and_forgotten(system: System):
+    model, frames = system.model(), video(5)
+    expected = answers(system.stream(model), frames)
+    stream, got = system.stream(model), []
+    for t, frame in enumerate(frames):
+        if t == 3:
+            with pytest.raises(DataError, match="frame 3"):
+                stream.push(View(t, {"img": torch.zeros(3, 2 * SIZE[0], SIZE[1])}))
+        got += stream.push(View(t, {"img": frame}))
+    got += stream.finish()
+    assert all(torch.equal(s.values, expected[s.number]) for s in got)
+
+
+@pytest.mark.parametrize("precision", ["double", "bfloat16", "autocast"])
+def test_other_precisions(system: System, precision: str):
+    """Equal in float64 up to rounding; in bfloat16 other numbers, and by far most labels the same."""
+    model, frames = system.model(), video(11)
+    exact = answers(system.stream(model), frames)
+    context = nullcontext()
+    if precision == "autocast":
+        context = torch.autocast("cpu", torch.bfloat16)
+    else:
+        model = model.double() if precision == "double" else model.bfloat16()
+        frames = frames.to(next(model.parameters()).dtype)
+    with context:
+        rounded = answers(system.stream(model), frames)
+    last = max(exact)
+    if precision == "double":
+        assert rounded[last].dtype is torch.float64
+        torch.testing.assert_close(rounded[last].float(), exact[last], rtol=1e-3, atol=1e-3)
+    else:
+        assert torch.isfinite(rounded[last]).all() and not torch.equal(rounded[last].float(), exact[last])
+        same = [(rounded[t].argmax(0) == exact[t].argmax(0)).float().mean() for t in exact]
+        assert torch.stack(same).mean() > 0.8
+
+
+CHANGES = {
+    "load_state_dict": lambda model: model.load_state_dict(other_weights(model)),
+    "to double": lambda model: model.double(),
+    "train and back": lambda model: model.train().eval(),
+}
+
+
+def other_weights(model: nn.Module) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    return {
+        name: value + 0.05 * torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+        if "running_var" not in name
+    } | {name: value for name, value in model.state_dict().items() if "running_var" in name}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_change_under_a_stream(system: System, change: str):
+    """A clear error in the middle of a video; right results afterwards, from the same stream and from a new one."""
+    model, frames = system.model(), video(11)
+    stream = system.stream(model)
+    for t in range(10):
+        list(stream.push(View(t, {"img": frames[t]})))
+    CHANGES[change](model)
+    frames = frames.to(next(model.parameters()).dtype)
+    with pytest.raises(ConfigError, match="middle of a video"):
+        stream.push(View(10, {"img": frames[10]}))
+    stream.reset()
+    fresh = system.model().to(frames.dtype)
+    fresh.load_state_dict(model.state_dict())
+    expected = answers(system.stream(fresh), frames)
+    for again in (stream, system.stream(model)):
+        for t, values in answers(again, frames).items():
+            torch.testing.assert_close(values, expected[t], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_written_in_place_are_noticed_at_reset(system: System):
+    model, frames = system.model(), video(11)
+    stream = system.stream(model)
+    before = answers(stream, frames)
+    with torch.no_grad():
+        for parameter in model.decode_head.parameters():
+            parameter.mul_(1.2)
+    after = answers(stream, frames)  # finish() has reset it
+    fresh = system.model()
+    fresh.load_state_dict(model.state_dict())
+    expected = answers(system.stream(fresh), frames)
+    for t in expected:
+        assert not torch.allclose(after[t], before[t], atol=1e-3)
+        torch.testing.assert_close(after[t], expected[t], rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_that_changes_under_a_stream(system: System):
+    model, frames = system.model(), video(11)
+    expected = answers(system.stream(model), frames)
+    stream = system.stream(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        list(stream.push(View(0, {"img": frames[0]})))
+    with pytest.raises(ConfigError, match="autocast"):
+        stream.push(View(1, {"img": frames[1]}))
+    stream.reset()
+    assert all(torch.equal(values, expected[t]) for t, values in answers(stream, frames).items())
+    with torch.autocast("cpu", torch.bfloat16):  # folded weights come from a stream outside of autocast
+        inside = answers(system.stream(model), frames)
+    assert all(torch.isfinite(values).all() for values in inside.values())
+
+
+def test_save_and_load(system: System, tmp_path):
+    model, frames = system.model(), video(11)
+    torch.save({"meta": {}, "state_dict": other_weights(model)}, tmp_path / "model.pth")
+    load_checkpoint(model, tmp_path / "model.pth", strict=True)
+    again = build_segmentor(system.config()).eval()
+    load_checkpoint(again, tmp_path / "model.pth", strict=True)
+    assert torch.equal(labels(system.stream(model), frames), labels(system.stream(again), frames))
+
+
+def test_memory_of_a_stream_does_not_grow(system: System):
+    model, frames = system.model(), video(10)
+
+    def held() -> int:
+        gc.collect()
+        return sum(o.numel() * o.element_size() for o in gc.get_objects() if type(o) is Tensor)
+
+    stream, seen = system.stream(model), {}
+    for t in range(40):
+        list(stream.push(View(t, {"img": frames[t % 10]})))
+        if t in (15, 39):
+            seen[t] = held()
+    assert seen[39] <= 1.02 * seen[15], seen
