@@ -208,7 +208,7 @@ class Stream:
     """State of a model between the frames of one video.
 
     Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
-    Weights are folded when the stream is made and at :meth:`reset`; weights that change in between are an error.
+    Weights are folded at the first frame of a video; weights that change before its last one are an error.
 
     Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`.
     """
@@ -222,8 +222,8 @@ class Stream:
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
         self.model.require_eval()
-        self._folded = self.model.folded()
-        self._changes = self.model.changes
+        self._folded: Any = None  # weights as they are at the first frame
+        self._changes: int | None = None
         self._autocast: tuple | None = None
         self._size: tuple[int, int] | None = None
         self._untaken = False  # results of the last push or finish that nobody has asked for yet
@@ -312,9 +312,9 @@ class Stream:
         """Raise if the frame cannot follow those before it; returns the state of autocast."""
         self._require_taken()
         img = view.inputs["img"]
-        if self.count == 0 and self._changes != self.model.changes:
-            self.reset()
         self.model.require_eval()
+        if self.count == 0:
+            self._folded, self._changes = self.model.folded(), self.model.changes
         if self._changes != self.model.changes:
             raise _changed("weights, device or type of the model have changed", self.count)
         kind = img.device.type

@@ -63,11 +63,17 @@ class System:
         return build_filled(build_segmentor, self.config(), mode)
 
     def batch(self, clips: int = 2, seed: int = 0) -> dict[str, Any]:
-        """A training batch."""
+        """A training batch: patches of one class each, whose colour tells the class; some pixels are ignored."""
         generator = torch.Generator().manual_seed(seed)
-        labels = torch.randint(0, NUM_CLASSES, (clips, self.clip, 1, *SIZE), generator=generator)
+        patches = torch.randint(
+            0, NUM_CLASSES, (clips, self.clip, 1, SIZE[0] // 16, SIZE[1] // 16), generator=generator
+        )
+        labels = patches.repeat_interleave(16, -1).repeat_interleave(16, -2)
+        colours = torch.randn(NUM_CLASSES, 3, generator=generator)
+        imgs = colours[labels[:, :, 0]].movedim(-1, 2) + 0.1 * torch.randn(
+            clips, self.clip, 3, *SIZE, generator=generator
+        )
         labels[..., :8, :] = 255
-        imgs = torch.randn(clips, self.clip, 3, *SIZE, generator=generator)
         metas = [dict(video=f"video {i}") for i in range(clips)]
         return {"img": imgs, "gt_semantic_seg": labels, "img_metas": metas, **self.extra(clips)}
 
@@ -105,6 +111,17 @@ SYSTEMS = [
         partial(small, CFFM_PLUS),
         settings=lambda: {"prototypes": _prototypes(1)},
         extra=lambda n: {"prototypes": _prototypes(n)},
+        unused=(
+            "backbone",
+            "conv_seg",
+            "linear_c",
+            "linear_fuse",
+            "linear_pred.",
+            "linear_pred2.",
+            "decoder_focal",
+            "decoder_swin.blocks.0.attn.proj",
+            "relative_position_bias_table",
+        ),
     ),
     System("MRCFA", MRCFA, partial(small, MRCFA, backbone="b0")),
 ]

@@ -60,8 +60,9 @@ def test_training_step(system: System):
 
 
 def test_loss_falls_on_one_batch(system: System):
-    model, batch = system.model("train"), system.batch()
-    optimizer = build_optimizer(model, dict(type="AdamW", lr=3e-4, weight_decay=0.0))
+    torch.manual_seed(0)
+    model, batch = build_segmentor(system.config()), system.batch()
+    optimizer = build_optimizer(model, dict(type="AdamW", lr=5e-4, weight_decay=0.0))
     seen = []
     for iteration in range(6):
         optimizer.zero_grad()
@@ -69,7 +70,7 @@ def test_loss_falls_on_one_batch(system: System):
         loss.backward()
         optimizer.step()
         seen.append(loss.item())
-    assert seen[-1] < 0.95 * seen[0], seen
+    assert seen[-1] < 0.9 * seen[0], seen
 
 
 def test_stream_equals_whole_clips(system: System):

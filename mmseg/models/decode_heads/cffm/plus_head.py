@@ -184,7 +184,7 @@ class CFFMPlusHead(CFFMHead):
             context["prototypes"].observe(to_tokens(target.half).flatten(0, 1))
 
     def _checked(self, prototypes: Any, half: Tensor) -> Tensor | list[Tensor]:
-        """The prototypes of a batch as (B, n, C) or one (n, C) per sample, on the device of G (B, C, h2, w2)."""
+        """The prototypes of a batch as (B, n, C) or one (n, C) per sample, on the device of G (B, C, h2, w2), in the type of the weights."""
         if prototypes is None:
             raise ConfigError(
                 "CFFM++ without prototypes",
@@ -202,9 +202,10 @@ class CFFMPlusHead(CFFMHead):
                 f"(n, {self.embed_dim}) for each sample",
                 "use prototypes made with this model's CFFM checkpoint",
             )
+        place = dict(device=half.device, dtype=self.linear_pred3.weight.dtype)  # files hold float32
         if isinstance(prototypes, Tensor):
-            return prototypes.to(half.device)
-        return [rows.to(half.device) for rows in prototypes]
+            return prototypes.to(**place)
+        return [rows.to(**place) for rows in prototypes]
 
 
 def _name(video: Any) -> str:
