@@ -14,7 +14,7 @@ gathers its rows by index:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -84,17 +84,14 @@ class FocalGeometry:
 @lru_cache(maxsize=16)
 def focal_geometry(h: int, w: int, device: torch.device) -> FocalGeometry:
     """The tables for a map of `h` x `w` tokens, kept for the sizes used last."""
+    if device.type != "cpu":
+        geometry = focal_geometry(h, w, torch.device("cpu"))
+        tables = {name: getattr(geometry, name).to(device) for name in ("queries", "keys", "outside", "tokens")}
+        return replace(geometry, **tables)
     nh, nw = -(-h // WINDOW), -(-w // WINDOW)
     queries, tokens = _window_tokens(h, w, nh, nw)
     keys, outside = _window_keys(h, w, nh, nw, queries)
-    return FocalGeometry(
-        size=(h, w),
-        windows=(nh, nw),
-        queries=queries.to(device),
-        keys=keys.to(device),
-        outside=outside.to(device),
-        tokens=tokens.to(device),
-    )
+    return FocalGeometry((h, w), (nh, nw), queries, keys, outside, tokens)
 
 
 def _rows(y: Tensor, x: Tensor, h: int, w: int) -> Tensor:

@@ -184,7 +184,7 @@ class CFFMPlusHead(CFFMHead):
             context["prototypes"].observe(to_tokens(target.half).flatten(0, 1))
 
     def _checked(self, prototypes: Any, half: Tensor) -> Tensor | list[Tensor]:
-        """The prototypes of a batch as (B, n, C) or one (n, C) per sample, on the device of G (B, C, h2, w2), in the type of the weights."""
+        """The prototypes of a batch as (B, n, C) or one (n, C) per sample, with device and type of the weights."""
         if prototypes is None:
             raise ConfigError(
                 "CFFM++ without prototypes",

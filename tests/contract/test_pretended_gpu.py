@@ -1,0 +1,82 @@
+"""Every system on tensors that say they are on a GPU: mistakes of device and type, and waits for the device, show up
+on a CPU. The tensors have shapes and types and no values (``FakeTensorMode``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
+from mmseg.structures import View
+from tests.contract.systems import SIZE, SYSTEMS, System
+
+pytestmark = [
+    pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS]),
+    pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
+    pytest.mark.parametrize("amp", [None, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"]),
+]
+CUDA = torch.device("cuda:0")
+
+
+@pytest.fixture
+def pretend() -> Iterator[FakeTensorMode]:
+    """A mode in which tensors are pretended; tables that depend on sizes alone are made before it, for real."""
+    focal_geometry(SIZE[0] // 8, SIZE[1] // 8, torch.device("cpu"))
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # what torch asks of a driver that is not there
+        patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True)
+        yield mode
+    focal_geometry.cache_clear()  # it holds pretended tables now
+
+
+def on_gpu(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The same model with pretended weights."""
+    with mode:
+        for module in model.modules():
+            for store in (module._parameters, module._buffers):
+                for name, value in store.items():
+                    if value is not None:
+                        pretended = torch.empty(value.shape, dtype=value.dtype, device=CUDA)
+                        kept = isinstance(value, nn.Parameter)
+                        store[name] = nn.Parameter(pretended, value.requires_grad) if kept else pretended
+    return model
+
+
+def moved(entries: dict) -> dict:
+    return {name: pretended(value) if torch.is_tensor(value) else value for name, value in entries.items()}
+
+
+def pretended(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty(value.shape, dtype=value.dtype, device=CUDA)
+
+
+def test_forward_pass_of_a_training_step(system: System, amp: torch.dtype | None, pretend: FakeTensorMode):
+    model = on_gpu(system.model("train"), pretend)
+    batch = system.batch()
+    with pretend:
+        batch = moved(batch)
+        with torch.autocast("cuda", amp, enabled=amp is not None):
+            losses = model(batch, 0)
+            total = sum(value for name, value in losses.items() if "loss" in name)
+        assert (total.shape, total.device, total.dtype) == ((), CUDA, torch.float32)
+
+
+def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode):
+    """Longer than the memory, so that every branch is taken; nothing asks for a value."""
+    model = on_gpu(system.model(), pretend)
+    settings = system.settings()
+    with pretend, torch.no_grad():
+        stream = model.stream("some video", **moved(settings))
+        scores = []
+        for t in range(11):
+            with torch.autocast("cuda", amp, enabled=amp is not None):
+                scores += stream.push(View(t, {"img": torch.empty(3, *SIZE, device=CUDA)}))
+        scores += stream.finish()
+        assert [s.number for s in scores] == list(range(11))
+        assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)
