@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmseg.datasets import VSPWDataset
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.making.convert import ConvertOptions, convert_to_vspw
 from mmseg.making.mask_values import ClassMap, read_class_map
 
@@ -85,6 +86,66 @@ def test_resizing(tmp_path, options, size):
     assert labels.shape == size and set(np.unique(labels)) == {0, 1}
     assert (labels[:, : size[1] // 2] == 0).all() and (labels[:, size[1] // 2 :] == 1).all()
     assert not pathlib.Path(dataset.videos[0].frames[0]).is_symlink()
+
+
+@pytest.mark.parametrize("size", [(12, 20), (31, 53), (48, 80)])
+def test_resized_masks_hold_no_label_between_two_others(tmp_path, size):
+    """Far-apart labels in a checkerboard: anything but nearest neighbour makes labels of its own along the edges."""
+    tree = write_tree(tmp_path / "tree", lengths=dict(dog=1))
+    board = np.where(np.add.outer(np.arange(24) // 4, np.arange(40) // 4) % 2, np.uint8(7), np.uint8(0))
+    Image.fromarray(board).save(tree / "Annotations" / "480p" / "dog" / "00000.png")
+    names = {str(value): f"class {value}" for value in range(1, 8)}
+    convert_to_vspw(tree, tmp_path / "set", ClassMap({"*": names}), ConvertOptions(size=size))
+    labels = VSPWDataset(tmp_path / "set", "train", test_mode=True).load_label(0, 0)
+    assert set(np.unique(labels).tolist()) == {0, 7}
+    rows, columns = ((np.arange(n) + 0.5) * old // n for n, old in zip(size, board.shape))
+    expected = board[np.ix_(rows.astype(int), columns.astype(int))]
+    assert (labels == expected).mean() > 0.95  # ties of odd ratios may go either way
+
+
+def test_frames_and_sequences_come_in_natural_order(tmp_path):
+    """Made in scrambled order, with names that are not zero-padded; masks may end in .PNG."""
+    tree, numbers = tmp_path / "tree", range(1, 13)
+    for sequence in ("shot10", "shot9"):
+        for part, suffix in (("Annotations", "PNG"), ("JPEGImages", "JPG")):
+            (tree / part / sequence).mkdir(parents=True)
+            for number in np.random.default_rng(0).permutation(numbers):
+                value = 1 if part == "Annotations" else 20 * number
+                Image.fromarray(np.full((24, 40), value, np.uint8)).save(tree / part / sequence / f"{number}.{suffix}")
+    convert_to_vspw(tree, tmp_path / "set", ClassMap({"*": "thing"}), ConvertOptions(hold_out_time=0.25))
+    assert (tmp_path / "set" / "train.txt").read_text().split() == ["shot9", "shot10"]
+    train = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    assert [round(train.load_frame(1, i).mean() / 20) for i in range(9)] == list(numbers)[:9]
+    late = VSPWDataset(tmp_path / "set", "val", test_mode=True)
+    assert [round(late.load_frame(0, i).mean() / 20) for i in range(3)] == [10, 11, 12]
+
+
+@pytest.mark.parametrize("name", ["../outside", "dog/../../outside"])
+def test_no_video_is_written_outside(tmp_path, name):
+    tree, root = write_tree(tmp_path / "tree"), tmp_path / "set"
+    for part in ("JPEGImages", "Annotations"):
+        shutil.copytree(tree / part / "480p" / "dog", tree / part / "outside")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SegError) as caught:
+        convert_to_vspw(tree, root, ClassMap({"*": "thing"}), sequences=[name])
+    assert name in str(caught.value) and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("fault", ["damaged mask", "no class", "no source"])
+def test_a_source_that_fails_leaves_the_old_data_set(tmp_path, fault):
+    tree, root = write_tree(tmp_path / "tree"), tmp_path / "set"
+    convert_to_vspw(tree, root, ClassMap({"*": "thing"}), ConvertOptions(frames="copy"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and root in path.parents}
+    if fault == "damaged mask":
+        mask = tree / "Annotations" / "480p" / "swan" / "00009.png"  # near the end
+        mask.write_bytes(mask.read_bytes()[:40])
+    elif fault == "no class":
+        write_tree(tmp_path / "tree", values=(0, 9), lengths=dict(zebra=2))
+    class_map = ClassMap({"*": {"1": "x", "255": "y"}}) if fault == "no class" else ClassMap({"*": "other"})
+    with pytest.raises(DataError):
+        convert_to_vspw(tree if fault != "no source" else tmp_path, root, class_map, overwrite=True)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and root in path.parents}
+    assert after == before and sorted(p.name for p in tmp_path.iterdir()) == ["set", "tree"]
 
 
 def expect(message, error, tree, root, class_map, *options, **kwargs):
