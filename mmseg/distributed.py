@@ -1,120 +1,94 @@
-"""Several processes: one per GPU over nccl, or CPU processes over gloo; who tests which video; joining of files.
+"""Several processes, one per GPU or on the CPU: what they agree on, exchange and share out.
 
-The launcher (torchrun, slurm, mpirun) tells each process its rank through the environment.
+Without :func:`init`, and in a single process, every function works and exchanges nothing. Numbers on a GPU travel by
+nccl; everything else, decisions above all, by gloo between CPUs, so that it waits for no GPU.
 """
 
 from __future__ import annotations
 
 import datetime
 import heapq
-import logging
 import os
-import subprocess
+import pickle
+import re
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
-from mmseg.errors import ConfigError, DataError, nearest
+from mmseg import launchers
+from mmseg.errors import ConfigError, OtherProcessError, SegError
+from mmseg.parent import is_alive
 
-logger = logging.getLogger("mmseg.engine")
-
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
-_DEFAULT_PORT = "29500"
+LAUNCHERS = launchers.LAUNCHERS
 _CHUNK = 64 * 2**20  # bytes of a file in flight at a time
-_device = torch.device("cpu")
+# gloo and nccl have no class of their own for it in all versions
+_LOST = re.compile(
+    r"connection (was )?(closed|reset)|broken pipe|caused pair closure|socket timeout|timed out waiting|remote process",
+    re.IGNORECASE,
+)
+_device: torch.device | None = None
+_neighbours: list[int] = []  # process ids of the other processes on this machine
 
 
 def init(launcher: str = "none", backend: str | None = None, gpu: int | None = None) -> torch.device:
-    """Join the process group and choose this process's device.
+    """Join the other processes and choose this one's device.
 
     Args:
         launcher: 'none' (a single process), 'pytorch' (torchrun), 'slurm' or 'mpi'.
-        backend: 'nccl' or 'gloo'; None takes nccl if there is a GPU for every process of this machine, else gloo.
+        backend: 'gloo' keeps to the CPU; anything else takes nccl if there is a GPU for every process of this machine.
         gpu: number of the GPU of a single process; None takes the first one, if any; negative means the CPU.
 
     Raises:
-        ConfigError: the launcher is unknown, or its environment variables are not there.
+        ConfigError: the launcher is unknown or has not started this process, or the processes cannot meet.
     """
     global _device
-    if launcher not in LAUNCHERS:
-        raise ConfigError(f"launcher {launcher!r}", f"one of {', '.join(LAUNCHERS)}", nearest(launcher, LAUNCHERS))
-    if launcher == "none":
-        _device = _single_device(gpu)
-        return _device
-    if launcher != "pytorch":
-        _export_environment(launcher)
-    local, local_size = _environment("LOCAL_RANK", launcher), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    use_gpu = gpus >= local_size and backend != "gloo"
-    if gpus and not use_gpu and local == 0:
-        logger.warning("%d processes on a machine with %d GPUs: training on the CPU over gloo", local_size, gpus)
-    _device = torch.device("cuda", local) if use_gpu else torch.device("cpu")
-    if use_gpu:
+    place = None if launcher == "none" else launchers.find_place(launcher, os.environ)
+    _device = launchers.single_device(gpu) if place is None else launchers.device_of(place, backend)
+    if _device.type == "cuda":
         torch.cuda.set_device(_device)
-    # the default of 10 minutes is too short for processes that wait for the slowest to finish an evaluation
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=datetime.timedelta(hours=1))
+    if place is not None:
+        launchers.stop_with_launcher(launcher, os.environ)
+        _meet(place, *launchers.meeting_point(launcher, os.environ))
     return _device
 
 
-def _single_device(gpu: int | None) -> torch.device:
-    if not torch.cuda.is_available() or (gpu is not None and gpu < 0):
-        return torch.device("cpu")
-    gpu = gpu or 0
-    if gpu >= torch.cuda.device_count():
-        raise ConfigError(
-            f"GPU number {gpu}", f"0 to {torch.cuda.device_count() - 1}", "give another number to --gpu-ids"
+def _meet(place: launchers.Place, address: str, port: int) -> None:
+    """Start the process group, and learn which of the processes are on this machine."""
+    os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world_size), LOCAL_RANK=str(place.local_rank))
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+    on_gpu = device().type == "cuda"
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            # the default of 10 minutes is too short for processes that wait for the slowest to finish an evaluation
+            timeout=datetime.timedelta(hours=1),
+            **({"device_id": device()} if on_gpu else {}),
         )
-    torch.cuda.set_device(gpu)
-    return torch.device("cuda", gpu)
-
-
-def _environment(name: str, launcher: str) -> int:
-    try:
-        return int(os.environ[name])
-    except KeyError:
+    except (RuntimeError, ValueError) as error:
+        in_use = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
         raise ConfigError(
-            f"--launcher {launcher}, but the environment variable {name} is not set",
-            f"a process started by {launcher if launcher != 'pytorch' else 'torchrun'}",
-            "start it through tools/dist_*.sh or tools/slurm_*.sh, or leave --launcher away",
-        ) from None
-
-
-def _export_environment(launcher: str) -> None:
-    """Translate the variables of slurm or Open MPI into those of torchrun."""
-    source = {
-        "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-        "mpi": (
-            "OMPI_COMM_WORLD_RANK",
-            "OMPI_COMM_WORLD_SIZE",
-            "OMPI_COMM_WORLD_LOCAL_RANK",
-            "OMPI_COMM_WORLD_LOCAL_SIZE",
-        ),
-    }[launcher]
-    rank, size, local = (_environment(name, launcher) for name in source[:3])
-    # slurm may not say how many tasks this node has: then as many as there are GPUs, at most all
-    local_size = int(os.environ.get(source[3], min(size, torch.cuda.device_count() or size)))
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(local), LOCAL_WORLD_SIZE=str(local_size))
-    os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    if "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"] = _first_slurm_node() if launcher == "slurm" else "127.0.0.1"
-
-
-def _first_slurm_node() -> str:
-    """Name of the first machine of a slurm job, where rank 0 runs."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
-    if "[" not in nodes:
-        return nodes.split(",")[0]
-    try:
-        names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError(
-            f"cannot ask slurm for the first node of {nodes!r} ({error})", "a working scontrol", "set MASTER_ADDR"
+            f"port {port} is in use"
+            if in_use
+            else f"process {place.rank} cannot join the others at {address}:{port}: {str(error).splitlines()[0]}",
+            "a free port" if in_use else f"{place.world_size} processes that reach each other, each with its own GPU",
+            "set PORT (MASTER_PORT) to another one" if in_use else "check MASTER_ADDR, PORT and the number of GPUs",
         ) from error
-    return names.stdout.split()[0]
+    home = (socket.gethostname(), _process_namespace())
+    everyone = all_gather_object((home, os.getpid()))
+    _neighbours[:] = [pid for where, pid in everyone if where == home and pid != os.getpid()]
+
+
+def _process_namespace() -> str:
+    """Process ids mean something within one of these only."""
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
 
 
 def shutdown() -> None:
@@ -123,7 +97,7 @@ def shutdown() -> None:
     A gloo group is left to end with the process: taking it apart can wait forever for a process that has ended already
     (seen with torch 2.4), and holds nothing that outlives the process.
     """
-    if _active() and dist.get_backend() != "gloo":
+    if _active() and device().type == "cuda":
         dist.destroy_process_group()
 
 
@@ -147,14 +121,100 @@ def is_main() -> bool:
 
 
 def device() -> torch.device:
-    """The device of this process, as chosen by :func:`init`."""
-    return _device
+    """The device of this process, as chosen by :func:`init`; before that the first GPU, if there is one."""
+    return launchers.single_device() if _device is None else _device
+
+
+def has_lost_neighbour() -> bool:
+    """Whether another process of this machine has ended. It may have done its work."""
+    return not all(map(is_alive, _neighbours))
+
+
+# --- agreeing ---------------------------------------------------------------------------------------------------------
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether `error` is what torch raises when another process has gone."""
+    return isinstance(error, RuntimeError) and _active() and bool(_LOST.search(str(error)))
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise OtherProcessError(
+            f"process {rank()} has lost the connection to another one ({str(error).splitlines()[0]})",
+            "all processes to go on until the end",
+            "see the message of the process that stopped first, or of the launcher",
+        ) from error
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` holds in any process. All must ask."""
+    return bool(_reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX)) if _active() else flag
+
+
+def all_ready(flag: bool) -> bool:
+    """Whether `flag` holds in all processes, as before a forward pass that all must make. All must ask."""
+    return not any_of(not flag)
+
+
+def agree(failure: Exception | None = None) -> None:
+    """Go on in all processes, or raise in all of them. All must ask.
+
+    Args:
+        failure: why this process cannot go on.
+
+    Raises:
+        SegError: the failure of the first process that has one, in every process; its :attr:`SegError.rank` is the
+            process that shall print it.
+        OtherProcessError: in the other processes, where the failure of the first is no SegError.
+        Exception: the failure, in the process that has it.
+    """
+    if not any_of(failure is not None):
+        return
+    failures = all_gather_object(_portable(failure))
+    first = next(number for number, error in enumerate(failures) if error is not None)
+    if first == rank():
+        raise failure
+    failures[first].rank = first
+    raise failures[first] from failure
+
+
+def _portable(failure: Exception | None) -> SegError | None:
+    """`failure` as it can be shown to other processes."""
+    if failure is None:
+        return None
+    if isinstance(failure, SegError):
+        with suppress(Exception):
+            pickle.loads(pickle.dumps(failure))
+            return failure
+    return OtherProcessError(f"process {rank()}: {type(failure).__name__}: {failure}")
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around work that can fail in one process alone: afterwards all have done it, or all raise (:func:`agree`).
+
+    The work must not exchange anything with other processes.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    agree(failure)
+
+
+# --- exchanging -------------------------------------------------------------------------------------------------------
 
 
 def barrier() -> None:
     """Wait for all processes."""
-    if _active():
-        dist.barrier()
+    any_of(False)
 
 
 def all_gather_object(value: Any) -> list[Any]:
@@ -162,7 +222,8 @@ def all_gather_object(value: Any) -> list[Any]:
     if not _active():
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    with _exchange():
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -171,21 +232,50 @@ def broadcast_object(value: Any) -> Any:
     if not _active():
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, device=_device)
+    with _exchange():
+        dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
-def reduce_mean(values: dict[str, torch.Tensor | float]) -> dict[str, float]:
-    """Mean over the processes of each named scalar; all processes must give the same names.
+def _reduced(tensor: Tensor, operation: Any) -> Tensor:
+    with _exchange():
+        dist.all_reduce(tensor, operation)
+    return tensor
 
-    One transfer from the device and one message, whatever the number of entries.
+
+def mean(tensor: Tensor) -> Tensor:
+    """Mean of a tensor over the processes, where it is and of its shape, at least in float32; without a gradient.
+
+    All processes must ask, with the same shape: a loss does so whatever its batch holds.
     """
-    scalars = [torch.as_tensor(v, device=_device).detach().float().reshape(()) for v in values.values()]
-    packed = torch.stack(scalars) if scalars else torch.zeros(0, device=_device)  # (number of entries,)
-    if _active():
-        dist.all_reduce(packed)
-        packed /= world_size()
-    return dict(zip(values, packed.tolist()))
+    tensor = tensor.detach()
+    if not tensor.is_floating_point() or tensor.element_size() < 4:
+        tensor = tensor.float()
+    return _reduced(tensor.clone(), dist.ReduceOp.SUM) / world_size() if _active() else tensor
+
+
+def reduce_mean(values: dict[str, Tensor | float]) -> dict[str, float]:
+    """Mean over the processes of each named scalar; all processes must give the same names."""
+    scalars = [torch.as_tensor(v, dtype=torch.float32, device=device()).detach().reshape(()) for v in values.values()]
+    packed = torch.stack(scalars) if scalars else torch.zeros(0, device=device())  # (number of entries,)
+    return dict(zip(values, mean(packed).tolist()))
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give all processes the main one's buffers that are saved, which are the statistics of batch norm.
+
+    Without SyncBatchNorm each process has its own; what is evaluated must be what is saved.
+    """
+    if not _active():
+        return
+    saved = model.state_dict(keep_vars=True)
+    for name, buffer in model.named_buffers():
+        if name in saved:
+            with _exchange():
+                dist.broadcast(buffer.detach(), src=0)
+
+
+# --- sharing out and joining ------------------------------------------------------------------------------------------
 
 
 def share_videos(num_frames: Sequence[int], world_size: int) -> list[int]:
@@ -205,41 +295,27 @@ def share_videos(num_frames: Sequence[int], world_size: int) -> list[int]:
 
 @contextmanager
 def joining() -> Iterator[None]:
-    """Around what all processes do together at the end of a run: says so when one of them has gone.
-
-    Raises:
-        DataError: the connection broke. The process that stopped first has said why.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # gloo and nccl have no class of their own for it in all versions
-        if world_size() == 1:
-            raise
-        raise DataError(
-            f"another process stopped ({str(error).splitlines()[0]})",
-            "all processes to finish their videos",
-            "see the message of the process that stopped first",
-        ) from error
+    """Around what all processes do together at the end of a run."""
+    yield
 
 
 def send_file(path: Path, to: int = 0) -> None:
     """Send a file to another process, which calls :func:`receive_file`; a bounded part of it is in memory at a time."""
-    place = device()
-    size = path.stat().st_size
-    dist.send(torch.tensor([size], dtype=torch.int64, device=place), dst=to)
-    with path.open("rb") as file:
+    with _exchange(), path.open("rb") as file:
+        dist.send(torch.tensor([path.stat().st_size]), dst=to)
         while chunk := file.read(_CHUNK):
-            dist.send(torch.frombuffer(bytearray(chunk), dtype=torch.uint8).to(place), dst=to)
+            dist.send(torch.frombuffer(bytearray(chunk), dtype=torch.uint8), dst=to)
 
 
 def receive_file(sender: int, out: BinaryIO) -> None:
     """Append to `out` the file that `sender` sends with :func:`send_file`."""
-    place = device()
-    header = torch.zeros(1, dtype=torch.int64, device=place)
-    dist.recv(header, src=sender)
+    header = torch.zeros(1, dtype=torch.int64)
+    with _exchange():
+        dist.recv(header, src=sender)
     left = int(header)
     while left:
-        chunk = torch.empty(min(left, _CHUNK), dtype=torch.uint8, device=place)
-        dist.recv(chunk, src=sender)
-        out.write(chunk.cpu().numpy().data)
+        chunk = torch.empty(min(left, _CHUNK), dtype=torch.uint8)
+        with _exchange():
+            dist.recv(chunk, src=sender)
+        out.write(chunk.numpy().data)
         left -= chunk.numel()

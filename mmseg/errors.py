@@ -17,7 +17,12 @@ class SegError(Exception):
         found: what is wrong, with the path, key or shape that it was found at.
         expected: what would have been right.
         action: what the user can do about it.
+
+    Attributes:
+        rank: of several processes that raise it together, the one that prints it; None: whoever meets it.
     """
+
+    rank: int | None = None
 
     def __init__(self, found: str, expected: str | None = None, action: str | None = None) -> None:
         self.found, self.expected, self.action = found, expected, action
@@ -46,6 +51,10 @@ class CheckpointError(SegError):
 
 class WriteError(SegError):
     """A file or folder that cannot be written: full or read-only disk, no permission, something in the way."""
+
+
+class OtherProcessError(SegError):
+    """Another process of the run has failed or gone; it, or its launcher, says why."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

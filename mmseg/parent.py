@@ -1,4 +1,4 @@
-"""Processes that stop when the one that started them has gone, however it went: data workers and launched ranks."""
+"""Which processes are alive; processes that stop when the one that started them has gone, however it went."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 _INTERVAL = 1.0  # seconds between two looks
 _PR_SET_PDEATHSIG = 1
@@ -40,3 +41,17 @@ def when_parent_ends(parent: int, action: Callable[[], None]) -> None:
         action()
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that has ended and whom its parent has not asked for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:  # no such file system, or gone just now
+        return not Path("/proc/self/stat").exists()

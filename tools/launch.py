@@ -1,21 +1,102 @@
-"""torchrun, without its own traceback after the program's, and with an exit status that says why it ended."""
+"""torchrun for dist_train.sh and dist_test.sh: launch.py DEFAULT_PORT PROCESSES SCRIPT [arguments of SCRIPT].
+
+Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT. Unlike torchrun it takes a free port where none is given (several
+machines must agree on one: DEFAULT_PORT), says in one line what is wrong, and adds no traceback of its own to the
+message of the process that failed.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import socket
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.run import main as torchrun
+
+from mmseg.errors import ConfigError, SegError
+from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, check_port
+
+_HAS_SAID_WHY = (2, 128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit statuses of a process that has printed a message
+
+
+def main(default_port: str, processes: str, *command: str) -> None:
+    nnodes, node_rank = _number("NNODES", 1, least=1), _number("NODE_RANK", 0, least=0)
+    if node_rank >= nnodes:
+        raise ConfigError(f"NODE_RANK is {node_rank}", f"less than NNODES = {nnodes}", "number the machines from 0")
+    port = _port(int(default_port), alone=nnodes == 1, meets_here=node_rank == 0)
+    os.environ[LAUNCHER_PID] = str(os.getpid())
+    torchrun(
+        [
+            *(f"--nnodes={nnodes}", f"--node_rank={node_rank}", f"--nproc_per_node={processes}"),
+            f"--master_addr={os.environ.get('MASTER_ADDR') or '127.0.0.1'}",
+            *(f"--master_port={port}", "--monitor_interval=0.1", *command),
+        ]
+    )
+
+
+def _number(name: str, default: int, least: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{name} is {text!r}", f"a number of at least {least}", f"correct or unset {name}")
+    return int(text)
+
+
+def _port(default: int, alone: bool, meets_here: bool) -> int:
+    """The port at which the processes meet: $PORT; else a free one, or `default` if there are other machines.
+
+    Raises:
+        ConfigError: it is no port, or in use on this machine.
+    """
+    given = os.environ.get("PORT")
+    port = check_port(given) if given else 0 if alone else default
+    if port and not meets_here:
+        return port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port}: {error.strerror}", "a free port", "set PORT to another one, or leave it unset"
+            ) from error
+        return probe.getsockname()[1]
+
+
+def _explain(failures: list[ProcessFailure]) -> int:
+    """Say which process failed first, unless it has said so itself; returns the exit status."""
+    # those that only lost the connection to it may have ended before this process looked
+    first = min(failures, key=lambda failure: (failure.exitcode == LOST_STATUS, failure.timestamp))
+    if first.exitcode < 0:
+        name = signal.Signals(-first.exitcode).name
+        memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+        sys.stderr.write(f"process {first.local_rank} was killed by {name}{memory}; all processes have been stopped\n")
+        return 128 - first.exitcode
+    if first.exitcode == LOST_STATUS:
+        sys.stderr.write("the processes have lost the connection to each other or to another machine\n")
+    elif first.exitcode not in _HAS_SAID_WHY:
+        sys.stderr.write(
+            f"process {first.local_rank} ended with status {first.exitcode}; all processes have been stopped\n"
+        )
+    return first.exitcode
+
 
 if __name__ == "__main__":
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the program has said what is wrong
+    logging.disable(logging.CRITICAL)  # torchrun's own log; the program says what is wrong
     try:
-        main()
+        main(*sys.argv[1:])
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        sys.stderr.write(f"process {rank} ended with status {failure.exitcode}; all processes have been stopped\n")
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+        sys.exit(_explain(list(error.failures.values())))
     except SignalException as error:
         sys.exit(128 + error.sigval)
+    except SegError as error:
+        sys.stderr.write(f"error: {error.found}; expected {error.expected}; {error.action}\n")
+        sys.exit(2)
+    except (RuntimeError, OSError) as error:  # torchrun cannot bind, or cannot reach MASTER_ADDR
+        sys.stderr.write(
+            f"error: the processes cannot meet: {str(error).splitlines()[0]}; check MASTER_ADDR and PORT\n"
+        )
+        sys.exit(2)

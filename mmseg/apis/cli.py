@@ -7,13 +7,21 @@ import importlib.metadata
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.config import DictAction
 
-from mmseg.errors import ConfigError, SegError
+from mmseg import distributed
+from mmseg.engine.interrupts import Interrupted, Interrupts
+from mmseg.errors import ConfigError, OtherProcessError, SegError
+from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
+
+_GRACE = 1.0  # seconds that a process waits for the one that has failed first to say so, before the launcher ends both
 
 
 class OptionsAction(DictAction):
@@ -85,21 +93,42 @@ def dataset_settings(args: argparse.Namespace) -> dict[str, Any]:
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a user's mistake becomes one message instead of a traceback.
 
-    Exit status: what `main` returns (None means 0), 2 after a :class:`SegError`, 130 after Ctrl-C.
+    Of several processes only that prints it which has met it. Exit status: what `main` returns (None means 0), 2 after
+    a :class:`SegError`, 128 + number after a signal.
     """
     _warn_about_other_mmseg()
+    several = "RANK" in os.environ
     try:
-        status = main() or 0
+        with Interrupts() as interrupts, interrupts.at_once():
+            status = main() or 0
+    except Interrupted as leaving:
+        status = leaving.code
+        if _own_rank() == 0:
+            sys.stderr.write(f"{signal.Signals(status - 128).name}: stopped\n")
     except SegError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
-        status = 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        status = 130
-    if "RANK" in os.environ:
+        status = _report(error)
+    except Exception as error:
+        if not several:
+            raise
+        if distributed.is_lost_connection(error):  # met by torch's own code, in the backward pass
+            status = _report(OtherProcessError(f"lost the connection to another process ({error})"))
+        else:
+            sys.stderr.write(_rank_prefix() + traceback.format_exc())
+            status = 1
+    if several or "RANK" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
+
+
+def _report(error: SegError) -> int:
+    """Print an error, unless somebody else does; returns the exit status."""
+    sys.stdout.flush()
+    launcher_prints = isinstance(error, OtherProcessError) and LAUNCHER_PID in os.environ
+    if error.rank in (None, _own_rank()) and not launcher_prints:
+        sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
+    else:
+        time.sleep(_GRACE)
+    return LOST_STATUS if isinstance(error, OtherProcessError) else 2
 
 
 def _leave_at_once(status: int) -> None:
@@ -116,9 +145,13 @@ def _leave_at_once(status: int) -> None:
     os._exit(status)
 
 
+def _own_rank() -> int:
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdecimal() else 0
+
+
 def _rank_prefix() -> str:
-    rank = os.environ.get("RANK")
-    return f"[rank {rank}] " if rank not in (None, "0") else ""
+    return f"[rank {_own_rank()}] " if _own_rank() else ""
 
 
 def _warn_about_other_mmseg() -> None:

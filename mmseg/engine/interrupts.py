@@ -1,16 +1,22 @@
-"""SIGTERM and SIGINT as requests to finish the iteration, save and leave."""
+"""SIGTERM and SIGINT as requests to finish the iteration, save and leave; a second one ends the process at once."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
-logger = logging.getLogger("mmseg.engine")
+from mmseg import distributed
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME = 1.0  # seconds in which signals are one request: torchrun passes on a Ctrl-C that its processes had already
+_ALONE = 5.0  # seconds after a request that are left when another process of this machine has ended
+_STUCK = 10.0  # seconds after a request that are left for what needs no finishing
 
 
 class Interrupted(SystemExit):
@@ -21,11 +27,21 @@ class Interrupted(SystemExit):
 
 
 class Interrupts:
-    """While entered, SIGTERM and SIGINT set :attr:`received` instead of ending the process.
+    """While entered, SIGTERM and SIGINT set :attr:`received` instead of ending the process. May be nested.
 
-    A second signal changes nothing: torchrun passes on a Ctrl-C that its processes have seen already. Processes forked
-    meanwhile (data workers) ignore both, since a scheduler may signal them too; they end with their parent.
+    Python runs a signal handler between two of its own instructions only, hence never while it waits in a library for
+    processes that do not answer. A thread therefore sees the signals, too, and ends the process without further ado
+
+    - at a second signal, unless it comes so soon that it is the first one, passed on;
+    - after a signal, when another process of this machine has ended, as what is waited for may never come;
+    - after a signal in :meth:`at_once` that is not obeyed.
+
+    Has no effect outside of the main thread, where signals cannot be handled.
     """
+
+    # of nested ones together: time and number of the first signal, and whether its handler has run
+    _first: tuple[float, int] | None = None
+    _answered = False
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -34,17 +50,28 @@ class Interrupts:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be handled
-            self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is threading.main_thread():
+            reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._outer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            self._previous = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+            threading.Thread(target=self._watch, args=(reader,), name="watch-signals", daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not self._previous:
+            return
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        signal.set_wakeup_fd(self._outer, warn_on_full_buffer=False)
+        os.close(self._writer)  # ends the thread
+        if self._outer == -1:
+            Interrupts._first, Interrupts._answered = None, False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid:  # a forked child
             return
+        Interrupts._answered = True
         first = self.received is None
         self.received = self.received or signum
         if self._at_once and first:
@@ -60,3 +87,35 @@ class Interrupts:
             yield
         finally:
             self._at_once = False
+
+    def _watch(self, reader: int) -> None:
+        """Read the numbers of all signals from a pipe until it is closed; end the process if they say so."""
+        with open(reader, "rb", buffering=0) as pipe:
+            while True:
+                if select.select([pipe], [], [], _SAME if Interrupts._first else None)[0]:
+                    received = pipe.read(64)
+                    if not received:
+                        return
+                    for signum in set(received) & set(_SIGNALS):
+                        self._count(signum)
+                elif Interrupts._first:
+                    self._look(*Interrupts._first)
+
+    def _count(self, signum: int) -> None:
+        if Interrupts._first is None:
+            Interrupts._first = time.monotonic(), signum
+        elif time.monotonic() - Interrupts._first[0] > _SAME:
+            _end(signum, "a second time")
+
+    def _look(self, when: float, signum: int) -> None:
+        """End the process if a request of some time ago will not be met."""
+        age = time.monotonic() - when
+        if age > _ALONE and distributed.has_lost_neighbour():
+            _end(signum, "and another process has ended")
+        if age > _STUCK and self._at_once and not Interrupts._answered:
+            _end(signum, "and no answer")
+
+
+def _end(signum: int, why: str) -> None:
+    os.write(2, f"{signal.Signals(signum).name} {why}: leaving at once\n".encode())
+    os._exit(128 + signum)

@@ -1,43 +1,51 @@
 """Starts the command-line tools the way a user does."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = [sys.executable, str(ROOT / "tools" / "train.py")]
 DIST = [str(ROOT / "tools" / "dist_train.sh")]
 
 
-def environment() -> dict[str, str]:
-    """For CPU processes with a port of their own."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {
-        **env,
-        "PYTHONPATH": str(ROOT),
-        "PYTHON": sys.executable,
-        "OMP_NUM_THREADS": "1",
-        "PORT": str(port),
-        "CUDA_VISIBLE_DEVICES": "",
+@functools.cache
+def slowness() -> float:
+    """How many times longer than on an idle laptop a process takes to start on this machine, just now."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return max(1.0, (time.monotonic() - began) / 2.0)
+
+
+def patience(seconds: float) -> float:
+    """The timeout for what takes at most `seconds` on an idle laptop; long enough if the machine gets busier yet."""
+    return 3 * seconds * slowness()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of CPU processes of this checkout; PORT is left to choose itself."""
+    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PORT", "MASTER_ADDR", "MASTER_PORT", "DISPLAY")
+    env = {
+        k: v for k, v in os.environ.items() if k not in hidden and not k.startswith(("SLURM_", "OMPI_", "TORCHELASTIC"))
     }
+    env |= {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return env | more
 
 
 @contextlib.contextmanager
-def running(command: list, cwd: pathlib.Path) -> Iterator[subprocess.Popen]:
+def running(command: list, cwd: pathlib.Path, **env: str) -> Iterator[subprocess.Popen]:
     """The started command; whatever is left of it at the end is killed, child processes included."""
     process = subprocess.Popen(
         [str(c) for c in command],
         cwd=cwd,
-        env=environment(),
+        env=environment(**env),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,18 +54,41 @@ def running(command: list, cwd: pathlib.Path) -> Iterator[subprocess.Popen]:
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.stdout.close()
         process.wait()
 
 
-def finish(command: list, cwd: pathlib.Path, status: int = 0) -> str:
-    """The output of a command, which must end with `status`."""
-    with running(command, cwd) as process:
-        output, _ = process.communicate(timeout=300)
+def finish(command: list, cwd: pathlib.Path, status: int = 0, seconds: float = 60, **env: str) -> str:
+    """The output of a command, which must end with `status` within the `seconds` that it may take on a laptop."""
+    with running(command, cwd, **env) as process:
+        output, _ = process.communicate(timeout=patience(seconds))
         assert process.returncode == status, output
         return output
+
+
+def descendants(pid: int) -> list[int]:
+    """The living processes that a process has started, and theirs (Linux; elsewhere none are found)."""
+    parents = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
+            if state != "Z":
+                parents.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = parents.get(pid, [])
+    for child in found:
+        found.extend(parents.get(child, []))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition, which must come true within the `seconds` that it may take on a laptop."""
+    end = time.monotonic() + patience(seconds)
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
 
 
 def read_until(process: subprocess.Popen, pattern: str) -> str:
