@@ -178,10 +178,12 @@ def agree(failure: Exception | None = None) -> None:
         return
     failures = all_gather_object(_portable(failure))
     first = next(number for number, error in enumerate(failures) if error is not None)
-    if first == rank():
-        raise failure
-    failures[first].rank = first
-    raise failures[first] from failure
+    if first != rank():
+        failures[first].rank = first
+        raise failures[first] from failure
+    if isinstance(failure, SegError):
+        failure.rank = first
+    raise failure
 
 
 def _portable(failure: Exception | None) -> SegError | None:
@@ -291,12 +293,6 @@ def share_videos(num_frames: Sequence[int], world_size: int) -> list[int]:
         owners[index] = rank
         heapq.heappush(load, (frames + num_frames[index], rank))
     return owners
-
-
-@contextmanager
-def joining() -> Iterator[None]:
-    """Around what all processes do together at the end of a run."""
-    yield
 
 
 def send_file(path: Path, to: int = 0) -> None:

@@ -328,6 +328,7 @@ TABLE: dict[str, Any] = {
     "find_unused_parameters": bool,
     "cudnn_benchmark": bool | None,
     "deterministic": bool | None,
+    "float32_matmul_precision": Literal["highest", "high", "medium"] | None,  # of GPUs; default highest
     "workflow": Annotated[Sequence[Any], AfterValidator(_only_training)],
     "seed": Seed | None,
     "load_from": Text | None,

@@ -15,7 +15,7 @@ from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.testing import TestOptions, test_model
 from mmseg.config import load_config
-from mmseg.errors import ConfigError
+from mmseg.engine.seeding import set_matmul_precision
 
 _AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -51,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tmpdir", type=Path, help="folder shared by all processes for parts of the result")
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    cli.add_device(parser)
     parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
     parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
     return parser.parse_args(argv)
@@ -80,9 +80,10 @@ def main() -> None:
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     torch.set_flush_denormal(True)
-    device = distributed.init(args.launcher, **_placement(args.device))
+    device = distributed.init(args.launcher, **cli.placement(args.device))
     try:
         torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark", False))
+        set_matmul_precision(cfg.get("float32_matmul_precision"))
         checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
         evaluators = test_model(cfg, checkpoint, device, options)
         for evaluator in evaluators:
@@ -91,18 +92,6 @@ def main() -> None:
             print(f"written: {options.out}, {options.json}")
     finally:
         distributed.shutdown()
-
-
-def _placement(device: str | None) -> dict:
-    """Arguments of distributed.init for a ``--device``."""
-    if device is None:
-        return {}
-    if device == "cpu":
-        return {"backend": "gloo", "gpu": -1}
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit() or not torch.cuda.is_available():
-        raise ConfigError(f"--device {device}", "cpu, cuda or cuda:N on a machine with GPUs", "use --device cpu")
-    return {"gpu": int(number or 0)}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
 
-_GRACE = 1.0  # seconds that a process waits for the one that has failed first to say so, before the launcher ends both
+_GRACE = 1.5  # seconds that a process waits for another to say what has happened
 
 
 class OptionsAction(DictAction):
@@ -90,11 +90,32 @@ def dataset_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("data_root", "split", "num_classes", "reduce_zero_label")}
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the ``--device`` of tools that run a network."""
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+
+
+def placement(device: str | None) -> dict[str, Any]:
+    """Arguments of :func:`mmseg.distributed.init` for a ``--device``.
+
+    Raises:
+        ConfigError: it is no device.
+    """
+    if device is None:
+        return {}
+    if device == "cpu":
+        return {"backend": "gloo", "gpu": -1}
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal():
+        raise ConfigError(f"--device {device}", "cpu, cuda or cuda:N", "use --device cpu on a machine without GPUs")
+    return {"gpu": int(number or 0)}
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a user's mistake becomes one message instead of a traceback.
 
-    Of several processes only that prints it which has met it. Exit status: what `main` returns (None means 0), 2 after
-    a :class:`SegError`, 128 + number after a signal.
+    Of several processes only the first that has met it prints it. Exit status: what `main` returns (None means 0), 2
+    after a :class:`SegError`, 128 + number after a signal.
     """
     _warn_about_other_mmseg()
     several = "RANK" in os.environ
@@ -103,7 +124,7 @@ def run(main: Callable[[], int | None]) -> None:
             status = main() or 0
     except Interrupted as leaving:
         status = leaving.code
-        if _own_rank() == 0:
+        if _own_rank() == 0 and not distributed.has_lost_neighbour():  # else it is the launcher's, because of that one
             sys.stderr.write(f"{signal.Signals(status - 128).name}: stopped\n")
     except SegError as error:
         status = _report(error)
@@ -123,11 +144,12 @@ def run(main: Callable[[], int | None]) -> None:
 def _report(error: SegError) -> int:
     """Print an error, unless somebody else does; returns the exit status."""
     sys.stdout.flush()
+    first = 0 if error.rank is None else error.rank  # unless agreed on: what ails all processes, the main one shall say
+    if _own_rank() != first:
+        time.sleep(_GRACE)  # it prints, and ends, whereupon the launcher ends this one
     launcher_prints = isinstance(error, OtherProcessError) and LAUNCHER_PID in os.environ
     if error.rank in (None, _own_rank()) and not launcher_prints:
         sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
-    else:
-        time.sleep(_GRACE)
     return LOST_STATUS if isinstance(error, OtherProcessError) else 2
 
 
@@ -146,8 +168,10 @@ def _leave_at_once(status: int) -> None:
 
 
 def _own_rank() -> int:
-    rank = os.environ.get("RANK", "0")
-    return int(rank) if rank.isdecimal() else 0
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return 0
 
 
 def _rank_prefix() -> str:

@@ -17,9 +17,9 @@ from mmseg.config import check_config, require
 from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
-from mmseg.engine.seeding import draw_seed, seed_all, set_determinism
+from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
 from mmseg.engine.train import Trainer
-from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.errors import ConfigError, DataError
 from mmseg.files import write_text
 from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
@@ -67,13 +67,16 @@ def train_segmentor(
         check_config(cfg, tell=True)
         require(cfg, *_SECTIONS)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
+        resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all
         seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
         set_determinism(deterministic or bool(cfg.get("deterministic")), bool(cfg.get("cudnn_benchmark")))
+        set_matmul_precision(cfg.get("float32_matmul_precision"))
         if distributed.device().type == "cpu":
             torch.set_flush_denormal(True)  # denormal numbers are many times slower and mean nothing here
-        _report(cfg, folder, seed)
-        dataset = build_dataset(cfg.data.train, where="data.train")
-        model = _build_model(cfg, seed, dataset, None if resume_from else load_from or cfg.get("load_from"))
+        with distributed.together():
+            _report(cfg, folder, seed)
+            dataset = build_dataset(cfg.data.train, where="data.train")
+            model = _build_model(cfg, seed, dataset, None if resume_from else load_from or cfg.get("load_from"))
         evaluate = _evaluation(cfg, dataset) if validate else None
         meta = {"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text}
         return Trainer(cfg, model, dataset, folder, seed, evaluate, resume_from, meta, name).run()
@@ -85,22 +88,15 @@ def train_segmentor(
 
 def _lock(folder: Path) -> FolderLock | None:
     """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together."""
-    lock = failure = None
-    if distributed.is_main():
-        try:
-            lock = FolderLock(folder, "a training")
-        except SegError as error:
-            failure = error
-    failure = distributed.broadcast_object(failure)
-    if failure is not None:
-        raise failure
-    return lock
+    with distributed.together():
+        return FolderLock(folder, "a training") if distributed.is_main() else None
 
 
 def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
     """The same seed in all processes: the given one, that of the run to resume, or a new one."""
     if seed is None and resume_from:
-        meta = read_checkpoint(resume_from)["meta"]  # by every process, so that a bad file stops all with one message
+        with distributed.together():
+            meta = read_checkpoint(resume_from)["meta"]
         seed = meta.get("seed") if isinstance(meta, Mapping) else None
     return distributed.broadcast_object(draw_seed() if seed is None else seed)
 
@@ -134,12 +130,13 @@ def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) ->
 
 
 def _evaluation(cfg: Config, train: Any) -> Validation | None:
-    """What scores a model on ``data.val``; None, with a warning, if there is no such data."""
+    """What scores a model on ``data.val``; None, with a warning, if a process has no such data."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")
         return None
     try:
-        validation = Validation(cfg)
+        with distributed.together():
+            validation = Validation(cfg)
     except DataError as error:
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None

@@ -16,7 +16,7 @@ import torch
 from mmseg import distributed
 from mmseg.datasets.base import VideoDataset, WholeVideo
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.distributed import joining, share_videos
+from mmseg.distributed import share_videos
 from mmseg.engine.predict import at, predict
 from mmseg.errors import ConfigError
 from mmseg.models.base import VideoModel
@@ -72,11 +72,14 @@ def test_dataset(
     lengths = [video.num_frames for video in dataset.videos]
     owners = share_videos(lengths, distributed.world_size())
     own = [index for index, owner in enumerate(owners) if owner == distributed.rank()]
-    if not isinstance(dataset.pipeline, TestPipeline):
-        raise ConfigError("a data set without test pipeline", "test_mode=True and a pipeline", "set data.test.pipeline")
+    with distributed.together():
+        if not isinstance(dataset.pipeline, TestPipeline):
+            raise ConfigError(
+                "a data set without test pipeline", "test_mode=True and a pipeline", "set data.test.pipeline"
+            )
+        model.check_settings(settings or {})
     pipeline = dataset.pipeline.augmented() if aug_test else dataset.pipeline
     bar = FrameProgress(sum(lengths), sum(lengths[index] for index in own), progress and distributed.is_main())
-    model.check_settings(settings or {})
     try:
         with eval_mode(model, torch.device(device or distributed.device())):
             for writer in writers:
@@ -84,11 +87,10 @@ def test_dataset(
             for index in own:
                 frames = _counted(dataset.frames(index), bar)
                 _test_video(model, dataset, index, frames, pipeline, settings, metrics, writers, amp)
-        with joining():
-            scores = _merged(metrics)
-            for writer in writers:
-                writer.finish()
-            return scores
+        scores = _merged(metrics)
+        for writer in writers:
+            writer.finish()
+        return scores
     except BaseException:
         for writer in writers:
             writer.abort()

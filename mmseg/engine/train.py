@@ -14,6 +14,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.datasets import build_train_loader
+from mmseg.datasets.loader import TrainLoader
 from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.log import TrainLog, environment, timestamp
@@ -21,7 +22,7 @@ from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.seeding import seed_iteration
 from mmseg.engine.step import Updater, accumulation_steps, prepare_module, wrap
-from mmseg.errors import ConfigError, SegError
+from mmseg.errors import ConfigError
 
 logger = logging.getLogger("mmseg.engine")
 
@@ -94,24 +95,24 @@ class Trainer:
             NonFiniteError: a loss is not finite; nothing is saved then.
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
-        # the data workers, which start with the first batch, inherit the signal handlers
         with Interrupts() as self.interrupts, self._open_log() as self.log:
-            batches = self._batches() if self.start < self.max_iters else iter(())
-            for iteration in range(self.start, self.max_iters):
-                done = iteration + 1
-                stop = self._iterate(iteration, batches)
-                if stop or done == self.max_iters or self._is_due("checkpoint_config", done):
-                    self._save(done)
-                if stop:
-                    self._leave(done)
-                if done != self.max_iters and self._is_due("evaluation", done):
-                    self._validate(done)
+            with self._batches() as batches:
+                for iteration in range(self.start, self.max_iters):
+                    done = iteration + 1
+                    stop = self._iterate(iteration, batches)
+                    if stop or done == self.max_iters or self._is_due("checkpoint_config", done):
+                        self._save(done)
+                    if stop:
+                        self._leave(done)
+                    if done != self.max_iters and self._is_due("evaluation", done):
+                        self._validate(done)
             return self._validate(max(self.start, self.max_iters))
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
         """One update, logged. Returns whether any process was asked to stop."""
         begin = time.perf_counter()
-        micro_batches = [next(batches) for _ in range(self.accumulation)]
+        with distributed.together():  # no forward pass, which exchanges numbers, unless every process has its batch
+            micro_batches = [next(batches) for _ in range(self.accumulation)]
         loaded = time.perf_counter()
         self.model.train()
         self.schedule.step(iteration)
@@ -129,6 +130,7 @@ class Trainer:
         """Evaluate, log the scores and keep the best weights."""
         if self.evaluate is None:
             return {}
+        distributed.broadcast_buffers(self.model)  # what is scored is what is saved
         try:
             with self.interrupts.at_once():
                 scores = dict(self.evaluate(self.model))
@@ -137,25 +139,24 @@ class Trainer:
             if isinstance(reason, Interrupted):
                 self._leave(done)
             raise
-        best = (self.cfg.get("evaluation") or {}).get("save_best")
-        if self.rank == 0:
-            self.log.validation(done, {name: value for name, value in scores.items() if isinstance(value, float)})
-            if best in scores:
-                self.checkpoints.save_best(done, best, scores[best])
-            elif best:
-                logger.warning("evaluation.save_best=%r is none of the scores: %s", best, ", ".join(scores))
+        with distributed.together():
+            if self.rank == 0:
+                self._report(done, scores)
         return scores
+
+    def _report(self, done: int, scores: Mapping[str, Any]) -> None:
+        """Log scores and keep the weights if they are the best so far."""
+        self.log.validation(done, {name: value for name, value in scores.items() if isinstance(value, float)})
+        best = (self.cfg.get("evaluation") or {}).get("save_best")
+        if best in scores:
+            self.checkpoints.save_best(done, best, scores[best])
+        elif best:
+            logger.warning("evaluation.save_best=%r is none of the scores: %s", best, ", ".join(scores))
 
     def _save(self, done: int) -> None:
         """Write a checkpoint in the main process; all processes wait for it, and fail together if it fails."""
-        failure = None
-        try:
+        with distributed.together():
             self._write(done)
-        except SegError as error:
-            failure = error
-        failure = distributed.broadcast_object(failure)
-        if failure is not None:
-            raise failure
 
     def _write(self, done: int) -> None:
         self.checkpoints.save(done, epoch=done * self.clips // len(self.dataset))
@@ -177,7 +178,7 @@ class Trainer:
         log.header({"env": environment(device), "seed": self.seed, "start": self.start, "clips": self.clips})
         return log
 
-    def _batches(self) -> Iterator[Mapping[str, Any]]:
+    def _batches(self) -> TrainLoader:
         """The endless batches of this process from the position where the training starts."""
         data = self.cfg["data"]
         return build_train_loader(
