@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Speed and memory of a config's model: python tools/benchmark.py CONFIG [--mode stream|train|memory] (see docs)."""
+"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|table] (see docs)."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, measure_stream, measure_train
+from mmseg.errors import ConfigError
 from mmseg.evaluation.tables import text_table
 from mmseg.files import write_json
 
@@ -24,12 +26,13 @@ _MIB = 2**20
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Frames per second, times of the stages and peak memory")
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", nargs="+", help="config files; several with --mode table")
     parser.add_argument(
         "--mode",
-        choices=sorted(_MEASURES),
+        choices=[*_MEASURES, "table"],
         default="stream",
-        help="streaming inference, a training step, or the memory of the test loop along a video",
+        help="streaming inference, a training step, the memory of the test loop along a video, or one table with "
+        "streams and training steps of all configs in several precisions",
     )
     parser.add_argument(
         "--size", nargs=2, type=int, metavar=("H", "W"), help="frame (480 853), training crop (480 480)"
@@ -38,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=0, help="batch of a training step (default: the config's)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--amp", nargs="?", const="bfloat16", choices=["bfloat16", "float16"], help="mixed precision")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument(
         "--against-reference", action="store_true", help="measure the formulas of tests/reference as well"
@@ -49,25 +53,70 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    job = Job(
-        config=args.config,
-        options=args.options,
-        size=tuple(args.size or _SIZES[args.mode]),
-        device=args.device,
-        amp=args.amp,
-        repeats=args.frames or _REPEATS[args.mode],
-        clips=args.clips,
-        threads=args.threads,
-    )
+    if args.mode == "table":
+        rows = [row for config in args.config for row in table_rows(args, config)]
+        print(overview_table(rows))
+        if args.json is not None:
+            write_json(args.json, {"torch": torch.__version__, "rows": rows})
+        return
+    if len(args.config) > 1:
+        raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table for several")
+    job = make_job(args, args.config[0], args.mode)
     rows = []
     if args.against_reference and args.mode != "memory":
         rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=min(job.repeats, 3)))
     rows = in_own_process(_MEASURES[args.mode], job) + rows
     print(memory_table(rows) if args.mode == "memory" else f"{speed_table(rows)}\n\n{stage_table(rows)}")
-    for line in comparison(rows):
+    for line in [*comparison(rows), *worst_case(rows)]:
         print(line)
     if args.json is not None:
-        write_json(args.json, {"config": args.config, "torch": torch.__version__, "rows": rows})
+        write_json(args.json, {"config": args.config[0], "torch": torch.__version__, "rows": rows})
+
+
+def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -> Job:
+    """The job that the command line describes."""
+    job = Job(
+        config=config,
+        options=args.options,
+        size=tuple(args.size or _SIZES[mode]),
+        device=args.device,
+        amp=args.amp,
+        repeats=args.frames or _REPEATS[mode],
+        clips=args.clips,
+        compile=args.compile,
+        threads=args.threads,
+    )
+    return replace(job, **changes)
+
+
+def table_rows(args: argparse.Namespace, config: str) -> list[Row]:
+    """Streams and training steps of a config: float32 and bfloat16, with the reference and --compile if asked for."""
+    settings: list[dict[str, Any]] = [{"compile": False}, {"compile": False, "amp": "bfloat16"}]
+    if args.compile:
+        settings.append({})
+    if args.against_reference:
+        settings.append({"compile": False, "reference": True, "repeats": 2})
+    rows = []
+    for mode in ("stream", "train"):
+        jobs = [make_job(args, config, mode, **changes) for changes in settings]
+        rows += in_own_process(_MEASURES[mode], *jobs)
+    sys.stderr.write(f"{config}: {len(rows)} measurements\n")
+    return [{"config": config, **row} for row in rows]
+
+
+def overview_table(rows: Sequence[Row]) -> str:
+    """One line per measurement; the frame rate of a stream with and without reading and decoding the frames."""
+    header = ["config", "what", "formulation", "precision", "ms", "1/s", "1/s, frames decoded", "peak MiB"]
+    lines = []
+    for row in rows:
+        seconds, read, peak = row["seconds"], row["stages"].get("read", 0.0), row["peak_memory"] / _MIB
+        lines.append(
+            [
+                Path(row["config"]).stem, row["what"], row["formulation"], row["precision"], f"{1000 * seconds:.1f}",
+                f"{1 / seconds:.2f}", f"{1 / (seconds - read):.2f}" if read else "-", f"{peak:.0f}",
+            ]
+        )  # fmt: skip
+    return f"{text_table(header, lines)}\n\n{rows[0]['device']}"
 
 
 def speed_table(rows: Sequence[Row]) -> str:
@@ -131,6 +180,16 @@ def comparison(rows: Sequence[Row]) -> list[str]:
                 line += f"; network alone {_network_seconds(other) / _network_seconds(row):.2f} times"
             lines.append(f"{line}; {row['added_memory'] / max(other['added_memory'], 1):.2f} of the added memory")
     return lines
+
+
+def worst_case(rows: Sequence[Row]) -> list[str]:
+    """What the time of the label map depends on."""
+    return [
+        f"{row['what']} ({row['cache']}): the label map takes {1000 * row['stages']['resize+argmax']:.0f} ms with "
+        f"random weights, its worst case, and {1000 * row['label_map_few_classes']:.0f} ms where 16 classes can win"
+        for row in rows
+        if "label_map_few_classes" in row
+    ]
 
 
 def _network_seconds(row: Row) -> float:

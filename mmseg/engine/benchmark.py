@@ -1,8 +1,8 @@
 """Speed and memory of streaming inference, of a training step, and of a long video; what ``tools/benchmark.py`` prints.
 
 Every measurement runs in a process of its own, so that none inherits the memory of another. Pictures, labels and
-weights are random; the only time that depends on them is the final resize, which a trained network shortens
-(:mod:`mmseg.models.cpu.label_map`).
+weights are random; the only time that depends on them is that of the label map on a CPU, for which random weights are
+the worst case (:mod:`mmseg.models.cpu.label_map`): it is measured for a few possible winners, too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
 import mmseg
-from mmseg.apis.inference import init_segmentor
 from mmseg.config import load_config
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
+from mmseg.engine.benchmark_data import (
+    VIDEO,
+    frame_pipeline,
+    provide_prototypes,
+    training_batch,
+    write_frames,
+    write_masks,
+)
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
@@ -38,14 +43,11 @@ from mmseg.images import read_frame
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
-from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
-from mmseg.structures import Frame, Result
+from mmseg.structures import Frame, Result, Size, View
 from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_pickle import LabelPickleWriter
 
-VIDEO = "benchmark"
 _WARM_UP = 10  # frames until every reference of a stream is there
-_NUM_PROTOTYPES = 100
 _REFERENCE = "mmseg_reference"  # the name that tests/reference is loaded under
 
 
@@ -61,6 +63,7 @@ class Job:
         amp: 'bfloat16' or 'float16' for autocast, None for float32.
         repeats: measured frames or steps; the median counts.
         clips: batch of a training step; 0 takes the config's.
+        compile: ``torch.compile``: the whole training step, or the backbone of a stream.
         reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
         threads: CPU threads; 0 leaves PyTorch's choice.
     """
@@ -72,6 +75,7 @@ class Job:
     amp: str | None = None
     repeats: int = 5
     clips: int = 0
+    compile: bool = False
     reference: bool = False
     threads: int = 0
 
@@ -79,10 +83,10 @@ class Job:
 Row = dict[str, Any]
 
 
-def in_own_process(measure: Callable[[Job], list[Row]], job: Job) -> list[Row]:
-    """``measure(job)`` in a fresh process."""
+def in_own_process(measure: Callable[[Job], list[Row]], *jobs: Job) -> list[Row]:
+    """The rows of ``measure(job)`` for all jobs, one after the other, in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, job).result()
+        return [row for rows in pool.map(measure, jobs) for row in rows]
 
 
 # ---------------------------------------------------------------------- streaming inference
@@ -95,8 +99,8 @@ def measure_stream(job: Job) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         model = _inference_model(job, Path(folder))
-        pipeline = _pipeline(model, job.size)
-        files = _write_frames(Path(folder), job.size)
+        pipeline = frame_pipeline(model, job.size)
+        files = write_frames(Path(folder), job.size)
         if job.reference:
             return [_clip_row(job, model, pipeline, files)]
         return [_steady_row(job, model, pipeline, files), _clip_row(job, model, pipeline, files)]
@@ -116,7 +120,22 @@ def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Seque
                     frame = Frame(number, str(number), read_frame(files[number % len(files)]))
                     views = pipeline.views(frame)
                 list(predictor.push_views(frame, views))
-    return _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].size)
+    row = _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].size)
+    row["label_map_few_classes"] = _few_classes_seconds(model, views, job.size)
+    return row
+
+
+@torch.no_grad()
+def _few_classes_seconds(model: Segmentor, views: Sequence[View], size: Size, classes: int = 16) -> float:
+    """Seconds of the label map where `classes` can win, as with a trained network; with random weights all can."""
+    shape = (model.num_classes, views[0].size[0] // 4, views[0].size[1] // 4)
+    logits = torch.randn(shape, device=next(model.parameters()).device)
+    logits[classes:] -= 100.0
+    timer = StageTimer(logits.device)
+    for _ in range(4):
+        with timer.step():
+            predictor_module.label_map(logits, [views[0].size, size]).cpu()
+    return timer.medians()["total"]
 
 
 @torch.no_grad()
@@ -169,10 +188,12 @@ def measure_train(job: Job) -> list[Row]:
     device = torch.device(job.device)
     with tempfile.TemporaryDirectory() as folder:
         model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
-        _provide_prototypes(model, Path(folder))
+        provide_prototypes(model, Path(folder))
         model = model.to(device).train()
+        if job.compile:
+            model.compile()
         optimizer = build_optimizer(model, cfg.optimizer)
-        batch = _batch(model, job, cfg.data.get("samples_per_gpu", 2), device)
+        batch = training_batch(model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device)
         timer, memory = StageTimer(device), PeakMemory(device)
         memory.start()
         network = reference_of(model).loss if job.reference else type(model).__call__
@@ -192,16 +213,6 @@ def measure_train(job: Job) -> list[Row]:
     return [_row(job, device, f"training step, {shape[0]} clips of {shape[1]}", "none", timer, memory, shape[-2:])]
 
 
-def _batch(model: Segmentor, job: Job, samples_per_gpu: int, device: torch.device) -> dict[str, Any]:
-    clips, frames = job.clips or samples_per_gpu, getattr(model.decode_head, "num_clips", 4)
-    generator = torch.Generator().manual_seed(0)
-    imgs = torch.randn(clips, frames, 3, *job.size, generator=generator)
-    labels = torch.randint(0, model.num_classes, (clips, frames, 1, *job.size), generator=generator)
-    labels[..., : job.size[0] // 8, :] = 255
-    metas = [dict(video=VIDEO, filename=f"{VIDEO}/{i}.jpg") for i in range(clips)]
-    return {"img": imgs.to(device), "gt_semantic_seg": labels.to(device), "img_metas": metas}
-
-
 # ---------------------------------------------------------------------- a long video
 
 
@@ -213,13 +224,13 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = _inference_model(job, folder)
-        files = _write_frames(folder, job.size)
-        masks = _write_masks(folder, job.size, model.num_classes)
+        files = write_frames(folder, job.size)
+        masks = write_masks(folder, job.size, model.num_classes)
         paths = ([kind[i % len(kind)] for i in range(job.repeats)] for kind in (files, masks))
         videos = [VideoFiles.of(VIDEO, *paths)]
         classes = [str(c) for c in range(model.num_classes)]
         dataset = VideoDataset(videos, None, (), True, classes)
-        dataset.pipeline = _pipeline(model, job.size)
+        dataset.pipeline = frame_pipeline(model, job.size)
         device = torch.device(job.device)
         probe = _MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])
         writers = [LabelPickleWriter(folder / "res.pkl"), probe]
@@ -256,17 +267,13 @@ def _prepare(job: Job) -> None:
 
 def _inference_model(job: Job, folder: Path) -> Segmentor:
     _prepare(job)
-    model = init_segmentor(job.config, None, job.device, job.options)
-    _provide_prototypes(model, folder)
-    return model
-
-
-def _provide_prototypes(model: Segmentor, folder: Path) -> None:
-    """Random prototypes for a head that wants a file of them."""
-    head = model.decode_head
-    if isinstance(getattr(head, "store", None), PrototypeStore):
-        write_prototypes(prototype_file(folder, VIDEO), torch.randn(_NUM_PROTOTYPES, head.embed_dim))
-        head.save_path, head.store = str(folder), PrototypeStore(folder, head.embed_dim)
+    cfg = load_config(job.config, job.options)
+    model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    model.cfg = cfg
+    provide_prototypes(model, folder)
+    if job.compile:
+        model.backbone.compile()
+    return model.to(job.device).eval()
 
 
 def reference_of(model: Segmentor) -> ModuleType:
@@ -295,35 +302,6 @@ def reference_of(model: Segmentor) -> ModuleType:
     return found
 
 
-def _pipeline(model: Segmentor, size: tuple[int, int]) -> TestPipeline:
-    """The config's test pipeline with frames of `size` left at their size (up to the divisor)."""
-    steps = [dict(step) for step in model.cfg.data.test.pipeline]
-    for step in steps:
-        if step["type"] == "MultiScaleFlipAug":
-            step.update(img_scale=(size[1], size[0]), img_ratios=None, flip=False)
-            return TestPipeline(steps)
-    raise ConfigError("data.test.pipeline has no MultiScaleFlipAug", "one around the transforms", "add it")
-
-
-def _write_frames(folder: Path, size: tuple[int, int], count: int = 4) -> list[str]:
-    """Smooth random pictures as JPEG, about as large as photographs."""
-    rng = np.random.default_rng(0)
-    paths = [str(folder / f"{i:05d}.jpg") for i in range(count)]
-    for path in paths:
-        coarse = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
-        cv2.imwrite(path, cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC))
-    return paths
-
-
-def _write_masks(folder: Path, size: tuple[int, int], num_classes: int, count: int = 4) -> list[str]:
-    rng = np.random.default_rng(1)
-    paths = [str(folder / f"{i:05d}.png") for i in range(count)]
-    for path in paths:
-        coarse = rng.integers(0, num_classes + 1, (size[0] // 32 + 1, size[1] // 32 + 1), np.uint8)
-        cv2.imwrite(path, cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_NEAREST))
-    return paths
-
-
 def _dtype(job: Job) -> torch.dtype | None:
     return getattr(torch, job.amp) if job.amp else None
 
@@ -336,7 +314,7 @@ def _setting(job: Job, device: torch.device) -> Row:
     return {
         "formulation": "reference" if job.reference else "product",
         "size": list(job.size),
-        "precision": job.amp or "float32",
+        "precision": (job.amp or "float32") + (", compiled" if job.compile else ""),
         "device": device_name(device),
     }
 
