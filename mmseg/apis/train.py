@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mmseg import distributed
 from mmseg.apis.testing import Validation
 from mmseg.config import check_config, require
 from mmseg.datasets import build_dataset, check_same_classes
-from mmseg.engine.checkpoints import find_latest
+from mmseg.engine.checkpoints import find_latest, saved_seed
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
 from mmseg.engine.train import Trainer
@@ -23,7 +22,7 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.files import write_text
 from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
-from mmseg.weights import load_checkpoint, read_checkpoint
+from mmseg.weights import load_checkpoint
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -96,8 +95,7 @@ def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
     """The same seed in all processes: the given one, that of the run to resume, or a new one."""
     if seed is None and resume_from:
         with distributed.together():
-            meta = read_checkpoint(resume_from)["meta"]
-        seed = meta.get("seed") if isinstance(meta, Mapping) else None
+            seed = saved_seed(resume_from)
     return distributed.broadcast_object(draw_seed() if seed is None else seed)
 
 

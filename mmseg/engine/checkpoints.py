@@ -233,17 +233,34 @@ def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[s
         )
     check_optimizer_state(checkpoint["optimizer"], path)
     order = [name for name, _ in model.named_parameters()]
-    load_optimizer_state(updater.optimizer, checkpoint["optimizer"], order, path)
+    try:
+        load_optimizer_state(updater.optimizer, checkpoint["optimizer"], order, path)
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as error:
+        raise _damaged(path, f"its optimiser state cannot be used ({error})") from error
     if "scaler" in checkpoint and updater.scaler.is_enabled():
         _load_scaler(updater.scaler, checkpoint["scaler"], path)
-    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp"):
-        before = checkpoint["meta"].get(key, meta[key])
-        if before != meta[key]:
-            logger.warning(
-                "%s was %s and is %s now: the run goes on, but not exactly as before", key, before, meta[key]
-            )
+    _compare(checkpoint["meta"], meta, path)
     logger.info("resumed from %s after %d iterations", path, done)
     return done
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: str | Path) -> None:
+    """Warn of what changes the course of a resumed training."""
+    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp"):
+        value = before.get(key, now[key])
+        parts = value.values() if isinstance(value, Mapping) else [value]
+        if not all(part is None or isinstance(part, bool | int | float | str) for part in parts):
+            raise _damaged(path, f"meta[{key!r}] is no plain value")
+        if value != now[key]:
+            logger.warning("%s was %s and is %s now: the run goes on, but not exactly as before", key, value, now[key])
+
+
+def saved_seed(path: str | Path) -> int | None:
+    """The seed of the run that wrote a checkpoint; None if it does not say. Raises CheckpointError."""
+    seed = read_checkpoint(path)["meta"].get("seed")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
+        raise _damaged(path, f"meta['seed'] is no seed but {_short(seed)}")
+    return seed
 
 
 def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
@@ -262,8 +279,9 @@ def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
             "start from its weights with --load-from instead of --resume-from",
         )
     if type(done) is not int or not 0 <= done <= _MOST_ITERATIONS:
-        raise _damaged(path, f"meta['iter'] = {str(done)[:40]!r} is no number of iterations")
-    return done if checkpoint["meta"].get("writer") == _WRITER else done + 1
+        raise _damaged(path, f"meta['iter'] is no number of iterations but {_short(done)}")
+    writer = checkpoint["meta"].get("writer")
+    return done if isinstance(writer, str) and writer == _WRITER else done + 1
 
 
 def check_optimizer_state(saved: Any, path: str | Path) -> None:
@@ -279,10 +297,10 @@ def check_optimizer_state(saved: Any, path: str | Path) -> None:
             raise _damaged(path, "a param_group of its optimiser state has no list of parameters")
     for index, entries in state.items():
         if not isinstance(entries, Mapping):
-            raise _damaged(path, f"the optimiser state of parameter {str(index)[:40]} is a {type(entries).__name__}")
+            raise _damaged(path, f"the optimiser state of parameter {_short(index)} is a {type(entries).__name__}")
         for name, value in entries.items():
-            if not _is_plain_state(value):
-                raise _damaged(path, f"{str(name)[:40]} in its optimiser state is no plain finite number or tensor")
+            if not (_is_count(value) if name == "step" else _is_plain_state(value)):
+                raise _damaged(path, f"{_short(name)} in its optimiser state is no plain finite number or tensor")
 
 
 def _is_plain_state(value: Any) -> bool:
@@ -291,14 +309,25 @@ def _is_plain_state(value: Any) -> bool:
     return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
 
 
+def _is_count(value: Any) -> bool:
+    """Whether it can be the number of updates that a parameter has seen, as a number or a tensor."""
+    if isinstance(value, Tensor):
+        return unusable(value) is None and value.numel() == 1 and value.item() >= 0
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
 def _load_scaler(scaler: torch.amp.GradScaler, saved: Any, path: str | Path) -> None:
-    try:
-        scaler.load_state_dict(saved)
-        sound = math.isfinite(scaler.get_scale()) and scaler.get_scale() > 0
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError):
-        sound = False
-    if not sound:
+    """Restore the scale and for how long it has been good; by what it grows is a setting."""
+    saved = saved if isinstance(saved, Mapping) else {}
+    scale, tracker = saved.get("scale"), saved.get("_growth_tracker")
+    if not isinstance(scale, float) or not 0 < scale < 2**100 or type(tracker) is not int or not 0 <= tracker < 2**31:
         raise _damaged(path, "its loss scaler has no usable state")
+    scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
+
+
+def _short(value: Any) -> str:
+    """A value from a file in a few words; containers could be endless."""
+    return repr(value)[:40] if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
 
 
 def _damaged(path: str | Path, what: str) -> CheckpointError:

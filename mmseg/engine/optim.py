@@ -164,8 +164,9 @@ def load_optimizer_state(
                 path, f"has {sorted(state)} for {name}, where {type(optimizer).__name__} keeps {sorted(entries)}"
             )
         for key, value in state.items():
-            if not _fits(value, parameter):
-                raise _unusable(path, f"has a {key} of shape {list(value.shape)} for {name} {list(parameter.shape)}")
+            if not _fits(value, parameter, kept.get(key)):
+                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise _unusable(path, f"has a {key} of shape {shape} for {name} {list(parameter.shape)}")
     state = {
         number: {key: _laid_out_as(parameter, value) for key, value in states[name].items()}
         for number, (name, parameter) in enumerate(zip(names, parameters))
@@ -184,13 +185,17 @@ def _states_by_name(saved: Mapping[str, Any], order: Sequence[str]) -> dict[str,
     names = names or list(order)
     if len(names) != len(indices):
         raise ValueError(f"{len(indices)} parameters with {len(names)} names")
-    return {name: dict(saved["state"].get(index, {})) for name, index in zip(names, indices)}
+    states = {name: saved["state"].get(index, {}) for name, index in zip(names, indices)}
+    return {name: {key: v for key, v in state.items() if v is not None} for name, state in states.items()}
 
 
-def _fits(value: Any, parameter: Tensor) -> bool:
-    """Whether this may be what an optimiser keeps of a parameter: a number, a tensor of its shape or factors of it."""
+def _fits(value: Any, parameter: Tensor, kept: Any) -> bool:
+    """Whether this may be what an optimiser keeps of a parameter: a number, a tensor of its shape or factors of it.
+
+    `kept` is what it keeps of a matrix.
+    """
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return True
+        return not isinstance(kept, Tensor) or kept.ndim == 0 or parameter.ndim == 0
     return value.ndim == parameter.ndim and all(a in (1, b) for a, b in zip(value.shape, parameter.shape))
 
 

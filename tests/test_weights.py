@@ -1,0 +1,377 @@
+"""Files of weights: every layout is read, what they ask for beyond weights is refused, and what fits is told apart."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mmseg.errors import CheckpointError, WriteError
+from mmseg.models import build_segmentor
+from mmseg.weights import load_checkpoint, read_checkpoint, read_weights_file, strip_prefix, write_weights_file
+from tests.models.test_cffm import tiny_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def small_model(seed: int = 0, classes: int = 2) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_truncated_file(tmp_path):
+    path = tmp_path / "iter_1.pth"
+    write_weights_file(path, {"state_dict": small_model().state_dict()})
+    content = path.read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 10):
+        path.write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match=r"iter_1\.pth"):
+            load_checkpoint(small_model(), path)
+
+
+def test_places_that_hold_no_file(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "latest.pth").symlink_to("iter_4.pth")
+    for place, message in (
+        (tmp_path / "none.pth", "no such file"),
+        (tmp_path / "latest.pth", r"no such file \(a link to iter_4\.pth, which does not exist\)"),
+        (tmp_path / "folder.pth", "is a folder"),
+        (tmp_path / "pipe.pth", "is a pipe or a device"),
+        ("/dev/zero", "is a pipe or a device"),
+        ("a\0b.pth", r"'a\\x00b\.pth': no file name"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(small_model(), place)
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: pathlib.Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
+def test_code_in_a_file_is_not_run(tmp_path, how):
+    path, target = tmp_path / "evil.pth", tmp_path / "proof"
+    content = {"state_dict": small_model().state_dict(), "extra": Evil(target)}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(CheckpointError, match=r"evil\.pth"):
+        load_checkpoint(small_model(), path)
+    assert not target.exists()
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function: object, *args: object) -> None:
+        self.function, self.args = function, args
+
+    def __reduce__(self) -> tuple:
+        return self.function, self.args
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "value",
+    [
+        Call(np.ndarray, (), [("a", "O")], b"A" * 64),  # pointers to anywhere
+        Call(np.dtype, "O"),
+        Call(np.load, "file"),
+        np.array(["text"]),
+        np.ndarray,
+    ],
+    ids=["pointers", "object dtype", "another function", "text", "the class"],
+)
+def test_only_plain_arrays_are_made(tmp_path, value, zipped):
+    path = tmp_path / "bad.pth"
+    content = {"state_dict": small_model().state_dict(), "meta": {"seed": value}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="refused to read it, it asks for more than weights"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpy_values_of_official_files(tmp_path, zipped):
+    path = tmp_path / "iter_10.pth"
+    meta = {"lr": np.float64(0.1), "PALETTE": np.arange(6, dtype=np.uint8).reshape(2, 3), "flag": np.bool_(True)}
+    content = {"state_dict": small_model().state_dict(), "meta": meta}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    read = read_checkpoint(path)["meta"]
+    assert type(read["lr"]) is np.float64 and read["lr"] == 0.1 and read["flag"]
+    assert type(read["PALETTE"]) is np.ndarray and np.array_equal(read["PALETTE"], meta["PALETTE"])
+
+
+def rewritten(path: pathlib.Path, compression: int = zipfile.ZIP_STORED, **replaced: bytes) -> None:
+    """The archive of torch.save again, with parts of its pickle replaced."""
+    with zipfile.ZipFile(path) as source:
+        entries = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as target:
+        for name, data in entries.items():
+            if name.endswith("data.pkl"):
+                for old, new in replaced.values():
+                    assert old in data
+                    data = data.replace(old, new)
+            target.writestr(name, data)
+
+
+@pytest.mark.parametrize("count", [5, 10**6, 10**9, 10**15])
+def test_a_tensor_that_claims_more_than_the_file_has(tmp_path, count):
+    path = tmp_path / "claims.pth"
+    torch.save({"a": torch.zeros(4)}, path)
+    number = b"J" + struct.pack("<i", count) if count < 2**31 else b"\x8a\x08" + struct.pack("<q", count)
+    rewritten(path, storage=(b"K\x04t", number + b"t"), size=(b"K\x04\x85", number + b"\x85"))
+    with pytest.raises(CheckpointError, match=f"tensor 0 is shorter than the {count} elements"):
+        read_weights_file(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
+    path = tmp_path / "packed.pth"
+    torch.save({"a": torch.zeros(10**6)}, path)
+    rewritten(path, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(CheckpointError, match="smaller than what it claims to hold"):
+        read_weights_file(path)
+
+
+@pytest.mark.parametrize("layout", ["state_dict", "model", "plain", "module.", "safetensors"])
+def test_layouts(tmp_path, layout):
+    path = tmp_path / "weights.pth"
+    state = small_model(1).state_dict()
+    if layout == "module.":
+        state = {f"module.{name}": value for name, value in state.items()}
+    if layout == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(state, path)
+    else:
+        torch.save(state if layout == "plain" else {"model" if layout == "model" else "state_dict": state}, path)
+    model = small_model()
+    load_checkpoint(model, path, strict=True)
+    assert equal(model, small_model(1))
+
+
+def test_strip_prefix_leaves_other_names():
+    assert strip_prefix({"module.a": 1, "b.module.c": 2}) == {"a": 1, "b.module.c": 2}
+
+
+def test_file_without_weights(tmp_path):
+    path = tmp_path / "list.pth"
+    for content in ([1, 2], {"a": 1}, {"state_dict": 3}, {"meta": {}, "state_dict": {"a": "b"}}, 5):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="no weights in it"):
+            load_checkpoint(small_model(), path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"meta": "x"}, "meta is a str"),
+        ({"meta": [1]}, "meta is a list"),
+        ({"meta": {"CLASSES": 5}}, "CLASSES"),
+        ({"meta": {"CLASSES": ["a", 1]}}, "CLASSES"),
+        ({"meta": {"PALETTE": "x"}}, "PALETTE"),
+        ({"meta": {"PALETTE": [[1, 2], [3, 4]]}}, "PALETTE"),
+        ({"meta": {"PALETTE": [[1, 2, 300]]}}, "PALETTE"),
+        ({"meta": {"PALETTE": [[1, 2, 10**30]]}}, "PALETTE"),
+        ({"meta": {"PALETTE": torch.zeros(0, 3)}}, "PALETTE"),
+        ({"state_dict": {1: torch.zeros(1)}}, "names that are no text"),
+    ],
+)
+def test_checkpoints_with_wrong_parts(tmp_path, wrong, message):
+    torch.save({"meta": {}, "state_dict": small_model().state_dict(), **wrong}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_no_meta_is_none(tmp_path):
+    torch.save({"meta": None, "state_dict": small_model().state_dict()}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")["meta"] == {}
+
+
+FILL_UP = """
+import resource, sys, torch
+from mmseg.errors import WriteError
+from mmseg.weights import write_weights_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    write_weights_file(sys.argv[1], {"a": torch.zeros(int(sys.argv[2]))}, "or train less")
+except WriteError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("numbers", [200_000, 5_000_000])  # of 4 bytes each: more than the limit, than one write
+def test_a_full_disk_is_told_as_it_is(tmp_path, numbers):
+    (tmp_path / "a.pth").write_bytes(b"old")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FILL_UP, str(tmp_path / "a.pth"), str(numbers)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "a.pth: cannot be written, the file is larger than allowed" in done.stdout and "train less" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+    assert (tmp_path / "a.pth").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_weights_file(tmp_path / "file" / "a.pth", {})
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_other_model_names_the_first_differences(tmp_path):
+    path = tmp_path / "other.pth"
+    model = small_model()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.save({"state_dict": {**model.state_dict(), "2.weight": torch.zeros(9, 4)}}, path)
+    with pytest.raises(CheckpointError, match=r"2\.weight is \[9, 4\] in the file and \[2, 4\] in the model"):
+        load_checkpoint(model, path)
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in small_model(1).state_dict().items()}}, path)
+    with pytest.raises(CheckpointError, match=r"missing in the file: 0\.weight.*not in the model: backbone\.0\.weight"):
+        load_checkpoint(model, path)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_left_over_and_missing_names_are_a_warning_unless_strict(tmp_path, caplog):
+    path = tmp_path / "part.pth"
+    state = small_model(1).state_dict()
+    del state["2.bias"]
+    torch.save({"state_dict": {**state, "aux.weight": torch.zeros(1)}}, path)
+    model = small_model()
+    load_checkpoint(model, path)
+    assert torch.equal(model[0].weight, small_model(1)[0].weight)
+    assert "not in the file: 2.bias" in caplog.text and "not in the model: aux.weight" in caplog.text
+    with pytest.raises(CheckpointError, match=r"missing in the file: 2\.bias; not in the model: aux\.weight"):
+        load_checkpoint(model, path, strict=True)
+
+
+UNUSABLE = {
+    "text": "x",
+    "nothing": None,
+    "a list": [1.0],
+    "sparse": torch.zeros(4, 3).to_sparse(),
+    "complex": torch.zeros(4, 3, dtype=torch.complex64),
+    "meta": torch.zeros(4, 3, device="meta"),
+    "whole numbers": torch.zeros(4, 3, dtype=torch.int64),
+    "yes and no": torch.zeros(4, 3, dtype=torch.bool),
+    "nan": torch.full((4, 3), float("nan")),
+    "infinite": torch.full((4, 3), float("-inf")),
+    "one number that claims to be many": torch.zeros(1).expand(4, 3),
+    "one number that claims to be 10**12": torch.zeros(1).expand(10**6, 10**6),
+}
+
+
+@pytest.mark.parametrize("purpose", ["train", "test", "resume"])
+@pytest.mark.parametrize("value", UNUSABLE.values(), ids=UNUSABLE)
+def test_entries_that_are_no_weights(tmp_path, value, purpose):
+    torch.save({"state_dict": {**small_model(1).state_dict(), "0.weight": value}}, tmp_path / "bad.pth")
+    model = small_model()
+    with pytest.raises(CheckpointError, match=r"bad\.pth: 0\.weight (is|has|claims)"):
+        load_checkpoint(model, tmp_path / "bad.pth", purpose=purpose)
+    assert equal(model, small_model())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision(tmp_path, dtype):
+    torch.save(small_model(1).to(dtype).state_dict(), tmp_path / "a.pth")
+    model = small_model()
+    load_checkpoint(model, tmp_path / "a.pth", purpose="test")
+    assert torch.equal(model[0].weight, small_model(1)[0].weight.to(dtype).float())
+
+
+def test_another_number_of_classes_is_told_and_left_out_in_training_alone(tmp_path, caplog):
+    path = tmp_path / "k8.pth"
+    torch.save({"state_dict": small_model(1, classes=8).state_dict()}, path)
+    for purpose in ("test", "resume", None):
+        with pytest.raises(CheckpointError, match=r"2\.weight is \[8, 4\] in the file and \[2, 4\] in the model"):
+            load_checkpoint(small_model(), path, purpose=purpose)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_checkpoint(small_model(), path, strict=True, purpose="train")
+    for purpose in ("train", "finetune"):
+        caplog.clear()
+        model = small_model()
+        load_checkpoint(model, path, purpose=purpose)
+        assert torch.equal(model[0].weight, small_model(1, classes=8)[0].weight)
+        assert torch.equal(model[2].weight, small_model()[2].weight)
+        (warning,) = caplog.records
+        assert "2 entries of another shape" in warning.message
+        assert "2.weight [8, 4] here [2, 4], 2.bias [8] here [2]" in warning.message
+
+
+def test_a_test_needs_all_weights_and_a_resumption_all_names(tmp_path):
+    path = tmp_path / "part.pth"
+    state = small_model(1).state_dict()
+    torch.save({k: v for k, v in state.items() if k != "2.bias"}, path)
+    for purpose in ("test", "resume"):
+        with pytest.raises(CheckpointError, match=r"missing in the file: 2\.bias"):
+            load_checkpoint(small_model(), path, purpose=purpose)
+    torch.save({**state, "more": torch.zeros(1)}, path)
+    load_checkpoint(small_model(), path, purpose="test")
+    with pytest.raises(CheckpointError, match="not in the model: more"):
+        load_checkpoint(small_model(), path, purpose="resume")
+    torch.save({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
+    load_checkpoint(small_model(), path, purpose="resume")  # old versions of torch have no such counter
+    with pytest.raises(ValueError, match="purpose"):
+        load_checkpoint(small_model(), path, purpose="trian")
+
+
+class Renaming(nn.Sequential):
+    """Knows files in which its layers have other names."""
+
+    def adapt_weights(self, state: dict, purpose: str) -> dict:
+        self.purpose = purpose
+        return {name.replace("old.", ""): value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("purpose", ["train", "finetune", "test", "resume"])
+def test_a_model_may_adapt_the_entries_first(tmp_path, purpose):
+    torch.save({f"old.{k}": v for k, v in small_model(1).state_dict().items()}, tmp_path / "old.pth")
+    model = Renaming(*small_model())
+    checkpoint = load_checkpoint(model, tmp_path / "old.pth", purpose=purpose)
+    assert equal(model, small_model(1)) and model.purpose == purpose
+    assert "0.weight" in checkpoint["state_dict"]
+
+
+def test_cffm_plus_starts_from_cffm_without_a_warning(tmp_path, caplog):
+    caplog.set_level("INFO", "mmseg")
+    cffm = build_segmentor(tiny_config())
+    torch.save({"state_dict": cffm.state_dict()}, tmp_path / "cffm.pth")
+    config = tiny_config()
+    config["decode_head"]["type"] = "CFFMPlusHead"
+    model = build_segmentor(config)
+    new = [name for name in model.state_dict() if name not in cffm.state_dict()]
+    load_checkpoint(model, tmp_path / "cffm.pth", purpose="train")
+    (message,) = caplog.records
+    assert message.levelname == "INFO" and f"{len(new)} entries of the new parts" in message.message
+    caplog.clear()
+    state = model.state_dict()
+    del state["decode_head.linear_pred3.weight"]  # half a part is no new part
+    torch.save({"state_dict": state}, tmp_path / "half.pth")
+    load_checkpoint(model, tmp_path / "half.pth", purpose="train")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
