@@ -24,6 +24,7 @@ from mmseg.errors import DataError, WriteError
 
 UNFINISHED = ".writing"  # end of the names of unfinished files: .<final name>.<8 hex digits>.writing
 _STALE = 7 * 86400  # seconds without a change after which an unfinished file is nobody's, where locks do not work
+_LINK_AGE = 60  # seconds after which an unfinished link is nobody's: it is renamed as soon as it is made
 MAX_BYTES = 2**29  # of a file that is read whole
 _LONGEST_STEM = 160  # of the final name in a temporary one; names may have 255 bytes
 _REASONS = {
@@ -185,8 +186,11 @@ def sweep(folder: str | Path, names: str = "*") -> None:
     """
     for file in Path(folder).glob(f".{names}.*{UNFINISHED}*"):
         with contextlib.suppress(OSError):
-            if stat.S_ISREG(file.lstat().st_mode):
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode):
                 _remove_if_dead(file)
+            elif stat.S_ISLNK(status.st_mode) and time.time() - status.st_mtime > _LINK_AGE:
+                file.unlink()
 
 
 def sync_folder(folder: str | Path) -> None:

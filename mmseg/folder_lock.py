@@ -25,6 +25,7 @@ class FolderLock:
     Args:
         folder: is made if it is missing.
         work: what is done there, for the message to others ("a training").
+        mounts: table of the mounted file systems, which says whether other machines see a lock.
 
     Attributes:
         previous: who held it before and died: host, pid, since, work; None after an orderly end.
@@ -33,8 +34,8 @@ class FolderLock:
         WriteError: a living process holds it, or one on another machine may do so; or the folder cannot be written.
     """
 
-    def __init__(self, folder: str | Path, work: str) -> None:
-        self.folder, self.path, self.work = Path(folder), Path(folder) / ".lock", work
+    def __init__(self, folder: str | Path, work: str, mounts: str | Path = locks.MOUNTS) -> None:
+        self.folder, self.path, self.work, self.mounts = Path(folder), Path(folder) / ".lock", work, mounts
         make_folder(folder)
         with writing(folder):
             self._lock, locked = self._take()
@@ -65,7 +66,7 @@ class FolderLock:
         owner = self.previous
         if owner is not None:
             here = owner["host"] == socket.gethostname()
-            told = locked and (here or locks.seen_by_other_machines(self.folder))
+            told = locked and (here or locks.seen_by_other_machines(self.folder, self.mounts))
             if not told and (not here or locks.is_alive(owner["pid"])):
                 raise self._refusal(owner, sure=False)
 

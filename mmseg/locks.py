@@ -17,6 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+MOUNTS = "/proc/self/mountinfo"
 _held: set[int] = set()
 
 
@@ -76,14 +77,14 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         release(descriptor)
 
 
-def seen_by_other_machines(path: str | Path, table: str | Path = "/proc/self/mountinfo") -> bool:
-    """Whether a lock on `path` holds on all machines that share the file system, as far as the mount `table` tells."""
+def seen_by_other_machines(path: str | Path, mounts: str | Path = MOUNTS) -> bool:
+    """Whether a lock on `path` holds on all machines that share the file system, as far as the table `mounts` tells."""
     try:
-        mounts = Path(table).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(mounts).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return True
     path, best, local = Path(os.path.realpath(path)), -1, False
-    for line in mounts:
+    for line in lines:
         fields, _, rest = line.partition(" - ")
         point = Path(fields.split(" ")[4].encode().decode("unicode_escape"))  # \040 is a space
         if (point == path or point in path.parents) and len(point.parts) > best:

@@ -215,6 +215,15 @@ def test_what_a_living_process_writes_is_left_alone_and_what_a_killed_one_left_i
     assert names(tmp_path) == [".hidden", "a", "mine"] and (tmp_path / "a").read_text() == "old"
 
 
+def test_links_that_were_never_renamed(tmp_path):
+    for name, age in (("old", 3600), ("new", 0)):
+        link = tmp_path / f".latest.pth.{name}{UNFINISHED}"
+        link.symlink_to("iter_4.pth")
+        os.utime(link, (time.time() - age,) * 2, follow_symlinks=False)
+    sweep(tmp_path)
+    assert names(tmp_path) == [f".latest.pth.new{UNFINISHED}"]
+
+
 def test_a_child_does_not_keep_alive_what_its_killed_parent_wrote(tmp_path):
     with python(WRITE_AND_WAIT, tmp_path / "a", "fork") as process:
         child = int(process.stdout.readline().split()[1])

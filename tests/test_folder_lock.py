@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -127,3 +128,22 @@ def test_living_and_dead_processes():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert locks.is_alive(os.getpid()) and locks.is_alive(1) and not locks.is_alive(process.pid)
+
+
+def test_where_locks_stay_on_one_machine_the_owner_on_another_is_believed(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    table = f"30 22 0:41 / {folder} rw - nfs server:/data rw,{{}}\n"
+    record = {"work": "a training", "host": "another-machine", "pid": 1, "since": "2026-01-01 12:00:00"}
+    (folder / ".lock").write_text(json.dumps(record))
+    (tmp_path / "mounts").write_text(table.format("vers=3,nolock"))
+    with pytest.raises(WriteError, match="process 1 on another-machine, since 2026-01-01 12:00:00") as caught:
+        FolderLock(folder, "a training", tmp_path / "mounts")
+    assert f"remove {folder}/.lock" in caught.value.action
+    (tmp_path / "mounts").write_text(table.format("vers=4.2"))
+    with FolderLock(folder, "a training", tmp_path / "mounts") as lock:
+        assert lock.previous == record
+    (folder / ".lock").write_text(json.dumps({**record, "host": os.uname().nodename}))
+    (tmp_path / "mounts").write_text(table.format("vers=3,nolock"))
+    with FolderLock(folder, "a training", tmp_path / "mounts"):  # on this machine the lock tells all
+        pass

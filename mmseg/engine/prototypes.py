@@ -60,8 +60,8 @@ def generate_prototypes(
     Raises:
         ConfigError: the model's head does not make prototypes.
         CheckpointError: `checkpoint` is not CFFM's.
-        DataError: a video of fewer than ten frames (before anything is written), a frame that cannot be read, or a file
-            that cannot be written.
+        DataError: a video of fewer than ten frames (before anything is written), or a frame that cannot be read.
+        WriteError: a file that cannot be written.
     """
     head = model.decode_head
     if not getattr(head, "generates_prototypes", False):
