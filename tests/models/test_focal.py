@@ -171,6 +171,6 @@ def test_a_fold_makes_its_masks_once_per_map_size_and_type():
 def test_resize_matrix_is_bilinear_resizing():
     x = torch.randn(1, 1, 14, 21)
     expected = torch.nn.functional.interpolate(x, (12, 18), mode="bilinear", align_corners=False)[0, 0]
-    matrix = resize_matrix()
+    matrix = resize_matrix().float()
     rows, columns = torch.block_diag(matrix, matrix), torch.block_diag(matrix, matrix, matrix)
     torch.testing.assert_close(rows @ x[0, 0] @ columns.t(), expected, atol=1e-5, rtol=1e-5)

@@ -24,7 +24,7 @@ def encode_decode(model: nn.Module, imgs: Tensor, img_metas: Any = None, prototy
     """Logits (B, K, H, W) of the last frames of clips `imgs` (B, T, 3, H, W)."""
     feats = mit(model.backbone, imgs.flatten(0, 1))
     if imgs.shape[1] == model.decode_head.num_clips and prototypes is None:
-        prototypes = read_prototypes(model.decode_head, img_metas, imgs.device)
+        prototypes = read_prototypes(model.decode_head, img_metas)
     return resize(forward(model.decode_head, feats, *imgs.shape[:2], prototypes=prototypes), imgs.shape[-2:])
 
 
@@ -33,7 +33,7 @@ def loss(model: nn.Module, batch: Mapping[str, Any], iteration: int = 0) -> dict
     imgs = batch["img"]
     prototypes = batch.get("prototypes")
     if prototypes is None:
-        prototypes = read_prototypes(model.decode_head, batch["img_metas"], imgs.device)
+        prototypes = read_prototypes(model.decode_head, batch["img_metas"])
     with torch.no_grad():
         feats = mit(model.backbone, imgs.flatten(0, 1))
     logits = forward(model.decode_head, feats, *imgs.shape[:2], prototypes=prototypes)
@@ -65,10 +65,10 @@ def branch_logits(head: nn.Module, fused: Tensor, prototypes: Tensor) -> Tensor:
     return resize(logits, fused.shape[-2:])
 
 
-def read_prototypes(head: nn.Module, img_metas: Sequence[Mapping[str, Any]], device: torch.device) -> Tensor:
+def read_prototypes(head: nn.Module, img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
     """The prototypes (B, n, C) of the samples' videos, from their files."""
     files = [Path(head.save_path) / meta["video"] / "centers.pt" for meta in img_metas]
-    return torch.cat([torch.load(file, map_location=device, weights_only=True) for file in files])
+    return torch.cat([torch.load(file, weights_only=True) for file in files]).to(head.linear_pred3.weight)
 
 
 # ---------------------------------------------------------------------- the branch

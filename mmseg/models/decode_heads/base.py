@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.builder import build_loss
 from mmseg.models.layers.linear import pointwise_conv
+from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import resize
 
 
@@ -138,7 +138,7 @@ class FusionHead(nn.Module):
         1x1 convolutions commute with bilinear resizing (its weights sum to 1), so each level can be mixed at its
         own size and the results added: the concatenated map never exists. Gradients pass through.
         """
-        with torch.autocast(self.linear_pred.weight.device.type, enabled=False):
+        with full_precision(self.linear_pred.weight):
             blocks = self.linear_fuse.conv.weight.flatten(1).chunk(4, dim=1)  # levels 4, 3, 2, 1; each (dim, dim)
             weights = [block @ linear.weight for block, linear in zip(reversed(blocks), self.projections)]
             bias = sum(block @ linear.bias for block, linear in zip(reversed(blocks), self.projections))

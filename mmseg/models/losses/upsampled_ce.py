@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmseg.models.layers.precision import full_precision
+
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.
 _SLICE_NUMBERS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -25,7 +27,7 @@ def upsampled_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Mean cross entropy of `logits`, resized bilinearly (align_corners False) to the size of `labels`.
 
-    Ignored pixels contribute 0 and stay in the denominator. Computed in float32, also under autocast.
+    Ignored pixels contribute 0 and stay in the denominator. Computed in float32 at least, also under autocast.
 
     Args:
         logits: (n, K, h, w).
@@ -36,9 +38,10 @@ def upsampled_cross_entropy(
     Returns:
         The loss (scalar) and the number of pixels whose argmax equals their label (scalar, float32).
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits):
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         slice_numbers = slice_numbers or _SLICE_NUMBERS.get(logits.device.type, 1 << 22)
-        return _UpsampledCrossEntropy.apply(logits.float(), labels, ignore_index, slice_numbers)
+        return _UpsampledCrossEntropy.apply(logits, labels, ignore_index, slice_numbers)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
@@ -52,7 +55,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
         height, width = labels.shape[-2:]
         rows = max(1, slice_numbers // (logits.shape[1] * width))
-        lower, upper, weight = _row_taps(logits.shape[-2], height, logits.device)
+        lower, upper, weight = _row_taps(logits, height)
         for i in range(logits.shape[0]):
             for top in range(0, height, rows):
                 part = slice(top, min(top + rows, height))
@@ -77,10 +80,11 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return grad * grad_loss, None, None, None
 
 
-def _row_taps(h: int, height: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `height` rows the two rows of `h` it lies between, and the weight of the second."""
-    scale = torch.tensor(h / height, dtype=torch.float32)
-    source = ((torch.arange(height, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
+def _row_taps(logits: Tensor, height: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `height` rows the two rows of `logits` it lies between, and the weight of the second."""
+    h, device, dtype = logits.shape[-2], logits.device, logits.dtype
+    scale = torch.tensor(h / height, dtype=dtype)
+    source = ((torch.arange(height, dtype=dtype) + 0.5) * scale - 0.5).clamp_(min=0)
     lower = source.floor().long().clamp_(max=h - 1)
     upper = (lower + 1).clamp_(max=h - 1)
     return lower.to(device), upper.to(device), (source - lower).to(device)

@@ -8,6 +8,8 @@ References pass every block unchanged, so all that the blocks ever need of a ref
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import (
     ring_index,
 )
 from mmseg.models.layers.linear import Linear, Mlp
+from mmseg.models.layers.precision import full_precision
 
 _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a window, by reference role
 
@@ -122,6 +125,14 @@ class FocalBlock(nn.Module):
         return self.mlp.add_to(x, self.norm2(x))
 
 
+class FoldedFocal(NamedTuple):
+    """What the weights of all blocks come to, whatever the frames are."""
+
+    biases: list[FocalBias]  # the assembled bias of every block
+    pooling: Tensor  # (depth * 14, 49): every block's pooling of a reference's window into the cells of the three roles
+    offsets: Tensor  # (depth, 14), added to the cells
+
+
 class FocalDecoder(nn.Module):
     """The focal blocks of CFFM (``decoder_focal``): the target frame mines three reference frames.
 
@@ -144,16 +155,18 @@ class FocalDecoder(nn.Module):
         size = x.shape[-2:]
         tokens = to_tokens(x)  # (B, K, N, C)
         roles = min(len(REFERENCE_CELLS), x.shape[1] - 1)  # a clip of three has the target as its own reference
-        maps = [self.reference_maps(tokens[:, role], *size) for role in range(roles)]
+        folded = self.fold()
+        maps = [self.reference_maps(tokens[:, role], *size, folded) for role in range(roles)]
         target = tokens[:, -1] if torch.is_grad_enabled() else tokens[:, -1].clone()
-        target = self.update(target, maps, *size)
+        target = self.update(target, maps, *size, folded)
         return torch.cat([x[:, :-1], to_map(target, *size)[:, None]], 1)
 
-    def reference_maps(self, x: Tensor, h: int, w: int) -> Tensor:
+    def reference_maps(self, x: Tensor, h: int, w: int, folded: FoldedFocal | None = None) -> Tensor:
         """All that the blocks need of reference frames, in every role.
 
         Args:
             x: (n, N, C) row-major tokens of n frames of h x w tokens.
+            folded: what :meth:`fold` gave; made here if None.
 
         Returns:
             (n, depth, W, 14, C): per block and window the pooled normalised cells, 1 + 4 + 9 for the three roles.
@@ -161,23 +174,24 @@ class FocalDecoder(nn.Module):
         geometry, dim = focal_geometry(h, w, x.device), x.shape[-1]
         # every block normalises the same frame with its own affine part, which moves behind the linear pooling
         y = F.pad(F.layer_norm(x, (dim,), eps=self.blocks[0].norm1.eps), (0, 0, 0, 1))
-        poolings = [block.reference_pooling() for block in self.blocks]
-        matrix = torch.cat([matrix for matrix, _ in poolings])  # (depth * 14, 49)
+        matrix, offsets = (folded or self.fold())[1:]
         pooled = matrix @ gather_rows(y, geometry.queries)  # (n, W, depth * 14, C)
         inside = (geometry.queries < h * w).to(x.dtype)  # (W, 49); the padding stays zero, whatever the shift
-        maps = []
-        for block, (matrix, offset), part in zip(self.blocks, poolings, pooled.chunk(len(poolings), 2)):
-            shift = (inside @ matrix.t())[..., None] * block.norm1.bias + offset[:, None]  # (W, 14, C)
+        reached = inside @ matrix.t()  # (W, depth * 14)
+        depth, maps = len(self.blocks), []
+        for block, part, reach, offset in zip(self.blocks, pooled.chunk(depth, 2), reached.chunk(depth, 1), offsets):
+            shift = reach[..., None] * block.norm1.bias + offset[:, None]  # (W, 14, C)
             maps.append(part * block.norm1.weight + shift)
         return torch.stack(maps, 1)
 
-    def fold(self) -> list[FocalBias]:
-        """The assembled bias of every block, for :meth:`update`."""
-        return [FocalBias(block.attn.bias(), block.attn.scale) for block in self.blocks]
+    def fold(self) -> FoldedFocal:
+        """See :class:`FoldedFocal`."""
+        with full_precision(self.blocks[0].norm1.weight):
+            poolings = [block.reference_pooling() for block in self.blocks]
+            matrix, offsets = torch.cat([m for m, _ in poolings]), torch.stack([offset for _, offset in poolings])
+            return FoldedFocal([FocalBias(b.attn.bias(), b.attn.scale) for b in self.blocks], matrix, offsets)
 
-    def update(
-        self, x: Tensor, references: list[Tensor], h: int, w: int, folded: list[FocalBias] | None = None
-    ) -> Tensor:
+    def update(self, x: Tensor, references: list[Tensor], h: int, w: int, folded: FoldedFocal | None = None) -> Tensor:
         """The target's tokens after all blocks.
 
         Args:
@@ -187,8 +201,11 @@ class FocalDecoder(nn.Module):
             folded: what :meth:`fold` gave; made here if None.
         """
         geometry = focal_geometry(h, w, x.device)
-        for number, (block, bias) in enumerate(zip(self.blocks, folded or self.fold())):
-            maps = references if len(references) == len(_ROLE_CELLS) else [*references, self.reference_maps(x, h, w)]
+        folded = folded or self.fold()
+        for number, (block, bias) in enumerate(zip(self.blocks, folded.biases)):
+            maps = references
+            if len(references) < len(_ROLE_CELLS):
+                maps = [*references, self.reference_maps(x, h, w, folded)]
             roles = [frame[:, number].split(_ROLE_CELLS, 2)[role] for role, frame in enumerate(maps)]
             x = block.update(x, [role.flatten(1, 2) for role in roles], geometry, bias)
         return x

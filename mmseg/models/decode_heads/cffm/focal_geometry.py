@@ -52,14 +52,14 @@ def ring_index() -> Tensor:
 
 
 def resize_matrix() -> Tensor:
-    """Bilinear weights (6, 7) that take a window of 7 positions to 6; no sample leaves its window."""
+    """Bilinear weights (6, 7), float64, that take a window of 7 positions to 6; no sample leaves its window."""
     source = (torch.arange(RESIZED, dtype=torch.float64) + 0.5) * WINDOW / RESIZED - 0.5
     low = source.floor().long()
     matrix = torch.zeros(RESIZED, WINDOW, dtype=torch.float64)
     rows = torch.arange(RESIZED)
     matrix[rows, low] = 1 - (source - low)
     matrix[rows, low + 1] = source - low
-    return matrix.float()
+    return matrix
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError
 from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import FoldedFuse
-from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
-from mmseg.models.decode_heads.cffm.focal_attention import FocalBias
+from mmseg.models.decode_heads.cffm.focal import FocalDecoder, FoldedFocal, to_map, to_tokens
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
@@ -25,7 +24,7 @@ class FoldedCFFM(NamedTuple):
     """Eval-only weights."""
 
     fuse: FoldedFuse
-    biases: list[FocalBias]  # of the focal blocks
+    focal: FoldedFocal
 
 
 class TargetState(NamedTuple):
@@ -107,7 +106,7 @@ class CFFMHead(ClipHead):
 
     def remember(self, target: TargetState, folded: FoldedCFFM) -> Tensor:
         """The pooled maps (n, depth, W, 14, C) of n frames as references, for all blocks and roles."""
-        return self.decoder_focal.reference_maps(to_tokens(target.half), *target.half.shape[-2:])
+        return self.decoder_focal.reference_maps(to_tokens(target.half), *target.half.shape[-2:], folded.focal)
 
     def decode(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM, **context: Any) -> Tensor:
         """P (B, K, h, w)."""
@@ -120,7 +119,7 @@ class CFFMHead(ClipHead):
     def _mined_logits(self, target: TargetState, references: list[Tensor], folded: FoldedCFFM) -> Tensor:
         """P before it is upsampled: (B, h2 * w2, K)."""
         before = to_tokens(target.half)  # (B, N, C)
-        mined = self.decoder_focal.update(before.clone(), references[:3], *target.half.shape[-2:], folded.biases)
+        mined = self.decoder_focal.update(before.clone(), references[:3], *target.half.shape[-2:], folded.focal)
         weight_before, weight_mined = self.linear_pred2.weight.flatten(1).chunk(2, 1)  # (K, C) each
         return linear(before, weight_before, self.linear_pred2.bias) + linear(mined, weight_mined)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import DataError
+from mmseg.models.layers.precision import full_precision
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def kmeans(
     moved by no more than `tol` (sum of squares over all of them), or after `max_iter` iterations.
 
     Args:
-        x: (n, C) float.
+        x: (n, C) floating point; narrower types than float32 are widened.
         n_clusters: number of centroids.
         init: initial centroids (n_clusters, C), or int64 indices (n_clusters,) of the rows they are taken from; None
             draws rows of different values at random.
@@ -44,16 +45,18 @@ def kmeans(
             f"at least {n_clusters} rows of finite numbers",
             "use larger frames or fewer clusters (n_clusters), and a checkpoint that predicts well",
         )
-    if init is None:
-        init = _distinct_rows(x, n_clusters, seed)
-    centroids = (init if init.is_floating_point() else x[init]).to(x).clone()
-    labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    for _ in range(max_iter):
-        labels, updated = _iterate(x, centroids, chunk_rows)
-        error = (updated - centroids).square().sum()
-        centroids = updated
-        if error <= tol:
-            break
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    with full_precision(x):
+        if init is None:
+            init = _distinct_rows(x, n_clusters, seed)
+        centroids = (init if init.is_floating_point() else x[init]).to(x).clone()
+        labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        for _ in range(max_iter):
+            labels, updated = _iterate(x, centroids, chunk_rows)
+            error = (updated - centroids).square().sum()
+            centroids = updated
+            if error <= tol:
+                break
     return labels, centroids
 
 

@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetStat
 from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, video_seed
 from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
+from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 
@@ -167,14 +168,15 @@ class CFFMPlusHead(CFFMHead):
         Raises:
             DataError: there is no file, or it does not fit.
         """
-        name, device = getattr(video, "name", video), self.linear_pred3.weight.device
-        if self.prototypes == "files" or (name is not None and self.store.holds(name, device)):
-            return {"prototypes": [self.store.get(_name(name), device)]}
+        name, weight = getattr(video, "name", video), self.linear_pred3.weight
+        if self.prototypes == "files" or (name is not None and self.store.holds(name, weight.device)):
+            return {"prototypes": [self.store.get(_name(name), weight.device)]}
         if not hasattr(video, "network_input"):
             return {"prototypes": LivePrototypes(self.n_clusters, video_seed(name or ""))}
-        centers = whole_video_prototypes(
-            video, lambda img: self.cluster_input(backbone(img.to(device))), self.n_clusters
-        )
+        with full_precision(weight):
+            centers = whole_video_prototypes(
+                video, lambda img: self.cluster_input(backbone(img.to(weight))), self.n_clusters
+            )
         self.store.put(name, centers)
         return {"prototypes": [centers]}
 
@@ -202,10 +204,9 @@ class CFFMPlusHead(CFFMHead):
                 f"(n, {self.embed_dim}) for each sample",
                 "use prototypes made with this model's CFFM checkpoint",
             )
-        place = dict(device=half.device, dtype=self.linear_pred3.weight.dtype)  # files hold float32
         if isinstance(prototypes, Tensor):
-            return prototypes.to(**place)
-        return [rows.to(**place) for rows in prototypes]
+            return prototypes.to(self.linear_pred3.weight)
+        return [rows.to(self.linear_pred3.weight) for rows in prototypes]
 
 
 def _name(video: Any) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmseg.models.cpu.pieces import maps_at_once
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
+from mmseg.models.layers.precision import full_precision
 
 SCORED_POSITIONS = 5  # target positions whose affinities make the score of a reference token
 
@@ -41,7 +42,7 @@ class CrossFrameAffinity(nn.Module):
         """What the affinities need of n reference frames: 'k1' ``(n, N, C2)``, 'k2' ``(n, N, C3)`` on the reference
         grid of N tokens and 'k3' ``(n, h32*w32, C4)``."""
         r8, r16, r32 = (r.to(self.k1.weight.dtype) for r in (r8, r16, r32))  # convolutions came under autocast
-        with _full_precision(r8):
+        with full_precision(r8):
             return {
                 "k1": self.k1(map_to_tokens(r8)),
                 "k2": self.k2(map_to_tokens(r16)),
@@ -62,7 +63,7 @@ class CrossFrameAffinity(nn.Module):
             affinities ``(B, h8*w8, R, s)`` and the kept tokens ``(B, R, s)``, ascending.
         """
         t8, t16, t32 = (t.to(self.q1.weight.dtype) for t in (t8, t16, t32))  # the backbone may run under autocast
-        with _full_precision(t8):
+        with full_precision(t8):
             q3 = _exact_linear(map_to_tokens(t32), self.q3)  # (B, h32*w32, C4)
             index = self.select(q3, keys["k3"], tuple(t32.shape[2:]), grid)
             k3 = _resize_tokens(keys["k3"], tuple(t32.shape[2:]), grid)
@@ -83,7 +84,7 @@ class CrossFrameAffinity(nn.Module):
             size: (h32, w32).
             grid: (gh, gw) of the reference grid.
         """
-        with _full_precision(q3):
+        with full_precision(q3):
             scores = self.scores(q3, k3, size, grid)
         # arithmetic of the official floor: int(0.8 * 405) is taken in floating point
         count = int(grid[0] * grid[1] * self.keep_ratio)
@@ -157,14 +158,9 @@ def _resize_tokens(tokens: Tensor, size: tuple[int, int], grid: tuple[int, int])
     return _resize_maps(tokens.transpose(2, 3), size, grid).transpose(2, 3)
 
 
-def _full_precision(x: Tensor) -> torch.autocast:
-    """Suspends autocast: raw products reach several hundred, and the norms take statistics of them."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
 def _exact_dtype(x: Tensor) -> torch.dtype:
-    """float64 where a float32 product may be taken in TF32 or bfloat16, otherwise float32."""
-    return torch.float64 if _rounds_products(x.device.type) else torch.float32
+    """float64 for float64, and where a float32 product may be taken in TF32 or bfloat16; otherwise float32."""
+    return torch.float64 if _rounds_products(x.device.type) else torch.promote_types(x.dtype, torch.float32)
 
 
 def _rounds_products(device: str) -> bool:
@@ -177,7 +173,7 @@ def _rounds_products(device: str) -> bool:
 
 
 def _exact_linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    dtype = _exact_dtype(x)
+    dtype = _exact_dtype(layer.weight)
     if dtype == layer.weight.dtype:
         return layer(x)
     return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)).to(layer.weight.dtype)

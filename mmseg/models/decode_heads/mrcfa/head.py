@@ -16,6 +16,7 @@ from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
+from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 
@@ -135,9 +136,12 @@ class MRCFAHead(ClipHead):
 
     def fold(self) -> FoldedMRCFA:
         """See :class:`FoldedMRCFA`."""
-        classifier = self.deco4.smalldecoder[1].weight.flatten(1) / NUM_REFERENCES  # (K, dim)
-        weight = (classifier @ self.sr1_feat.weight.flatten(1)).view(-1, *self.sr1_feat.weight.shape[1:])
-        return FoldedMRCFA(self.fold_fuse(), weight, classifier @ self.sr1_feat.bias)
+        values = self.sr1_feat
+        with full_precision(values.weight):
+            classifier = self.deco4.smalldecoder[1].weight.flatten(1) / NUM_REFERENCES  # (K, dim)
+            weight = (classifier @ values.weight.flatten(1)).view(-1, *values.weight.shape[1:])
+            bias = classifier @ values.bias
+        return FoldedMRCFA(self.fold_fuse(), weight, bias)
 
     def embed(self, feats: Sequence[Tensor], folded: FoldedMRCFA) -> dict[str, Tensor]:
         """Maps of n frames: those of the backbone, F and its half."""
