@@ -56,7 +56,7 @@ def main() -> None:
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     distributed.init(args.launcher, (cfg.get("dist_params") or {}).get("backend"), chosen_gpu(args))
-    from mmseg.apis.train import train_segmentor  # only now: importing the models takes a while
+    from mmseg.apis.training import train_segmentor  # only now: importing the models takes a while
 
     try:
         train_segmentor(
