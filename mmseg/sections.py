@@ -13,7 +13,16 @@ from types import FunctionType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Discriminator, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    TypeAdapter,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from mmseg import compat, values
@@ -58,14 +67,23 @@ def _has_type(section: dict[str, Any]) -> dict[str, Any]:
 Component = Annotated[dict[str, Any], AfterValidator(_has_type)]
 
 
+def _one_data_set(section: Any) -> Any:
+    if isinstance(section, list | tuple):
+        raise ValueError("one data set as a dict: results are scored and written by the names of its videos")
+    return section
+
+
+OneDataSet = Annotated[Component, BeforeValidator(_one_data_set)]
+
+
 class Data(Section):
     samples_per_gpu: PositiveInt = 1
     workers_per_gpu: NonNegativeInt = 2
     pin_memory: bool | None = None
     persistent_workers: bool = True
     train: Component | Annotated[Sequence[Component], MinLen(1)] | None = None
-    val: Component | None = None
-    test: Component | None = None
+    val: OneDataSet | None = None
+    test: OneDataSet | None = None
 
 
 class ParameterRule(Section):

@@ -67,6 +67,7 @@ _EXPECTED = {  # pydantic's kinds of errors in our words
     "too_long": "{max_length} values at most",
 }
 _shorten = reprlib.Repr()
+_shorten.maxlevel = 2
 _shorten.maxdict = _shorten.maxlist = _shorten.maxtuple = 6
 _shorten.maxstring = _shorten.maxother = 120
 

@@ -251,6 +251,16 @@ def test_pipeline_without_multi_scale_wrapper():
         (dict(type="ImageToTensor", keys=["gt"]), "keys.0 = 'gt'"),
         (dict(type="Collect", keys="img"), "keys = 'img'"),
         (dict(type="LoadLabels", reduce_zero_label=1), "reduce_zero_label = 1"),
+        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[0, 0]), "img_scale.0 = 0"),
+        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[]), "img_scale = []"),
+        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32, 3)), "img_scale"),
+        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[(48, 32), (-1, 4)]), "img_scale.1.0 = -1"),
+        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32), img_ratios=[0]), "img_ratios.0 = 0"),
+        (
+            dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32), flip_direction="vertical"),
+            "flip_direction",
+        ),
+        (dict(type="MultiScaleFlipAug", transforms=5, img_scale=(48, 32)), "transforms = 5"),
     ],
 )
 def test_values_that_cannot_work(cfg, found):
@@ -266,7 +276,7 @@ def test_values_that_cannot_work(cfg, found):
         lambda: Compose(dict(type="LoadFrames")),
         lambda: Resize()(clip()),
         lambda: MultiScaleFlipAug([]),
-        lambda: MultiScaleFlipAug([], (48, 32), flip_direction="vertical"),
+        lambda: MultiScaleFlipAug([], [(48, 32), (60, 40)], img_ratios=[1.0]),
         lambda: TestPipeline([TEST[0], TEST[1], dict(type="RandomFlip")]),
         lambda: TestPipeline([TEST[0]]).views(frame()),
     ],

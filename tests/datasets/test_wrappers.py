@@ -1,10 +1,12 @@
 """Data sets that repeat others, and several as one."""
 
 import itertools
+import pathlib
 
 import pytest
 import torch
 
+from mmseg.config import load_config
 from mmseg.datasets import (
     ConcatDataset,
     RepeatDataset,
@@ -118,6 +120,16 @@ def test_testing_takes_one_data_set(roots):
                     dict(type="ConcatDataset", datasets=[val])):  # fmt: skip
         message = refused("one data set", build_dataset, several, "data.test", test_mode=True)
         assert message.startswith("data.test: a ") and "data.test.data_root=DIR" in message
+
+
+@pytest.mark.parametrize("section", ["val", "test"])
+def test_a_list_to_test_on_is_refused_when_the_config_is_read(tmp_path, section):
+    toy = pathlib.Path(__file__).parents[2] / "local_configs" / "toy" / "cffm.b0.py"
+    (tmp_path / "list.py").write_text(
+        f"_base_ = [{str(toy)!r}]\ndata = dict({section}=[dict(type='VSPWDataset')] * 2)\n"
+    )
+    message = refused(f"data.{section} = [", load_config, tmp_path / "list.py")
+    assert "one data set as a dict" in message and len(message) < 1000
 
 
 def test_what_is_no_data_set(roots):

@@ -7,11 +7,13 @@ stream knows. So the pipeline of an official config (load, then MultiScaleFlipAu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Len
 
+from mmseg import values
 from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
 from mmseg.errors import ConfigError
@@ -32,19 +34,19 @@ class MultiScaleFlipAug:
         img_scale: (long side, short side) or a list of them; None takes multiples of the frame's own size.
         img_ratios: factors of `img_scale`.
         flip: also mirrored views.
-        flip_direction: 'horizontal'.
+        flip_direction: accepted for official configs; only 'horizontal' can be undone here.
 
     Raises:
-        ConfigError: neither img_scale nor img_ratios, or a flip direction that cannot be undone.
+        ConfigError: neither img_scale nor img_ratios, or ratios of several scales.
     """
 
     def __init__(
         self,
         transforms: Sequence[Any],
-        img_scale: Any = None,
-        img_ratios: float | Sequence[float] | None = None,
+        img_scale: values.Size | Annotated[Sequence[values.Size], Len(1)] | None = None,
+        img_ratios: values.PositiveFloat | Annotated[Sequence[values.PositiveFloat], Len(1)] | None = None,
         flip: bool = False,
-        flip_direction: str = "horizontal",
+        flip_direction: Literal["horizontal"] | Annotated[Sequence[Literal["horizontal"]], Len(1, 1)] = "horizontal",
     ) -> None:
         self.transforms = Compose(transforms, "transforms")
         self.scales = [tuple(s) for s in img_scale] if _is_list_of_scales(img_scale) else None
@@ -55,17 +57,15 @@ class MultiScaleFlipAug:
             raise ConfigError("MultiScaleFlipAug: no img_scale", "(long side, short side)", "add img_scale=(853, 480)")
         if self.scales is not None and img_ratios is not None:
             raise ConfigError("MultiScaleFlipAug: img_ratios with several img_scale", "one of them", "drop one")
-        if self.img_scale is not None and len(self.img_scale) != 2:
-            raise ConfigError(f"MultiScaleFlipAug: img_scale={img_scale!r}", "(long side, short side)", "fix img_scale")
-        if flip_direction not in ("horizontal", ["horizontal"]):
-            raise ConfigError(f"MultiScaleFlipAug: flip_direction={flip_direction!r}", "'horizontal'", "fix it")
 
     def view_scales(self, height: int, width: int) -> list[Scale]:
         """The scales at which a frame is looked at, in the order of the views."""
         if self.scales is not None:
             return self.scales
         base = self.img_scale or (width, height)
-        return [(int(base[0] * r), int(base[1] * r)) for r in self.img_ratios] if self.img_ratios else [base]
+        if not self.img_ratios:
+            return [base]
+        return [(max(int(base[0] * ratio), 1), max(int(base[1] * ratio), 1)) for ratio in self.img_ratios]
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
