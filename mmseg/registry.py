@@ -82,7 +82,7 @@ def check_arguments(
             "one of " + (", ".join(parameters) or "no keys at all"),
             nearest(unknown[0], parameters) if parameters else "remove it",
         )
-    required = [name for name, parameter in parameters.items() if parameter.default is ...]
+    required = [name for name, parameter in parameters.items() if parameter.default is ... and not parameter.inherited]
     missing = [name for name in required if name not in kwargs and name not in extra]
     if missing:
         raise ConfigError(
@@ -109,6 +109,7 @@ class _Parameter:
 
     adapter: TypeAdapter | None  # None: not annotated
     default: Any  # ... if there is none
+    inherited: bool = False  # of a base class, to which the constructor may give it by itself
 
 
 _UNKNOWN = _Parameter(None, ...)
@@ -122,6 +123,7 @@ def _parameters(cls: Any) -> tuple[dict[str, _Parameter], bool]:
     """
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     named: dict[str, _Parameter] = {}
+    inherited = False
     for base in _bases(cls):
         constructor = vars(base).get("__init__") if inspect.isclass(base) else base
         if base is object:
@@ -132,9 +134,10 @@ def _parameters(cls: Any) -> tuple[dict[str, _Parameter], bool]:
         for name, parameter in parameters.items():
             if name != "self" and parameter.kind not in variadic and name not in named:
                 default = ... if parameter.default is parameter.empty else parameter.default
-                named[name] = _Parameter(values.checker(annotations.get(name, Any)), default)
+                named[name] = _Parameter(values.checker(annotations.get(name, Any)), default, inherited)
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             return named, False
+        inherited = True
     return named, True
 
 

@@ -1,7 +1,12 @@
 """Code in the docs runs as it is printed."""
 
+import json
+import pickle
 import re
+import sys
+from collections.abc import Sequence  # noqa: F401  (the docs say it at the top of the file)
 from pathlib import Path
+from typing import Any  # noqa: F401
 
 import cv2
 import numpy as np
@@ -14,6 +19,8 @@ from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.models import build_segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.registry import MODELS
+from tests.engine.tiny_vspw import make_video
+from tests.tools.processes import TRAIN, finish
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,8 +30,32 @@ def code(page: str, holding: str) -> str:
     return next(block for block in blocks if holding in block)
 
 
-def test_the_new_head_of_extending_trains_and_streams():
-    exec(code("docs/extending.md", "class MyHead"), {"MODELS": MODELS, "ClipHead": ClipHead, "torch": torch, "nn": nn})
+def test_new_parts_outside_of_the_package_train_and_test(tmp_path):
+    """The pieces of docs/extending.md as a user's files, through the commands; scores come from the user's metric."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    config, *pieces = blocks
+    (tmp_path / "my_parts.py").write_text("\n\n".join(pieces))
+    base = f'_base_ = ["{ROOT}/local_configs/toy/cffm.b0.py"]'
+    (tmp_path / "my_config.py").write_text(config.replace('_base_ = ["local_configs/toy/cffm.b0.py"]', base))
+    for split, length in (("train", 11), ("val", 4)):
+        make_video(tmp_path / "vspw", split, length, seed=0)
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for kind in ("origin", "mask"):
+            for path in (tmp_path / "vspw" / "data" / split / kind).iterdir():
+                path.rename(tmp_path / "data" / split / f"ball_{path.name}")
+    options = ["data_root=data", "model.decode_head.num_classes=3", "runner.max_iters=2", "data.samples_per_gpu=1",
+               "data.workers_per_gpu=0", "evaluation.save_best=PixelAccuracy", "evaluation.interval=2"]  # fmt: skip
+    finish([*TRAIN, "my_config.py", "--gpus", "0", "--work-dir", "run", "--options", *options], tmp_path)
+    [best] = (tmp_path / "run").glob("best_PixelAccuracy_iter_2.pth")
+    command = [sys.executable, ROOT / "tools" / "test.py", "my_config.py", best, "--device", "cpu", "--out", "res.pkl"]
+    output = finish([*command, "--options", "data_root=data", "model.decode_head.num_classes=3"], tmp_path)
+    score = json.loads((tmp_path / "res.json").read_text())["PixelAccuracy"]
+    assert f"pixel accuracy: {score:.4f}" in output and 0 < score < 1
+    assert len(pickle.loads((tmp_path / "res.pkl").read_bytes())) == 4
+
+
+def test_the_new_head_streams_what_it_was_trained_for():
+    exec(code("docs/extending.md", "class MyHead"), globals() | {"MODELS": MODELS, "ClipHead": ClipHead, "nn": nn})
     try:
         cfg = load_config(ROOT / "local_configs/cffm/B0/cffm.b0.480x480.vspw2.160k.py", {"model.pretrained": None})
         head = dict(type="MyHead", in_channels=[32, 64, 160, 256], channels=8, num_classes=5)

@@ -47,7 +47,7 @@ class Cube(Square):
     ("cfg", "message"),
     [
         (dict(type="Cube", height=1, side=1, colr="red"), "did you mean 'colour'"),
-        (dict(type="Cube", height=1), "missing key 'side'"),
+        (dict(type="Cube", height=1), "missing 1 required positional argument: 'side'"),
     ],
 )
 def test_keys_that_go_to_the_base_class_are_checked(cfg, message):
@@ -137,3 +137,16 @@ def test_early_frames_never_look_further_back_than_nine_frames():
         assert len(clip) == (1 if target < 3 else 4)
         assert clip == sorted(set(clip))
         assert 0 <= target - clip[0] <= 9
+
+
+@SHAPES.register_module()
+class Tile(Square):
+    """Gives its base class what that requires."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(3, **kwargs)
+
+
+def test_what_a_constructor_gives_its_base_is_not_asked_for():
+    tile = build(SHAPES, dict(type="Tile", colour="blue"))
+    assert (tile.side, tile.colour) == (3, "blue")
