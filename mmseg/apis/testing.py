@@ -16,6 +16,7 @@ from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
+from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.results import chosen_metrics
 from mmseg.engine.interrupts import Interrupts
 from mmseg.engine.predict import stream_settings
@@ -26,6 +27,8 @@ from mmseg.models.base import VideoModel
 from mmseg.writing.base import ResultOptions
 
 logger = logging.getLogger("mmseg.apis")
+
+_MASKS_LOOKED_AT = 20
 
 
 @dataclass
@@ -88,6 +91,7 @@ def test_model(
         settings = stream_settings(cfg.data.test, model.test_cfg, model)
         evaluators = dataset.metrics(options)
         if evaluators:
+            dataset.label_counts(_MASKS_LOOKED_AT)  # nothing labelled, nothing to score: told before hours are spent
             options.report = partial(_report, evaluators, cfg, checkpoint, options)
         writers = dataset.writers(options)
         if options.format_only and distributed.is_main():
@@ -168,19 +172,12 @@ def settle_class_names(model: VideoModel, dataset: VideoDataset, options: TestOp
         options.palette = dataset.PALETTE
     else:
         raise ConfigError(
-            "the classes of the checkpoint are not those of data.test: " + first_difference(trained, dataset.CLASSES),
+            "the classes of the checkpoint are not those of data.test: "
+            + first_difference(trained, dataset.CLASSES, "the checkpoint", "the data"),
             "the same classes in the same order, so that the scores stand beside the right names",
             "test on the data that the model was trained for; if only the spelling differs, say whose names to use: "
             "--class-names checkpoint or --class-names data",
         )
-
-
-def first_difference(trained: Sequence[str], known: Sequence[str]) -> str:
-    """Where two different lists of class names differ, in words."""
-    for label, (theirs, ours) in enumerate(zip(trained, known)):
-        if theirs != ours:
-            return f"class {label} is {str(theirs)!r} in the checkpoint and {ours!r} in the data"
-    return f"{len(trained)} names in the checkpoint, {len(known)} in the data"
 
 
 def _report(

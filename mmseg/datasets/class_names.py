@@ -68,6 +68,20 @@ def resolve_classes(
     return names, colours
 
 
+def first_difference(
+    names: Sequence[str] | None, others: Sequence[str] | None, here: str = "one", there: str = "the other"
+) -> str:
+    """Where two lists of class names, found `here` and `there`, differ first, in words; "" if they are the same."""
+    if names is None or others is None:
+        return "" if names is others else f"no classes in {here if names is None else there}"
+    if len(names) != len(others):
+        return f"{len(names)} in {here}, {len(others)} in {there}"
+    for label, (name, other) in enumerate(zip(names, others)):
+        if name != other:
+            return f"class {label} is {name!r} in {here} and {other!r} in {there}"
+    return ""
+
+
 def _fault(names: object) -> str | None:
     """What is wrong with a list of class names, if anything."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):

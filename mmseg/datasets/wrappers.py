@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmseg.datasets.base import VideoDataset
+from mmseg.datasets.class_names import first_difference
 from mmseg.errors import ConfigError
 from mmseg.registry import DATASETS
 from mmseg.values import PositiveInt
@@ -119,7 +120,8 @@ def check_same_classes(one: Any, other: Any, place: str, other_place: str) -> No
     """
     if one.CLASSES != other.CLASSES or one.ignore_index != other.ignore_index:
         raise ConfigError(
-            f"{place} and {other_place} have other classes: {_difference(one.CLASSES, other.CLASSES)}",
+            f"{place} and {other_place} have other classes: "
+            + (first_difference(one.CLASSES, other.CLASSES) or "they differ in ignore_index"),
             "the same names in the same order",
             "give them the same `classes`, or the same classes.json in their data_root",
         )
@@ -132,15 +134,3 @@ def check_same_classes(one: Any, other: Any, place: str, other_place: str) -> No
                     "one value, or the same mask would mean different classes",
                     "set reduce_zero_label in data.train, data.val and data.test",
                 )
-
-
-def _difference(one: Sequence[str] | None, other: Sequence[str] | None) -> str:
-    """Where two lists of class names differ first."""
-    if one is None or other is None:
-        return "one of them has none"
-    if len(one) != len(other):
-        return f"{len(one)} in one, {len(other)} in the other"
-    for label, (name, other_name) in enumerate(zip(one, other)):
-        if name != other_name:
-            return f"class {label} is {name!r} in one and {other_name!r} in the other"
-    return "they differ in ignore_index"

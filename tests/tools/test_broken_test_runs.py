@@ -1,0 +1,127 @@
+"""What a test run leaves behind when it cannot go on: one message with the real reason, and nothing half-written."""
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmseg.apis.inference import init_segmentor
+from mmseg.engine.checkpoints import save_checkpoint
+from tests.engine.tiny_vspw import CLASSES, make_data, write_config
+from tests.tools.processes import ROOT, environment, finish, running
+from tests.writing.feeding import left_in
+
+TEST = [sys.executable, str(ROOT / "tools" / "test.py")]
+DIST = str(ROOT / "tools" / "dist_test.sh")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_data(folder / "data", {"a": 9, "b": 6, "c": 6})
+    make_data(folder / "long", {f"v{i}": 40 for i in range(6)})
+    torch.manual_seed(0)
+    model = init_segmentor(write_config(folder / "cffm.py", folder / "data"))
+    meta = {"CLASSES": list(CLASSES)}
+    save_checkpoint(folder / "model.pth", {"meta": meta, "state_dict": model.state_dict()})
+    return folder
+
+
+def wait_for(pattern: str, folder, process: subprocess.Popen) -> None:
+    """Until a file is there."""
+    deadline = time.monotonic() + 240
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum):
+    options = [f"--out={tmp_path}/out/res.pkl", "--save-png", f"--show-dir={tmp_path}/out/show"]
+    command = [DIST, "cffm.py", "model.pth", processes, *options, "--options", "data.test.data_root=long"]
+    with running(command, work) as process:
+        # a PNG of the second video of a process: at least one video is complete, and one is not
+        wait_for("out/.result_submission.parts.*/v[2-5]/*1.png", tmp_path, process)
+        assert list(tmp_path.glob("out/.res.pkl.*")) and list(tmp_path.glob("out/show/.v*.writing.mp4"))
+        process.send_signal(signum)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode in (128 + signum, 130), output
+    assert "Traceback" not in output
+    left = left_in(tmp_path)
+    assert left and all(name.startswith("out/show/v") and name.endswith(".mp4") for name in left)  # whole videos
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name != "show"]
+
+
+def limited(command: list, kilobytes: int) -> list:
+    """`command` with files that cannot grow beyond a size, as on a full disk."""
+    return ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", *map(str, command)]
+
+
+@pytest.mark.parametrize(("processes", "kilobytes", "name"), [(0, 30, "res.pkl"), (2, 20, "")])
+def test_a_full_disk(work, tmp_path, processes, kilobytes, name):
+    command = [DIST, "cffm.py", "model.pth", processes, "--out", tmp_path / "res.pkl", "--save-png"]
+    output = finish(limited(command, kilobytes), work, status=2)
+    assert f"{name}: cannot be written, the file is larger than allowed here" in output and "Traceback" not in output
+    assert left_in(tmp_path) == []
+
+
+def test_overlay_videos_that_do_not_fit(work, tmp_path):
+    command = [*TEST, "cffm.py", "model.pth", "--out=None", "--show-dir", tmp_path / "show", "--device", "cpu"]
+    output = finish(limited(command, 3), work, status=2)
+    assert "a.mp4: cannot be written, the file is larger than allowed here" in output and "Traceback" not in output
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["--out=file/res.pkl", "--show-dir=file", "--out=/proc/res.pkl", "--out=folder/res.pkl"]
+)
+def test_places_that_cannot_be_written_are_told_at_once(work, tmp_path, place):
+    (work / "file").write_text("in the way")
+    (work / "folder" / "res.json").mkdir(parents=True, exist_ok=True)
+    output = finish([*TEST, "cffm.py", "model.pth", f"--out={tmp_path}/res.pkl", place, "--device=cpu"], work, status=2)
+    assert "cannot be written" in output and "what to do" in output and "Traceback" not in output
+    assert "frames/s" not in output  # not a single frame has been tested
+    assert left_in(tmp_path) == [] and left_in(work / "folder") == []
+
+
+@pytest.mark.slow
+def test_two_tests_with_one_out_at_once(work, tmp_path):
+    """Both succeed, and what stands there in the end is one's or the other's, as a whole."""
+    (work / "data" / "one.txt").write_text("a\n")
+    (work / "data" / "two.txt").write_text("b\nc\n")
+    commands = [
+        [*TEST, "cffm.py", "model.pth", f"--out={tmp_path}/res.pkl", "--save-png", "--device=cpu", "--options"]
+        + [f"data.test.split={split}"]
+        for split in ("one", "two")
+    ]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    both = [subprocess.Popen(command, cwd=work, env=environment(), **pipes) for command in commands]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    videos = list(json.loads((tmp_path / "res.json").read_text())["per_video"])
+    assert videos in (["a"], ["b", "c"])
+    assert len(pickle.loads((tmp_path / "res.pkl").read_bytes())) == {1: 9, 2: 12}[len(videos)]
+    assert {name.split("/")[0] for name in left_in(tmp_path)} == {"res.json", "res.pkl", "result_submission"}
+
+
+def test_masks_without_labels_are_told_before_the_first_frame(work, tmp_path):
+    make_data(tmp_path / "data", {"void": 3})
+    for mask in (tmp_path / "data" / "data" / "void" / "mask").iterdir():
+        cv2.imwrite(str(mask), np.zeros((45, 70), np.uint8))
+    output = finish(
+        [*TEST, "cffm.py", "model.pth", f"--out={tmp_path}/res.pkl", "--device=cpu", "--options"]
+        + [f"data.test.data_root={tmp_path}/data"],
+        work,
+        status=2,
+    )
+    assert "no labelled pixel in 3 of 3 masks" in output and not (tmp_path / "res.pkl").exists()
