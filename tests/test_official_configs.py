@@ -1,11 +1,18 @@
 """Configs with the released names and keys run as they are: only `mmseg.compat` knows those names."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from mmseg.apis.testing import TestOptions
+from mmseg.apis.testing import test_model as run_test
+from mmseg.apis.train import train_segmentor
 from mmseg.config import load_config
 from mmseg.models import build_segmentor
+from mmseg.writing.label_pickle import read_label_pickle
+from tests.datasets.vspw_folder import write_vspw
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,10 +58,51 @@ LARGE, SMALL = [64, 128, 320, 512], [32, 64, 160, 256]
 MRCFA = "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4"
 
 
-def official(tmp_path, size, head, depth="", extra="", pretrained=None):
+# The official data section, inline as in B5, for small frames and clips.
+DATA = """
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+crop_size = (96, 96)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='Resize', img_scale=(144, 96), ratio_range=(0.5, 2.0), process_clips=True),
+    dict(type='RandomCrop_clips', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip_clips', prob=0.5),
+    dict(type='PhotoMetricDistortion_clips'),
+    dict(type='Normalize_clips', **img_norm_cfg),
+    dict(type='Pad_clips', size=crop_size, pad_val=0, seg_pad_val=255),
+    dict(type='DefaultFormatBundle_clips'),
+    dict(type='Collect', keys=['img', 'gt_semantic_seg']),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='MultiScaleFlipAug', img_scale=(96, 64), flip=False, transforms=[
+        dict(type='AlignedResize_clips', keep_ratio=True, size_divisor=32),
+        dict(type='RandomFlip_clips'),
+        dict(type='Normalize_clips', **img_norm_cfg),
+        dict(type='ImageToTensor_clips', keys=['img']),
+        dict(type='Collect', keys=['img'])]),
+]
+data = dict(
+    _delete_=True, samples_per_gpu=2, workers_per_gpu=0,
+    train=dict(type='RepeatDataset', times=50, dataset=dict(
+        type='VSPWDataset2', data_root={data!r}, img_dir='images/training', ann_dir='annotations/training',
+        split='train', pipeline=train_pipeline, dilation=[-9, -6, -3])),
+    val=dict(
+        type='VSPWDataset2', data_root={data!r}, img_dir='images/validation', ann_dir='annotations/validation',
+        split='val', pipeline=test_pipeline, dilation=[-9, -6, -3]),
+    test=dict(
+        type='VSPWDataset2', data_root={data!r}, img_dir='images/validation', ann_dir='annotations/validation',
+        split={split!r}, pipeline=test_pipeline, dilation={dilation}))
+runner = dict(type='IterBasedRunner', max_iters=2)
+evaluation = dict(interval=2, metric='mIoU')
+"""
+
+
+def official(tmp_path, size, head, depth="", extra="", pretrained=None, more=""):
     path = tmp_path / "official.py"
     channels = SMALL if size == "b0" else LARGE
-    path.write_text(OFFICIAL.format(root=ROOT, **locals()))
+    path.write_text(OFFICIAL.format(root=ROOT, **locals()) + more)
     return load_config(path)
 
 
@@ -103,3 +151,61 @@ def test_shipped_configs_have_the_published_sizes():
     for path, size in sizes.items():
         cfg = load_config(ROOT / "local_configs" / path, {"model.pretrained": None})
         assert sum(p.numel() for p in build_segmentor(cfg.model).parameters()) == size, path
+
+
+# --- to the end: two iterations with validation, and a test, of every family with the smallest backbone ---------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    videos = dict(train={"a": 12, "b": 11}, val={"c": 11}, test={"d": 10})
+    return write_vspw(tmp_path_factory.mktemp("official") / "VSPW_480p", **videos, size=(40, 64))
+
+
+def family(tmp_path, data, head, depth="", extra="", split="val", dilation="[-9, -6, -3]"):
+    more = DATA.format(data=str(data), split=split, dilation=dilation)
+    return official(tmp_path, "b0", head, depth, extra, more=more)
+
+
+def trained(cfg, folder, **arguments):
+    """The checkpoint after a training, whose scores must be there."""
+    scores = train_segmentor(cfg, folder, seed=0, **arguments)
+    assert 0 <= scores["mmseg/mIoU"] <= 1 and scores["IoU.wall"] >= 0
+    return folder / "iter_2.pth"
+
+
+def check_test(cfg, checkpoint, folder):
+    """A test whose results and scores must be there for every frame."""
+    (evaluator,) = run_test(cfg, checkpoint, torch.device("cpu"), TestOptions(folder / "res.pkl", progress=False))
+    maps = list(read_label_pickle(folder / "res.pkl"))
+    assert [labels.shape for labels in maps] == [(40, 64)] * 11
+    assert evaluator.compute()["counts"]["frames"] == 11 and "mIoU" in evaluator.tables()
+    assert json.loads((folder / "res.json").read_text())["run"]["checkpoint"] == str(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("head", "depth", "extra"),
+    [
+        (MRCFA, "", ", hypercorre=True, backbone='b0'"),
+        ("SegFormerHead_clips2_resize_1_8", "", ", hypercorre=False"),
+    ],
+    ids=["MRCFA", "MRCFA's baseline"],
+)
+def test_train_and_test(tmp_path, data, head, depth, extra):
+    cfg = family(tmp_path, data, head, depth, extra)
+    check_test(cfg, trained(cfg, tmp_path / "work"), tmp_path)
+
+
+def test_cffm_and_the_three_steps_of_cffm_plus(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # prototypes go to ./cluster_centers
+    cffm = family(tmp_path, data, "CFFMHead_clips_resize1_8", ", depths=1")
+    checkpoint = trained(cffm, tmp_path / "cffm")
+    check_test(cffm, checkpoint, tmp_path)
+
+    split, head = "train_val_generate_prototype", "CFFMHead_clips_resize1_8_gene_prototype"
+    generate = family(tmp_path, data, head, ", depths=1", split=split, dilation="[]")
+    assert run_test(generate, checkpoint, torch.device("cpu"), TestOptions(None, metrics=(), progress=False)) == []
+    assert sorted(path.name for path in (tmp_path / "cluster_centers").iterdir()) == ["a", "b", "c", "d"]
+
+    plus = family(tmp_path, data, "CFFMHead_clips_resize1_8_finetune_w_prototype3", ", depths=1")
+    check_test(plus, trained(plus, tmp_path / "plus", load_from=str(checkpoint)), tmp_path)

@@ -72,28 +72,30 @@ def test_model(
     Raises:
         SegError: bad input, before anything is written, or in a frame that the message names.
     """
-    options.check()
-    dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
-    if options.format_only:
-        options.metrics = ()
-    chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
     if checkpoint is None:
         torch.manual_seed(0)  # the same untrained network in every process and every run
-    model = init_segmentor(cfg, checkpoint, device)
-    check_num_classes(model, dataset, "data.test")
     with Interrupts() as interrupts, interrupts.at_once():
+        with distributed.together():
+            options.check()
+            dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
+            if options.format_only:
+                options.metrics = ()
+            chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
+            model = init_segmentor(cfg, checkpoint, device)
+            check_num_classes(model, dataset, "data.test")
         if getattr(model.decode_head, "generates_prototypes", False):
             from mmseg.engine.prototypes import generate_prototypes
 
             generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
             return []
-        settle_class_names(model, dataset, options)
-        settings = stream_settings(cfg.data.test, model.test_cfg, model)
-        evaluators = dataset.metrics(options)
-        if evaluators:
-            dataset.label_counts(_MASKS_LOOKED_AT)  # nothing labelled, nothing to score: told before hours are spent
-            options.report = partial(_report, evaluators, cfg, checkpoint, options)
-        writers = dataset.writers(options)
+        with distributed.together():
+            settle_class_names(model, dataset, options)
+            settings = stream_settings(cfg.data.test, model.test_cfg, model)
+            evaluators = dataset.metrics(options)
+            if evaluators:
+                dataset.label_counts(_MASKS_LOOKED_AT)  # masks without labels are told before hours are spent
+                options.report = partial(_report, evaluators, cfg, checkpoint, options)
+            writers = dataset.writers(options)
         if options.format_only and distributed.is_main():
             logger.info("writing PNGs to %s", options.submission)
         test_dataset(

@@ -19,8 +19,8 @@ from mmseg.structures import Result, Video
 class ResultWriter:
     """Base of the writers; every method may be left as it is.
 
-    All methods are called in every process. A failure of one process in :meth:`start` or :meth:`finish` is to be
-    raised by all of them (:func:`mmseg.writing.parts.agree`).
+    All methods are called in every process, each with its own videos. A failure of one process in :meth:`start` or
+    :meth:`finish` is to be raised by all of them (:func:`mmseg.distributed.together`).
     """
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:

@@ -28,7 +28,7 @@ from mmseg.locks import exclusive
 from mmseg.plain_pickle import load_plain
 from mmseg.structures import Result, Video
 from mmseg.writing.base import ResultWriter, check_pickle_path
-from mmseg.writing.parts import PartFolder, agree
+from mmseg.writing.parts import PartFolder
 
 logger = logging.getLogger("mmseg.writing")
 
@@ -88,13 +88,9 @@ class LabelPickleWriter(ResultWriter):
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         self._owners = owners
-        failure = None
-        try:
+        with distributed.together():
             if distributed.is_main():
                 self._open_result()
-        except SegError as error:
-            failure = error
-        agree(failure)
         if distributed.world_size() > 1:
             self._parts.make()
 
@@ -116,15 +112,11 @@ class LabelPickleWriter(ResultWriter):
             self._out.close()
 
     def finish(self) -> None:
-        agree(None)  # all parts are complete
-        failure = None
-        try:
-            self._join()
+        distributed.barrier()  # all parts are complete
+        distributed.agree(self._join())
+        with distributed.together():
             if distributed.is_main():
                 self._publish()
-        except SegError as error:
-            failure = error
-        agree(failure)
         self._parts.remove()
 
     def abort(self) -> None:
@@ -162,25 +154,31 @@ class LabelPickleWriter(ResultWriter):
     def _part(self, index: int) -> Path:
         return self._parts.path / f"{index:06d}.part"
 
-    def _join(self) -> None:
-        """Bring the maps of all videos together in the main process."""
-        if distributed.world_size() == 1:
-            return
-        for index, owner in enumerate(self._owners):
-            if distributed.is_main():
-                if self.gather and owner != 0:
-                    receive_file(owner, _Lenient(self._result))
-                else:
-                    self._append_part(index, owner)
-            elif self.gather and owner == distributed.rank():
-                send_file(self._part(index))
+    def _join(self) -> SegError | None:
+        """Bring the maps of all videos together in the main process; returns why that failed.
 
-    def _append_part(self, index: int, owner: int) -> None:
+        Whatever fails, all that other processes send is received, so that none waits for ever.
+        """
+        failure, out = None, _Lenient(self._result)
+        for index, owner in enumerate(self._owners if distributed.world_size() > 1 else ()):
+            if self.gather and owner != 0:
+                if distributed.is_main():
+                    receive_file(owner, out)
+                elif owner == distributed.rank():
+                    send_file(self._part(index))
+            elif distributed.is_main() and failure is None:
+                try:
+                    self._append_part(index, owner, out)
+                except DataError as error:
+                    failure = error
+        return failure
+
+    def _append_part(self, index: int, owner: int, out: _Lenient) -> None:
         """Copy the maps of one video to the end of the result, and free the space of the part."""
         part = self._part(index)
         try:
             with part.open("rb") as file:
-                shutil.copyfileobj(file, _Lenient(self._result), 2**20)
+                shutil.copyfileobj(file, out, 2**20)
             part.unlink()
         except OSError as error:
             raise DataError(
@@ -204,9 +202,9 @@ class LabelPickleWriter(ResultWriter):
 
 
 class _Lenient:
-    """Takes also what a failed file cannot, whose commit raises the error: no other process has to wait for ever."""
+    """Takes also what a failed file cannot, which raises the error when it is committed."""
 
-    def __init__(self, file: NewFile) -> None:
+    def __init__(self, file: NewFile | None) -> None:
         self.file = file
 
     def write(self, data: Any) -> None:

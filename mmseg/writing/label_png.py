@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from mmseg import distributed
-from mmseg.errors import DataError, SegError
+from mmseg.errors import DataError
 from mmseg.files import make_folder, write_bytes, writing
 from mmseg.images import read_mask
 from mmseg.locks import exclusive
 from mmseg.structures import Result, Video
 from mmseg.writing.base import ResultWriter, inside
-from mmseg.writing.parts import PartFolder, agree
+from mmseg.writing.parts import PartFolder
 
 NAMED_AT_MOST = 5
 """How many missing files an error message names."""
@@ -55,28 +55,22 @@ class LabelPngWriter(ResultWriter):
             write_label_png(inside(folder, result.frame.name, ".png"), result.labels, self._palette)
 
     def finish(self) -> None:
-        agree(None)  # the videos of all processes are complete
-        if distributed.is_main():
-            agree(self._publish())
-            agree(None)
-        else:
-            agree(None)
-            agree(self._publish())
+        distributed.barrier()  # the videos of all processes are complete
+        for turn in (True, False):
+            with distributed.together():
+                if distributed.is_main() == turn:
+                    self._publish()
         self._parts.remove()
 
     def abort(self) -> None:
         self._parts.remove()
 
-    def _publish(self) -> SegError | None:
-        """Let the videos of this process appear, all in one moment; returns what went wrong."""
-        try:
-            make_folder(self.folder)
-            with exclusive(self.folder.parent):
-                for number, name in enumerate(self._videos):
-                    self._move(name, self._parts.path / f".replaced.{distributed.rank()}.{number}")
-        except SegError as error:
-            return error
-        return None
+    def _publish(self) -> None:
+        """Let the videos of this process appear, all in one moment."""
+        make_folder(self.folder)
+        with exclusive(self.folder.parent):
+            for number, name in enumerate(self._videos):
+                self._move(name, self._parts.path / f".replaced.{distributed.rank()}.{number}")
 
     def _move(self, name: str, trash: Path) -> None:
         new, final = inside(self._parts.path, name), inside(self.folder, name)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 from mmseg import distributed
-from mmseg.errors import SegError
 from mmseg.files import UNFINISHED, NewFile, make_folder, sweep
 
 
@@ -37,21 +36,16 @@ class PartFolder:
 
     def make(self) -> None:
         """Make the folder; called by all processes. Raises WriteError, in all of them."""
-        failure = name = None
-        try:
+        name = None
+        with distributed.together():
             if self.private or distributed.is_main():
                 self._sweep()
                 self._owner = NewFile(self.name, self.advice, sync=False)
                 name = self._owner.temporary.name.removesuffix(UNFINISHED)
-        except SegError as error:
-            failure = error
-        agree(failure)
-        try:
-            self.path = self.name.with_name(name if self.private else distributed.broadcast_object(name))
+        name = name if self.private else distributed.broadcast_object(name)
+        self.path = self.name.with_name(name)
+        with distributed.together():
             make_folder(self.path, self.advice)
-        except SegError as error:
-            failure = error
-        agree(failure)
 
     def remove(self) -> None:
         """Remove the folder, unless it is that of another process, which is still there to do it. Raises nothing."""
@@ -70,10 +64,3 @@ class PartFolder:
             for parts in folder.glob(f".{name}.*"):
                 if parts.is_dir() and not parts.with_name(parts.name + UNFINISHED).exists():
                     shutil.rmtree(parts, ignore_errors=True)
-
-
-def agree(failure: SegError | None) -> None:
-    """Raise, in all processes, the failure of the first one that has one; called by all of them."""
-    for found in distributed.all_gather_object(failure):
-        if found is not None:
-            raise found

@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 
 from mmseg import distributed
-from mmseg.errors import ConfigError, SegError
+from mmseg.errors import ConfigError
 from mmseg.files import make_folder, write_bytes
 from mmseg.structures import Result, Video
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
 from mmseg.writing.base import ResultWriter, inside
-from mmseg.writing.parts import agree
 
 _ADVICE = "--show-dir says where the pictures go"
 
@@ -35,12 +34,8 @@ class OverlayVideoWriter(ResultWriter):
         self._video: OverlayVideo | None = None
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
-        failure = None
-        try:
+        with distributed.together():
             make_folder(self.folder, _ADVICE)
-        except SegError as error:
-            failure = error
-        agree(failure)
 
     def begin_video(self, video: Video) -> None:
         self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps)
@@ -101,13 +96,9 @@ class ContactSheetWriter(ResultWriter):
 
     def finish(self) -> None:
         rows = {index: row for part in distributed.all_gather_object(self._rows) for index, row in part.items()}
-        failure = None
-        try:
+        with distributed.together():
             if rows and distributed.is_main():
                 self._write([rows[index] for index in sorted(rows)])
-        except SegError as error:
-            failure = error
-        agree(failure)
 
     def _write(self, rows: Sequence[Row]) -> None:
         sheet = contact_sheet(rows, self.table, self.class_names, self.width)

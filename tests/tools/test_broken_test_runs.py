@@ -5,7 +5,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, make_data, write_config
-from tests.tools.processes import ROOT, environment, finish, running
+from tests.tools.processes import ROOT, environment, finish, patience, running, wait_until
 from tests.writing.feeding import left_in
 
 TEST = [sys.executable, str(ROOT / "tools" / "test.py")]
@@ -36,16 +35,12 @@ def work(tmp_path_factory):
 
 def wait_for(pattern: str, folder, process: subprocess.Popen) -> None:
     """Until a file is there."""
-    deadline = time.monotonic() + 240
-    while not any(folder.glob(pattern)):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
+    wait_until(lambda: any(folder.glob(pattern)) or process.poll() is not None, 60)
+    assert process.poll() is None, process.stdout.read()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [0, 2])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("processes", "signum"), [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)])
 def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum):
     options = [f"--out={tmp_path}/out/res.pkl", "--save-png", f"--show-dir={tmp_path}/out/show"]
     command = [DIST, "cffm.py", "model.pth", processes, *options, "--options", "data.test.data_root=long"]
@@ -54,7 +49,7 @@ def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum)
         wait_for("out/.result_submission.parts.*/v[2-5]/*1.png", tmp_path, process)
         assert list(tmp_path.glob("out/.res.pkl.*")) and list(tmp_path.glob("out/show/.v*.writing.mp4"))
         process.send_signal(signum)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=patience(20))
         assert process.returncode in (128 + signum, 130), output
     assert "Traceback" not in output
     left = left_in(tmp_path)
@@ -82,18 +77,6 @@ def test_overlay_videos_that_do_not_fit(work, tmp_path):
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "place", ["--out=file/res.pkl", "--show-dir=file", "--out=/proc/res.pkl", "--out=folder/res.pkl"]
-)
-def test_places_that_cannot_be_written_are_told_at_once(work, tmp_path, place):
-    (work / "file").write_text("in the way")
-    (work / "folder" / "res.json").mkdir(parents=True, exist_ok=True)
-    output = finish([*TEST, "cffm.py", "model.pth", f"--out={tmp_path}/res.pkl", place, "--device=cpu"], work, status=2)
-    assert "cannot be written" in output and "what to do" in output and "Traceback" not in output
-    assert "frames/s" not in output  # not a single frame has been tested
-    assert left_in(tmp_path) == [] and left_in(work / "folder") == []
-
-
 @pytest.mark.slow
 def test_two_tests_with_one_out_at_once(work, tmp_path):
     """Both succeed, and what stands there in the end is one's or the other's, as a whole."""
@@ -106,7 +89,7 @@ def test_two_tests_with_one_out_at_once(work, tmp_path):
     ]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     both = [subprocess.Popen(command, cwd=work, env=environment(), **pipes) for command in commands]
-    outputs = [process.communicate(timeout=300)[0] for process in both]
+    outputs = [process.communicate(timeout=patience(60))[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     videos = list(json.loads((tmp_path / "res.json").read_text())["per_video"])
     assert videos in (["a"], ["b", "c"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pathlib
 import resource
 import socket
@@ -15,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mmseg.structures import Frame, Result, Video
+from tests.tools.processes import environment, patience
 
-ROOT = pathlib.Path(__file__).parents[2]
 LENGTHS = {"first": 7, "second": 18, "nested/third": 5}
 OWNERS = [1, 0, 1]  # by frames, in two processes: the rank order is not the order of the data
 SIZE = (9, 14)
@@ -79,15 +77,14 @@ def in_two_processes(program: str, folder: pathlib.Path, status: int = 0) -> lis
     body = "\n".join(["def main():", *(f"    {line}" for line in program.strip().splitlines()), "run(main)"])
     ranks = []
     for rank in (0, 1):
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        env |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        place = dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=2, MASTER_PORT=port)
+        env = environment(MASTER_ADDR="127.0.0.1", **{name: str(value) for name, value in place.items()})
         command = [sys.executable, "-c", head + body]
         ranks.append(
             subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
     try:
-        outputs = [process.communicate(timeout=300)[0] for process in ranks]
+        outputs = [process.communicate(timeout=patience(60))[0] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
@@ -100,4 +97,4 @@ def left_in(folder: pathlib.Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-__all__ = [name for name in dir() if not name.startswith("_")] + ["json"]
+__all__ = ["LENGTHS", "OWNERS", "SIZE", "expected", "feed", "label_map", "largest_file", "left_in", "result", "videos"]
