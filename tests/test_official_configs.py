@@ -8,7 +8,7 @@ import torch
 
 from mmseg.apis.testing import TestOptions
 from mmseg.apis.testing import test_model as run_test
-from mmseg.apis.train import train_segmentor
+from mmseg.apis.training import train_segmentor
 from mmseg.config import load_config
 from mmseg.models import build_segmentor
 from mmseg.writing.label_pickle import read_label_pickle
