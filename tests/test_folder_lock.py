@@ -46,9 +46,8 @@ except WriteError as error:
     sys.exit(2)
 print("held, before:", lock.previous and lock.previous["pid"], flush=True)
 if "fork" in sys.argv:
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
 if "end" in sys.argv:
     lock.release()
     sys.exit()
@@ -90,6 +89,33 @@ def test_of_many_heirs_of_a_dead_owner_one_wins(tmp_path):
         said = [heir.stdout.readline() for heir in heirs]
     assert said.count(f"held, before: {dead.pid}\n") == 1
     assert sum("in use by" in line for line in said) == 5
+
+
+COUNT = """
+import sys, pathlib
+from mmseg.errors import WriteError
+from mmseg.folder_lock import FolderLock
+count = pathlib.Path(sys.argv[1]) / "count"
+for _ in range(100):
+    while True:
+        try:
+            lock = FolderLock(sys.argv[1], "counting")
+            break
+        except WriteError as error:
+            assert "in use by" in str(error), error
+    with lock:
+        count.write_text(str(int(count.read_text()) + 1))
+"""
+
+
+def test_never_two_at_once(tmp_path):
+    (tmp_path / "count").write_text("0")
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(python(COUNT, tmp_path)) for _ in range(4)]
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    assert (tmp_path / "count").read_text() == "400"
 
 
 def test_the_same_process_is_refused_too_and_an_error_frees_the_folder(tmp_path):

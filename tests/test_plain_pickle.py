@@ -114,7 +114,7 @@ CRAFTED = {
     "deep": b"\x80\x02]" + b"]" * 100_000 + b"a" * 100_000 + b".",
     "marks": b"\x80\x02" + b"(" * 500_000 + b".",
     "sets an item of a function": b"\x80\x02cnumpy\nndarray\nX\x01\x00\x00\x00aK\x01s.",
-    "sets an attribute of a function": b"\x80\x02cnumpy\nndarray\nN}X\x08\x00\x00\x00__code__K\x01s\x86b.",
+    "sets an attribute of a function": b"\x80\x02cnumpy\nndarray\nN}X\x0a\x00\x00\x00stands_forK\x01s\x86b0].",
     "makes an instance": b"\x80\x02cnumpy\nndarray\n)\x81.",
     "a persistent object": b"\x80\x02K\x01Q.",
     "an array without content": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR.",
