@@ -1,0 +1,165 @@
+"""Trainings of two processes of which one dies, or whose launcher does: real processes, real kills."""
+
+import os
+import pathlib
+import re
+import signal
+import time
+
+import pytest
+
+from mmseg.weights import read_checkpoint
+from tests.engine.toy import CONFIG
+from tests.tools.processes import DIST, TRAIN, descendants, finish, patience, read_until, running, wait_until
+
+FOR_EVER = ["--options", "runner.max_iters=1000000", "checkpoint_config.interval=1000000"]
+
+RANK_ONE_FAILS = """
+import os
+from mmseg.errors import DataError
+from mmseg.registry import DATASETS
+from tests.engine.toy import ToyClips
+
+@DATASETS.register_module()
+class FailsInRankOne(ToyClips):
+    metric_names = ("mIoU",)
+
+    def __init__(self, where: str, test_mode: bool = False) -> None:
+        super().__init__()
+        if where == "building":
+            self.fail()
+        self.where = where
+
+    def score_names(self, options):
+        return self.metric_names
+
+    def __getitem__(self, key):
+        if self.where == "loading" and key[1][-1] > 10:
+            self.fail()
+        return super().__getitem__(key)
+
+    def fail(self):
+        if os.environ.get("RANK") == "1":
+            raise DataError("clips/7.png: unreadable", "a picture", "copy it again")
+"""
+
+
+@pytest.fixture
+def config(tmp_path) -> pathlib.Path:
+    path = tmp_path / "toy.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The two training processes, by rank."""
+    found = {}
+    for pid in descendants(launcher):
+        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        rank = [v for v in variables if v.startswith(b"RANK=")]
+        if rank and parent == launcher:
+            found[int(rank[0][5:])] = pid
+    return [found[rank] for rank in sorted(found)]
+
+
+def gone(pids: list[int]) -> bool:
+    states = []
+    for pid in pids:
+        try:
+            states.append(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0])
+        except OSError:
+            continue
+    return all(state == "Z" for state in states)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "workers"), [(0, 1), (1, 0)])
+def test_a_killed_process_ends_all_within_seconds_and_with_one_message(tmp_path, config, victim, workers):
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, f"data.workers_per_gpu={workers}"]
+    with running(command, tmp_path) as process:
+        read_until(process, r"Iter \[6/")
+        everyone = descendants(process.pid)
+        os.kill(ranks_of(process.pid)[victim], signal.SIGKILL)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=patience(10))
+        assert time.monotonic() - began < patience(5)
+        wait_until(lambda: gone(everyone), 5)
+    messages = [line for line in output.splitlines() if "INFO" not in line]
+    assert messages == [
+        f"process {victim} was killed by SIGKILL, perhaps because memory ran out; all processes have been stopped"
+    ]
+    assert process.returncode == 137
+
+
+@pytest.mark.slow
+def test_processes_stop_with_their_launcher_and_save(tmp_path, config):
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=1"]
+    with running(command, tmp_path) as process:
+        read_until(process, r"Iter \[6/")
+        everyone = descendants(process.pid)
+        try:
+            process.kill()
+            output, _ = process.communicate(timeout=patience(10))
+            wait_until(lambda: gone(everyone), 10)
+        finally:
+            for pid in everyone:
+                if not gone([pid]):
+                    os.kill(pid, signal.SIGKILL)
+    assert output.count("the launcher has gone") == 1 and "Traceback" not in output
+    done = int(re.search(r"SIGTERM: stopped after iteration (\d+), which is saved", output)[1])
+    assert read_checkpoint(tmp_path / "w" / "latest.pth")["meta"]["iter"] == done
+
+
+@pytest.mark.slow
+def test_a_killed_data_worker_ends_all_with_one_message(tmp_path, config):
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=2"]
+    with running(command, tmp_path) as process:
+        read_until(process, r"Iter \[6/")
+        everyone, rank_one = descendants(process.pid), ranks_of(process.pid)[1]
+        os.kill(descendants(rank_one)[0], signal.SIGKILL)
+        output, _ = process.communicate(timeout=patience(10))
+        wait_until(lambda: gone(everyone), 5)
+    assert process.returncode == 2 and "Traceback" not in output
+    assert re.findall(r".*Error: .*", output) == re.findall(r"\[rank 1\] DataError: data worker \d .*SIGKILL.*", output)
+    assert output.count("DataError") == 1 and "/dev/shm" in output and "workers_per_gpu" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["building", "loading"])
+def test_data_that_one_process_cannot_read_end_both_with_one_message(tmp_path, config, where):
+    (tmp_path / "failing.py").write_text(RANK_ONE_FAILS)
+    text = CONFIG.replace('"tests.engine.toy"', '"tests.engine.toy", "failing"')
+    config.write_text(text.replace('dict(type="ToyClips")', f'dict(type="FailsInRankOne", where="{where}")'))
+    python_path = f"{tmp_path}:{pathlib.Path(__file__).parents[2]}"
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w"]
+    output = finish(command, tmp_path, status=2, seconds=20, PYTHONPATH=python_path)
+    assert output.count("clips/7.png: unreadable") == 1 and "Traceback" not in output
+    assert "all processes have been stopped" not in output  # the message says all
+
+
+@pytest.mark.slow
+def test_validation_data_that_one_process_cannot_read_are_done_without_in_both(tmp_path, config):
+    (tmp_path / "failing.py").write_text(RANK_ONE_FAILS)
+    text = CONFIG.replace('"tests.engine.toy"', '"tests.engine.toy", "failing"')
+    config.write_text(text + 'data["val"] = dict(type="FailsInRankOne", where="building")\n')
+    python_path = f"{tmp_path}:{pathlib.Path(__file__).parents[2]}"
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w"]
+    output = finish(command, tmp_path, seconds=20, PYTHONPATH=python_path)
+    assert len(re.findall("training without validation, data.val cannot be used: .*clips/7.png", output)) == 1
+    assert "Iter [6/6]" in output
+
+
+@pytest.mark.slow
+def test_a_mistake_that_all_processes_meet_is_told_once(tmp_path, config):
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", "--options", "optimizer.type=Adamm"]
+    output = finish(command, tmp_path, status=2, seconds=20)
+    assert output.count("Adamm") == 1 and "Traceback" not in output
+
+
+def test_one_process_says_that_it_stops(tmp_path, config):
+    with running([*TRAIN, config, "--work-dir", tmp_path / "w", *FOR_EVER], tmp_path) as process:
+        read_until(process, r"Iter \[6/")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=patience(10))
+    assert process.returncode == 130 and "SIGINT: stopped after iteration" in output and "Traceback" not in output
