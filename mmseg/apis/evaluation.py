@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -16,6 +17,7 @@ from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator, TemporalConsistency
+from mmseg.files import read_bytes
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import read_label_pickle
 from mmseg.writing.label_png import LabelPngFolder
@@ -209,8 +211,8 @@ def read_flow(path: str | Path) -> np.ndarray:
         DataError: missing or damaged.
     """
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
         raise DataError(
             f"{path}: cannot be read ({error})", "an array (2, H, W) saved with numpy.save", "compute the flow again"
         ) from error

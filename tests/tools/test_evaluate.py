@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg.apis.evaluation import read_flow
 from mmseg.errors import ConfigError, DataError
 from mmseg.writing.label_pickle import pickle_program, read_label_pickle
 from tests.golden_cases import Case
@@ -156,7 +158,7 @@ def test_temporal_consistency_with_stored_flow(tmp_path):
     corrected = run(root, folder, tmp_path / "scores.json", *flow_dir, "--align-corners")
     assert corrected["temporal_consistency"]["TC"] != report["temporal_consistency"]["TC"]
     (tmp_path / "flow/b/00000001.npy").unlink()
-    with pytest.raises(DataError, match=r"00000001\.npy: cannot be read"):
+    with pytest.raises(DataError, match=r"00000001\.npy:? cannot be read"):
         run(root, folder, tmp_path / "scores.json", *flow_dir)
 
 
@@ -241,6 +243,18 @@ def test_a_pickle_of_ours_is_read_map_by_map(tmp_path):
     path = tmp_path / "res.pkl"
     path.write_bytes(b"\x80\x05]" + pickle_program(np.ones((6, 8), np.uint8)) + b"what follows is not looked at")
     assert np.array_equal(next(read_label_pickle(path)), np.ones((6, 8)))
+
+
+def test_flow_files_that_are_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,)}"
+    for name, count in (("claims", 10**9), ("claims more", 10**16)):
+        text = (header % count).ljust(117) + "\n"
+        (tmp_path / f"{name}.npy").write_bytes(b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text.encode())
+    np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
+    for name in ("none", "pipe", "claims", "claims more", "objects"):
+        with pytest.raises(DataError, match=name):
+            read_flow(tmp_path / f"{name}.npy")
 
 
 def test_flow_needs_a_folder_of_predictions(tmp_path):
