@@ -9,7 +9,6 @@ reads are known as well, so that the answer to them is what to write instead.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
@@ -63,11 +62,25 @@ _LATER = {
 
 # class (or a base of it) or section -> key -> (values that ask for what is done anyway, what is done)
 _ANY = object()
+_told: set[str] = set()  # warnings of this process
 _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
+    "Segmentor": {"train_cfg": (({}, None), "there are no settings of the training")},
+    "FusionHead": {
+        "norm_cfg": (
+            ({"type": "SyncBN", "requires_grad": True},),
+            "the norm is that of fuse_norm, batch norm being that of all processes",
+        )
+    },
+    "MRCFAHead": {"decoder_params.depths": ((), "there are no blocks to be counted")},
     "MixVisionTransformer": {"style": (("pytorch",), "MiT has one style")},
     "SegFormerHead": {
         "num_clips": ((), "every frame is predicted by itself"),
         "hypercorre": ((False,), "every frame is predicted by itself"),
+        "decoder_params.depths": ((), "there are no blocks to be counted"),
+    },
+    "VSPWDataset": {
+        "img_dir": ((), "frames are in data/<video>/origin"),
+        "ann_dir": ((), "masks are in data/<video>/mask"),
     },
     "LoadFrames": {
         "to_float32": ((False,), "frames are 8-bit until they are normalised"),
@@ -188,13 +201,20 @@ def effective(
         tell: whether to warn.
     """
     known = {key: entry for name in names for key, entry in _WITHOUT_EFFECT.get(name, {}).items() if key not in taken}
-    for key, value in cfg.items():
-        harmless, reason = known.get(key, (_ANY, ""))
-        if tell and harmless is not _ANY and value not in harmless:
-            _warn_once(f"{place}.{key} = {value!r} has no effect here: {reason}")
-    return {key: value for key, value in cfg.items() if key not in known}
+    rest = dict(cfg)
+    for path, (harmless, reason) in known.items():
+        outer, _, key = path.rpartition(".")
+        holder = rest.get(outer) if outer else rest
+        if not isinstance(holder, Mapping) or key not in holder:
+            continue
+        if tell and harmless is not _ANY and holder[key] not in harmless:
+            _warn_once(f"{place}.{path} = {holder[key]!r} has no effect here: {reason}")
+        left = {name: value for name, value in holder.items() if name != key}
+        rest = {**rest, outer: left} if outer else left
+    return rest
 
 
-@functools.cache
 def _warn_once(message: str) -> None:
-    logger.warning("%s", message)
+    if message not in _told:
+        _told.add(message)
+        logger.warning("%s", message)

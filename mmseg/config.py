@@ -229,22 +229,22 @@ def _share_data_root(config: Config, override: bool) -> None:
     """Give ``data_root`` of the config to the data sets that have none, or to all of them."""
     data = config.get("data")
     for name in _DATA_SETS if isinstance(data, Mapping) else ():
-        for dataset in _innermost(data.get(name)):
+        for _, dataset in data_sets(data.get(name), f"data.{name}"):
             if (override or "data_root" not in dataset) and _takes_data_root(dataset.get("type")):
                 dataset["data_root"] = config["data_root"]
 
 
-def _innermost(entry: Any) -> Iterator[dict[str, Any]]:
-    """The data sets of an entry of ``data``: itself, those of a list, those that are repeated or joined."""
+def data_sets(entry: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The data sets of an entry of ``data``, each with its dotted path: itself, or those in lists and wrappers."""
     if isinstance(entry, list | tuple):
-        for part in entry:
-            yield from _innermost(part)
+        for number, part in enumerate(entry):
+            yield from data_sets(part, f"{place}.{number}")
     elif isinstance(entry, Mapping):
-        inner = [entry[key] for key in ("dataset", "datasets") if key in entry]
-        if inner:
-            yield from _innermost(inner)
-        else:
-            yield entry
+        inner = [key for key in ("dataset", "datasets") if key in entry]
+        for key in inner:
+            yield from data_sets(entry[key], f"{place}.{key}")
+        if not inner:
+            yield place, entry
 
 
 def _takes_data_root(name: Any) -> bool:

@@ -23,7 +23,6 @@ from pydantic import (
     TypeAdapter,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from mmseg import compat, values
 from mmseg.errors import ConfigError, nearest
@@ -50,12 +49,8 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, section: Any) -> Any:
-        if isinstance(section, Mapping) and cls.model_config["extra"] == "forbid":
-            for key in section:
-                if key not in cls.model_fields:
-                    known = " ".join(cls.model_fields)
-                    raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key), "known": known})
-        return section
+        is_open = cls.model_config["extra"] == "allow"
+        return section if is_open else values.known_keys(cls.model_fields, section)
 
 
 def _has_type(section: dict[str, Any]) -> dict[str, Any]:

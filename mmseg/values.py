@@ -10,6 +10,7 @@ may stand where a fraction is expected, and a list where a tuple is (it becomes 
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import types
 import typing
@@ -18,7 +19,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict, is_typeddict
 
 from mmseg.errors import ConfigError, nearest
 
@@ -41,7 +44,15 @@ PositiveRange = Annotated[Sequence[PositiveFloat], Len(2, 2), AfterValidator(_as
 Dilation = Annotated[
     Sequence[Annotated[int, Le(0)]], AfterValidator(_ascending)
 ]  # of the references, oldest first: [-9, -6, -3]
+Channels = Annotated[Sequence[PositiveInt], Len(4, 4)]  # of the maps of strides 4, 8, 16, 32
 Size = Annotated[Sequence[PositiveInt], Len(2, 2)]  # (height, width), or the two sides of a scale
+
+
+class Keys(TypedDict):
+    """Base of dicts whose keys are known: a subclass names them with their types, and no others are taken."""
+
+    __pydantic_config__ = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
+
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, Sequence, Mapping)
 _EXPECTED = {  # pydantic's kinds of errors in our words
@@ -60,6 +71,7 @@ _EXPECTED = {  # pydantic's kinds of errors in our words
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
     "too_short": "{min_length} values or more",
     "union_tag_invalid": "a dict whose type is one of {expected_tags}",
     "union_tag_not_found": "a dict with a type",
@@ -118,6 +130,8 @@ def _with_strict_scalars(annotation: Any) -> Any:
     if annotation is float:
         return Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False)]
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if is_typeddict(annotation):
+        return Annotated[annotation, BeforeValidator(functools.partial(known_keys, annotation.__annotations__))]
     if origin is Annotated:
         return Annotated[(_with_strict_scalars(arguments[0]), *annotation.__metadata__)]
     if origin in (Union, types.UnionType):
@@ -125,6 +139,14 @@ def _with_strict_scalars(annotation: Any) -> Any:
     if origin in _CONTAINERS and arguments:
         return origin[tuple(_with_strict_scalars(argument) for argument in arguments)]
     return Any if origin is not None and origin is not Literal else annotation
+
+
+def known_keys(known: Iterable[str], value: Any) -> Any:
+    """`value`; raises pydantic's kind of error if it is a dict with other keys than the known ones."""
+    for key in value if isinstance(value, Mapping) else ():
+        if key not in known:
+            raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key), "known": " ".join(known)})
+    return value
 
 
 def _as_given(value: Any, checked: Any) -> Any:

@@ -12,10 +12,13 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.apis.testing import Validation
-from mmseg.config import check_config, require
+from mmseg.config import check_config, data_sets, require
 from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.engine.checkpoints import find_latest, saved_seed
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
+from mmseg.engine.lr import Schedule
+from mmseg.engine.optim import build_optimizer
+from mmseg.engine.predict import at, stream_settings
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
 from mmseg.engine.train import Trainer
 from mmseg.errors import ConfigError, DataError
@@ -65,6 +68,7 @@ def train_segmentor(
             logger.info("process %(pid)d on %(host)s, which trained here since %(since)s, has died", lock.previous)
         check_config(cfg, tell=True)
         require(cfg, *_SECTIONS)
+        _try_optimizer(cfg)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all
         seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
@@ -89,6 +93,12 @@ def _lock(folder: Path) -> FolderLock | None:
     """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together."""
     with distributed.together():
         return FolderLock(folder, "a training") if distributed.is_main() else None
+
+
+def _try_optimizer(cfg: Config) -> None:
+    """Raise ConfigError for an optimiser or a schedule that cannot be, before data and model are made."""
+    optimizer = build_optimizer(nn.Linear(1, 1), cfg.optimizer)
+    Schedule(optimizer, cfg.lr_config, cfg.runner.max_iters)
 
 
 def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
@@ -120,6 +130,9 @@ def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) ->
             f"{dataset.num_classes}, the number of classes of data.train",
             "set one to the other",
         )
+    for place, section in data_sets(cfg.data.train, "data.train"):
+        with at(place):
+            stream_settings(section, None, model)  # training clips are as long as those of testing
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     if load_from:
         load_checkpoint(model, load_from, purpose="train")

@@ -43,7 +43,6 @@ class VSPWDataset(VideoDataset):
         split: 'train', 'val' or the stem of any other split file; 'train_val_generate_prototype' joins train, val and
             test.
         pipeline, dilation, test_mode, reduce_zero_label, short_videos: see :class:`VideoDataset`.
-        img_dir, ann_dir: accepted for official configs; without effect, the folder names are fixed.
         classes: names in label order; default: those of ``classes.json``, else the 124 of VSPW.
         palette: RGB colours in label order.
         num_classes: how many classes there must be.
@@ -60,10 +59,8 @@ class VSPWDataset(VideoDataset):
         self,
         data_root: str | Path,
         split: Annotated[str, Len(1)] = "train",
-        pipeline: Sequence[Any] | None = None,
+        pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
         dilation: values.Dilation = CFFM_DILATION,
-        img_dir: str | None = None,
-        ann_dir: str | None = None,
         test_mode: bool = False,
         classes: Sequence[str] | None = None,
         palette: Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]] | None = None,

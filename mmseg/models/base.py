@@ -135,7 +135,6 @@ class Segmentor(VideoModel):
     Args:
         backbone, decode_head: config dicts.
         pretrained: file with weights of the backbone; a missing one gives a warning, None random weights.
-        train_cfg: accepted for the sake of published configs, without effect.
         test_cfg: ``dict(mode='whole')``; frame models also take 'slide'.
         activation_checkpointing: recompute the backbone's activations in backward instead of keeping them.
 
@@ -149,7 +148,6 @@ class Segmentor(VideoModel):
         backbone: Mapping[str, Any],
         decode_head: Mapping[str, Any],
         pretrained: str | None = None,
-        train_cfg: Mapping[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
@@ -161,6 +159,7 @@ class Segmentor(VideoModel):
         if activation_checkpointing:
             self.backbone.with_cp = True
         self.num_classes: int = self.decode_head.num_classes
+        self._check_parts()
         if pretrained:
             self.load_pretrained(pretrained)
 
@@ -171,6 +170,22 @@ class Segmentor(VideoModel):
                 "'whole'; only models of single frames take 'slide'",
                 "use test_cfg=dict(mode='whole')",
             )
+
+    def _check_parts(self) -> None:
+        """Raise ConfigError unless the head takes the backbone's maps, and ``test_cfg`` has keys that are read."""
+        made, taken = getattr(self.backbone, "embed_dims", None), getattr(self.decode_head, "in_channels", None)
+        if made is not None and taken is not None and tuple(made) != tuple(taken):
+            raise ConfigError(
+                f"model.decode_head.in_channels = {list(taken)} after a {type(self.backbone).__name__}",
+                f"{list(made)}, the channels of its maps",
+                "set model.decode_head.in_channels, or model.backbone.type",
+            )
+        windows = ("crop_size", "stride") if self.test_cfg.get("mode") == "slide" else ()
+        for key in self.test_cfg:
+            if key not in (known := ("mode", *windows, *self.stream_settings)):
+                raise ConfigError(
+                    f"model.test_cfg.{key}: unknown key {key!r}", f"one of {', '.join(known)}", nearest(key, known)
+                )
 
     def load_pretrained(self, path: str) -> None:
         """Load weights of the backbone."""

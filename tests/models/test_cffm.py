@@ -157,7 +157,7 @@ def test_dropout_ratio_zero_trains():
 
 
 def test_wrong_clip_lengths_are_reported():
-    with pytest.raises(ConfigError, match="num_clips=2"):
+    with pytest.raises(ConfigError, match="num_clips = 2"):
         build_head(tiny_config(num_clips=2)["decode_head"])
     model = build_segmentor(tiny_config()).train()
     with pytest.raises(ConfigError, match="3 frames"):

@@ -58,7 +58,7 @@ class Collect:
         meta_keys: entries of ``img_metas``; None keeps all. The video and the file name are always there.
     """
 
-    def __init__(self, keys: Sequence[str], meta_keys: Sequence[str] | None = None) -> None:
+    def __init__(self, keys: Annotated[Sequence[str], Len(1)], meta_keys: Sequence[str] | None = None) -> None:
         self.keys, self.meta_keys = list(keys), meta_keys
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class MultiScaleFlipAug:
 
     def __init__(
         self,
-        transforms: Sequence[Any],
+        transforms: Annotated[Sequence[Any], Len(1)],
         img_scale: values.Size | Annotated[Sequence[values.Size], Len(1)] | None = None,
         img_ratios: values.PositiveFloat | Annotated[Sequence[values.PositiveFloat], Len(1)] | None = None,
         flip: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +14,13 @@ from mmseg.models.builder import build_loss
 from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import resize
+from mmseg.values import Byte, Channels, Fraction, Keys, PositiveInt
+
+
+class DecoderParams(Keys, total=False):
+    """Further sizes of a head, in the place where published configs have them."""
+
+    embed_dim: PositiveInt
 
 
 class LevelProjection(nn.Module):
@@ -79,7 +86,6 @@ class FusionHead(nn.Module):
         loss_decode: config of the loss.
         ignore_index: label of pixels without a class.
         fuse_norm: ``'BN'`` (synchronised in multi-process training on GPUs) or ``'GN'`` (one group).
-        norm_cfg: accepted for the sake of published configs, without effect.
         align_corners: must be False.
 
     Attributes:
@@ -97,21 +103,20 @@ class FusionHead(nn.Module):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        channels: int,
-        num_classes: int,
-        decoder_params: Mapping[str, Any] | None = None,
-        dropout_ratio: float = 0.1,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        decoder_params: DecoderParams | None = None,
+        dropout_ratio: Fraction = 0.1,
         in_index: Sequence[int] = (0, 1, 2, 3),
-        feature_strides: Sequence[int] = (4, 8, 16, 32),
+        feature_strides: Sequence[PositiveInt] = (4, 8, 16, 32),
         loss_decode: Mapping[str, Any] | None = None,
-        ignore_index: int = 255,
-        fuse_norm: str = "BN",
-        norm_cfg: Mapping[str, Any] | None = None,
-        align_corners: bool = False,
+        ignore_index: Byte = 255,
+        fuse_norm: Literal["BN", "GN"] = "BN",
+        align_corners: Literal[False] = False,
     ) -> None:
         super().__init__()
-        _check(in_channels, in_index, feature_strides, align_corners)
+        _check(in_index, feature_strides)
         self.in_channels, self.num_classes, self.ignore_index = tuple(in_channels), num_classes, ignore_index
         self.embed_dim = dim = (decoder_params or {}).get("embed_dim", 256)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)  # unused, part of the published files
@@ -172,18 +177,12 @@ class FusionHead(nn.Module):
         return pointwise_conv(self.dropout(fused), self.linear_pred.weight.flatten(1), self.linear_pred.bias)
 
 
-def _check(
-    in_channels: Sequence[int], in_index: Sequence[int], feature_strides: Sequence[int], align_corners: bool
-) -> None:
-    place = "model.decode_head"
-    if len(in_channels) != 4 or len(feature_strides) != 4 or list(in_index) != [0, 1, 2, 3]:
+def _check(in_index: Sequence[int], feature_strides: Sequence[int]) -> None:
+    if len(feature_strides) != 4 or list(in_index) != [0, 1, 2, 3]:
         raise ConfigError(
-            f"{place}: in_channels {list(in_channels)}, in_index {list(in_index)}, "
-            f"feature_strides {list(feature_strides)}",
+            f"in_index={list(in_index)}, feature_strides={list(feature_strides)}",
             "four maps, in_index [0, 1, 2, 3]",
             "give the four maps of the backbone in order",
         )
     if feature_strides[0] != min(feature_strides):
-        raise ConfigError(f"{place}: feature_strides {list(feature_strides)}", "the finest first", "use [4, 8, 16, 32]")
-    if align_corners:
-        raise ConfigError(f"{place}: align_corners=True", "align_corners=False", "remove the key")
+        raise ConfigError(f"feature_strides={list(feature_strides)}", "the finest first", "use [4, 8, 16, 32]")

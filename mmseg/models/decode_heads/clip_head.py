@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FusionHead
+from mmseg.values import Channels, PositiveInt
 
 
 class ClipHead(FusionHead):
@@ -35,7 +36,12 @@ class ClipHead(FusionHead):
     default_dilation: tuple[int, ...] = ()
 
     def __init__(
-        self, in_channels: Sequence[int], channels: int, num_classes: int, num_clips: int = 4, **kwargs: Any
+        self,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        num_clips: PositiveInt = 4,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.num_clips = num_clips

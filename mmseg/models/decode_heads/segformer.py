@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mmseg.models.decode_heads.base import FusionHead
 from mmseg.registry import MODELS
+from mmseg.values import Channels, PositiveInt
 
 
 @MODELS.register_module()
@@ -22,7 +23,12 @@ class SegFormerHead(FusionHead):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], channels: int, num_classes: int, fuse_norm: str = "GN", **kwargs: Any
+        self,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        fuse_norm: Literal["BN", "GN"] = "GN",
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, fuse_norm=fuse_norm, **kwargs)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmseg.errors import ConfigError
 from mmseg.models.losses.upsampled_ce import upsampled_cross_entropy
 from mmseg.registry import MODELS
+from mmseg.values import NonNegativeFloat
 
 
 @MODELS.register_module()
@@ -21,7 +22,7 @@ class CrossEntropyLoss(nn.Module):
         ConfigError: `use_sigmoid` is set.
     """
 
-    def __init__(self, use_sigmoid: bool = False, loss_weight: float = 1.0) -> None:
+    def __init__(self, use_sigmoid: bool = False, loss_weight: NonNegativeFloat = 1.0) -> None:
         super().__init__()
         if use_sigmoid:
             raise ConfigError("loss_decode.use_sigmoid=True", "use_sigmoid=False (softmax)", "remove the key")

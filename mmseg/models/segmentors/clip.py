@@ -11,6 +11,7 @@ from torch import Tensor
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor, Stream
+from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
 from mmseg.registry import MODELS
 from mmseg.structures import Scores, View
@@ -19,6 +20,15 @@ from mmseg.structures import Scores, View
 @MODELS.register_module()
 class ClipSegmentor(Segmentor):
     """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.clip_head.ClipHead` on the clip."""
+
+    def _check_parts(self) -> None:
+        if not isinstance(self.decode_head, ClipHead):
+            raise ConfigError(
+                f"model.type = 'ClipSegmentor' with a {type(self.decode_head).__name__}",
+                "a head for clips",
+                "set model.type='FrameSegmentor' for a head of single frames",
+            )
+        super()._check_parts()
 
     @property
     def stream_settings(self) -> tuple[str, ...]:

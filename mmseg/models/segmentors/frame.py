@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor, Stream
+from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
 from mmseg.models.segmentors.slide import slide, slide_sizes
 from mmseg.registry import MODELS
@@ -31,6 +33,15 @@ class FrameSegmentor(Segmentor):
             self.windows = slide_sizes(self.test_cfg)
         else:
             super()._check_mode(mode)
+
+    def _check_parts(self) -> None:
+        if isinstance(self.decode_head, ClipHead):
+            raise ConfigError(
+                f"model.type = 'FrameSegmentor' with a {type(self.decode_head).__name__}",
+                "a head of single frames",
+                "set model.type='ClipSegmentor' for a head for clips",
+            )
+        super()._check_parts()
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
         """See :meth:`Segmentor.loss`."""

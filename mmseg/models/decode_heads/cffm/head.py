@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge, Gt, MultipleOf
 from torch import Tensor, nn
 
 from mmseg.clips import CFFM_DILATION
-from mmseg.errors import ConfigError
 from mmseg.models.cpu.linear import linear
-from mmseg.models.decode_heads.base import FoldedFuse
+from mmseg.models.decode_heads.base import DecoderParams, FoldedFuse
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, FoldedFocal, to_map, to_tokens
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
+from mmseg.values import Channels, PositiveInt
 
 MIN_CLIPS = 3  # two references; the third is then the target itself
+
+
+class CFFMParams(DecoderParams, total=False):
+    embed_dim: Annotated[int, Gt(0), MultipleOf(8)]  # attention heads
+    depths: PositiveInt  # focal blocks
 
 
 class FoldedCFFM(NamedTuple):
@@ -54,22 +60,16 @@ class CFFMHead(ClipHead):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        channels: int,
-        num_classes: int,
-        num_clips: int = 4,
-        decoder_params: Mapping[str, Any] | None = None,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        num_clips: Annotated[int, Ge(MIN_CLIPS)] = 4,
+        decoder_params: CFFMParams | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             in_channels, channels, num_classes, num_clips=num_clips, decoder_params=decoder_params, **kwargs
         )
-        if num_clips < MIN_CLIPS:
-            raise ConfigError(
-                f"model.decode_head.num_clips={num_clips}",
-                f"at least {MIN_CLIPS}: two references and the target",
-                "use num_clips=4 with data.train.dataset.dilation=[-9, -6, -3]",
-            )
         self.linear_pred2 = nn.Conv2d(2 * self.embed_dim, num_classes, 1)
         self.decoder_focal = FocalDecoder(self.embed_dim, (decoder_params or {}).get("depths", 2))
 

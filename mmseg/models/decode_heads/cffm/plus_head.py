@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, Whol
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
+from mmseg.values import Channels, Fraction, PositiveInt
 
 BRANCH_WEIGHT = 0.5  # of the prototype branch P3 in the final prediction P + 0.5 P3
 
@@ -53,23 +54,17 @@ class CFFMPlusHead(CFFMHead):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        channels: int,
-        num_classes: int,
-        dropout_ratio: float = 0.1,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        dropout_ratio: Fraction = 0.1,
         save_path: str = "./cluster_centers/",
-        prototypes: str = "files",
-        n_clusters: int = 100,
+        prototypes: Literal["files", "auto"] = "files",
+        n_clusters: PositiveInt = 100,
         log_constant_loss: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, dropout_ratio=dropout_ratio, **kwargs)
-        if prototypes not in ("files", "auto"):
-            raise ConfigError(
-                f"model.decode_head.prototypes={prototypes!r}",
-                "'files' or 'auto'",
-                "use 'files' and generate them first",
-            )
         self.save_path, self.prototypes, self.n_clusters = save_path, prototypes, n_clusters
         self.log_constant_loss = log_constant_loss
         focal = self.decoder_focal

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetState
 from mmseg.registry import MODELS
+from mmseg.values import Channels, PositiveInt
 
 
 @MODELS.register_module()
@@ -32,20 +32,16 @@ class CFFMPrototypeHead(CFFMHead):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        channels: int,
-        num_classes: int,
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
         save_path: str = "./cluster_centers/",
-        n_clusters: int = 100,
-        max_iter: int = 10,
-        short_videos: str = "error",
+        n_clusters: PositiveInt = 100,
+        max_iter: PositiveInt = 10,
+        short_videos: Literal["error", "repeat"] = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
-        if short_videos not in ("error", "repeat"):
-            raise ConfigError(
-                f"model.decode_head.short_videos={short_videos!r}", "'error' or 'repeat'", "use one of them"
-            )
         self.save_path, self.n_clusters, self.max_iter = save_path, n_clusters, max_iter
         self.short_videos = short_videos
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from mmseg.clips import CFFM_DILATION
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.cpu.linear import linear
-from mmseg.models.decode_heads.base import FoldedFuse
+from mmseg.models.decode_heads.base import DecoderParams, FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
+from mmseg.values import Channels, PositiveInt
 
 NUM_REFERENCES = 3
 EMBED_DIM = 256
@@ -71,14 +72,14 @@ class MRCFAHead(ClipHead):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        channels: int,
-        num_classes: int,
-        num_clips: int = NUM_REFERENCES + 1,
-        backbone: str = "b1",
+        in_channels: Channels,
+        channels: PositiveInt,
+        num_classes: PositiveInt,
+        num_clips: PositiveInt = NUM_REFERENCES + 1,
+        backbone: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b1",
         hypercorre: bool = True,
         cityscape: bool = False,
-        decoder_params: Mapping[str, Any] | None = None,
+        decoder_params: DecoderParams | None = None,
         **kwargs: Any,
     ) -> None:
         _check_settings(num_clips, hypercorre, cityscape, (decoder_params or {}).get("embed_dim", EMBED_DIM))
