@@ -52,7 +52,10 @@ _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 
 # Types of official configs of methods that are not in the house yet.
 _LATER = {
-    "THE-Mask": ("THEMask1fHead", "THEMaskHead", "MSDeformAttnPixelDecoder"),
+    "THE-Mask": (
+        "THEMask1fHead", "THEMaskHead", "MSDeformAttnPixelDecoder", "MultiScaleMaskedTransformerDecoder",
+        "VideoMultiScaleMaskedTransformerDecoder",
+    ),
     "HFAN": (
         "HFANVOS", "HFANVOS_Head", "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages",
         "NormalizeMultiImages", "ResizeToMultiple",
