@@ -24,6 +24,8 @@ from mmseg.errors import ConfigError
 from mmseg.structures import Flipped, Frame, Padded, Resized
 from tests.datasets.vspw_folder import NORM, TEST
 
+FLIP = [dict(type="RandomFlip")]
+
 
 def picture(height=24, width=36, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -251,13 +253,13 @@ def test_pipeline_without_multi_scale_wrapper():
         (dict(type="ImageToTensor", keys=["gt"]), "keys.0 = 'gt'"),
         (dict(type="Collect", keys="img"), "keys = 'img'"),
         (dict(type="LoadLabels", reduce_zero_label=1), "reduce_zero_label = 1"),
-        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[0, 0]), "img_scale.0 = 0"),
-        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[]), "img_scale = []"),
-        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32, 3)), "img_scale"),
-        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=[(48, 32), (-1, 4)]), "img_scale.1.0 = -1"),
-        (dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32), img_ratios=[0]), "img_ratios.0 = 0"),
+        (dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=[0, 0]), "img_scale.0 = 0"),
+        (dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=[]), "img_scale = []"),
+        (dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=(48, 32, 3)), "img_scale"),
+        (dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=[(48, 32), (-1, 4)]), "img_scale.1.0 = -1"),
+        (dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=(48, 32), img_ratios=[0]), "img_ratios.0 = 0"),
         (
-            dict(type="MultiScaleFlipAug", transforms=[], img_scale=(48, 32), flip_direction="vertical"),
+            dict(type="MultiScaleFlipAug", transforms=FLIP, img_scale=(48, 32), flip_direction="vertical"),
             "flip_direction",
         ),
         (dict(type="MultiScaleFlipAug", transforms=5, img_scale=(48, 32)), "transforms = 5"),
