@@ -164,9 +164,11 @@ def settle_class_names(model: VideoModel, dataset: VideoDataset, options: TestOp
         ConfigError: the checkpoint names other classes than the data set, or in another order, and
             ``options.names_of`` does not say whose names are right.
     """
-    options.palette = model.PALETTE
     trained = model.trained_classes
-    if trained is None or not dataset.num_classes or list(trained) == list(dataset.CLASSES):
+    if trained is None or not dataset.num_classes:
+        return
+    options.palette = model.PALETTE
+    if list(trained) == list(dataset.CLASSES):
         return
     if options.names_of == "checkpoint" and len(trained) == dataset.num_classes:
         options.class_names = trained

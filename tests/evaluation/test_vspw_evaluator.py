@@ -125,6 +125,61 @@ def test_report_is_plain_json_and_says_what_was_done():
     assert "at least 17 frames" in json.dumps(report["protocol"])
 
 
+def test_pixels_of_a_class_are_the_labelled_ones():
+    truth = np.full((20, 4, 6), 2, np.uint8)
+    truth[:, :, :2] = 1
+    truth[:, 0] = 255
+    report = feed(VSPWEvaluator(3), {"v": (truth, truth * 0 + 1)}).report()  # everything is predicted as class 1
+    assert [row["pixels"] for row in report["per_class"]] == [0, 20 * 3 * 2, 20 * 3 * 4]
+    assert report["counts"]["labelled_pixels"] == 20 * 3 * 6
+
+
+def test_metrics_choose_the_columns():
+    labels = np.zeros((2, 4, 6), np.uint8)
+    labels[:, :, 3:] = 1
+    pred = labels.copy()
+    pred[:, :, 3] = 0  # class 0: 24 of 32 hit, class 1: 16 of 24
+    both = feed(VSPWEvaluator(2, ["sky", "road"], metrics=["mDice", "mIoU"]), {"v": (labels, pred)})
+    assert "Class   Dice    IoU     Acc" in both.tables() and "sky    85.71  75.00  100.00" in both.tables()
+    expected = {"mDice": 0.8286, "mIoU": 0.7083, "mAcc": 0.8333, "aAcc": 0.8333}
+    assert both.report()["mmseg_evaluate"] == {name: near(value) for name, value in expected.items()}
+    dice = feed(VSPWEvaluator(2, ["sky", "road"], metrics=["mDice"]), {"v": (labels, pred)})
+    assert list(dice.mmseg_evaluate()) == ["mDice", "mAcc", "aAcc"]
+    assert "Class   Dice     Acc" in dice.tables()
+
+
+def test_numbers_that_cannot_be_are_refused():
+    truth = np.repeat(np.arange(4, dtype=np.uint8), 6)[None].repeat(20, axis=0)[:, None]  # (20, 1, 24), four classes
+
+    def check(pred, target):
+        feed(VSPWEvaluator(5), {"v": (target, pred)}).check_plausible()
+
+    check(truth, truth)
+    check(truth * 0, truth)  # a model that knows one class
+    check(truth[..., ::-1], truth)
+    with pytest.raises(DataError, match=r"100.00 % .* next class, 0.00 % as their own(.|\n)*--no-reduce-zero-label"):
+        check(truth + np.uint8(1), truth)
+    with pytest.raises(DataError, match=r"previous class(.|\n)*leave reduction on"):
+        check(truth, truth + np.uint8(1))
+    with pytest.raises(DataError, match="not a single labelled pixel"):
+        check(truth, truth * 0 + np.uint8(255))
+
+
+def test_a_video_that_has_ended_leaves_nothing_behind():
+    labels = np.zeros((4, 6), np.uint8)
+    evaluator = VSPWEvaluator(3)
+    for video in "ab":
+        evaluator.update(video, 0, labels, labels)
+    evaluator.end_video("a")
+    evaluator.update("b", 1, labels, labels)  # goes on
+    with pytest.raises(DataError, match="taken as finished"):
+        evaluator.update("a", 1, labels, labels)
+    evaluator.end_video()
+    with pytest.raises(DataError, match="taken as finished"):
+        evaluator.update("b", 2, labels, labels)
+    assert evaluator.segmentation.confusion().sum() == 3 * 24
+
+
 def test_tables_are_for_people():
     labels = np.zeros((2, 4, 6), np.uint8)
     labels[:, :, 3:] = 1

@@ -14,7 +14,9 @@ from PIL import Image
 
 from mmseg.apis.evaluation import read_flow
 from mmseg.errors import ConfigError, DataError
+from mmseg.evaluation import VSPWEvaluator
 from mmseg.writing.label_pickle import pickle_program, read_label_pickle
+from tests.evaluation.metric_cases import feed, stored_videos
 from tests.golden_cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +104,83 @@ def test_stored_pngs_get_the_numbers_of_the_script(case, data, tmp_path, capsys)
 def test_processes_give_the_same_bits(data, tmp_path):
     alone, shared = run(*data, tmp_path / "1.json"), run(*data, tmp_path / "2.json", "--workers", "2")
     assert alone == shared
+
+
+@pytest.mark.parametrize("name", ["all_windows", "ignore_void"])
+def test_each_option_of_the_consistency_alone(name, data, truth, guess, tmp_path):
+    report = run(*data, tmp_path / "scores.json", f"--{name.replace('_', '-')}")
+    default = run(*data, tmp_path / "default.json")
+    alone = feed(VSPWEvaluator(124, **{name: True}), stored_videos(Case("metrics", "vc_script"))).compute()
+    assert report["VC8"] == alone["VC8"] and report["VC16"] == alone["VC16"]
+    assert report["VC8"] != default["VC8"]
+    windows = {"8": default["counts"]["windows"]["8"] + (3 if name == "all_windows" else 0)}  # three videos count
+    assert report["counts"]["windows"]["8"] == windows["8"]
+
+
+def zero_based(root, num_classes=4):
+    """A split whose masks hold class numbers (0 is a class), and perfect predictions."""
+    maps = np.arange(num_classes, dtype=np.uint8).repeat(4)[None, None].repeat(20, axis=0).repeat(6, axis=1)
+    write_split(root / "set", {"a": maps})
+    (root / "set" / "classes.json").write_text(json.dumps([f"name{i}" for i in range(num_classes)]))
+    return root / "set", write_predictions(root / "pred", {"a": maps})
+
+
+def test_masks_that_hold_class_numbers(tmp_path):
+    root, folder = zero_based(tmp_path)
+    with pytest.raises(DataError, match=r"next class(.|\n)*give --no-reduce-zero-label"):
+        run(root, folder, tmp_path / "scores.json")
+    report = run(root, folder, tmp_path / "scores.json", "--no-reduce-zero-label")
+    assert report["mIoU"] == report["VC8"] == 1.0 and report["counts"]["labelled_pixels"] == 20 * 6 * 16
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"data = dict(test=dict(type='VSPWDataset', data_root={str(root)!r}, split='val', pipeline=[],"
+        " reduce_zero_label=False, classes=['w', 'x', 'y', 'z']))"
+    )
+    report = run_config(config, folder, tmp_path / "scores.json")
+    assert report["mIoU"] == 1.0 and [row["class"] for row in report["per_class"]] == ["w", "x", "y", "z"]
+    with pytest.raises(DataError, match="next class"):
+        run_config(config, folder, tmp_path / "none.json", "--options", "data.test.reduce_zero_label=True")
+    with pytest.raises(DataError, match="next class"):
+        run_config(config, folder, tmp_path / "none.json", "--reduce-zero-label")
+    assert not (tmp_path / "none.json").exists()
+
+
+def run_config(config, predictions, out, *options):
+    evaluate.main([str(predictions), "--config", str(config), "--out", str(out), *options])
+    return json.loads(out.read_text())
+
+
+def test_masks_to_be_reduced_are_not_taken_for_class_numbers(data, tmp_path):
+    """Class 124 is no class then, and a whole image off by one is noticed."""
+    with pytest.raises(DataError, match=r"label value 124|previous class"):
+        run(*data, tmp_path / "scores.json", "--no-reduce-zero-label")
+
+
+def test_options_need_a_config(data, tmp_path):
+    with pytest.raises(ConfigError, match="--options without --config"):
+        run(*data, tmp_path / "scores.json", "--options", "data.test.split=val")
+
+
+def test_the_official_script_takes_the_switch(tmp_path):
+    root, folder = zero_based(tmp_path)
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "VC_perclip.py"),
+        "--data-root",
+        str(root),
+        "--predictions",
+        str(folder),
+    ]
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "--no-reduce-zero-label" in wrong.stderr and "Traceback" not in wrong.stderr
+    right = subprocess.run([*command, "--no-reduce-zero-label"], capture_output=True, text=True, check=False)
+    assert "VC8 score: 1.0" in right.stdout, right.stderr
+
+
+def test_a_result_pickle_without_a_map_for_a_labelled_frame(small, tmp_path):
+    (tmp_path / "res.pkl").write_bytes(pickle.dumps([np.full((6, 8), 4, np.uint8)] * 5 + [None]))
+    with pytest.raises(DataError, match=r"no result \(None\) for frame 2 of video 'b'(.|\n)*what to do"):
+        run(small[0], tmp_path / "res.pkl", tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "ours"])
