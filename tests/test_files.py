@@ -25,6 +25,7 @@ from mmseg.files import (
     write_json,
     write_text,
 )
+from tests.tools.processes import patience
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,7 +140,7 @@ except WriteError as error:
 def test_a_full_disk_is_told_as_it_is_and_leaves_nothing(tmp_path):
     write_text(tmp_path / "a", "old")
     with python(FILL_UP, tmp_path / "a", tmp_path / "log") as process:
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=patience(40))
     assert process.returncode == 0, errors
     first, second = out.split(f"{tmp_path}/")[1:]
     assert first.startswith("a: cannot be written, the file is larger than allowed here (File too large)")
@@ -250,7 +251,7 @@ def test_writers_and_sweepers_at_once(tmp_path):
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(python(SWEEP_AND_WRITE, tmp_path, f"f{n}")) for n in range(4)]
         for process in processes:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=patience(40))
             assert process.returncode == 0, errors
     assert names(tmp_path) == ["f0", "f1", "f2", "f3"]
 

@@ -15,8 +15,7 @@ import pytest
 from mmseg import locks
 from mmseg.errors import WriteError
 from mmseg.folder_lock import FolderLock
-
-ROOT = Path(__file__).parents[1]
+from tests.tools.processes import ROOT, patience
 
 
 @contextlib.contextmanager
@@ -59,12 +58,12 @@ def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path):
     with python(HOLD, tmp_path) as first:
         assert first.stdout.readline() == "held, before: None\n"
         with python(HOLD, tmp_path, "end") as second:
-            out, _ = second.communicate(timeout=60)
+            out, _ = second.communicate(timeout=patience(20))
         assert second.returncode == 2
         assert f"in use by a training (process {first.pid} on {os.uname().nodename}, since 20" in out
         assert "what to do" in out
     with python(HOLD, tmp_path, "end") as third:  # the first has been killed
-        assert third.communicate(timeout=60)[0] == f"held, before: {first.pid}\n"
+        assert third.communicate(timeout=patience(20))[0] == f"held, before: {first.pid}\n"
     assert names(tmp_path) == []
     with FolderLock(tmp_path, "a training") as lock:
         assert lock.previous is None
@@ -113,7 +112,7 @@ def test_never_two_at_once(tmp_path):
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(python(COUNT, tmp_path)) for _ in range(4)]
         for process in processes:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=patience(40))
             assert process.returncode == 0, errors
     assert (tmp_path / "count").read_text() == "400"
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mmseg.plain_pickle import load_plain
+from tests.tools.processes import patience
 
 ROOT = Path(__file__).parents[1]
 PLAIN = [
@@ -145,5 +146,5 @@ def test_no_memory_is_taken_for_claims(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path / "bytes"), str(tmp_path / "memo")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=patience(40))
     assert done.stdout == "truncated or no pickle (EOFError: truncated)\n[]\n", done.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.processes import patience
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "mmseg").rglob("*.py"))
 
@@ -117,5 +119,5 @@ def test_importing_does_nothing():
         "assert random.getstate() == a[0] and torch.equal(torch.get_rng_state(), a[1]);"
         "assert not torch.cuda.is_initialized() and threading.active_count() == 1"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=patience(100))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr

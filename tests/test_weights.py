@@ -20,6 +20,7 @@ from mmseg.errors import CheckpointError, WriteError
 from mmseg.models import build_segmentor
 from mmseg.weights import load_checkpoint, read_checkpoint, read_weights_file, strip_prefix, write_weights_file
 from tests.models.test_cffm import tiny_config
+from tests.tools.processes import patience
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -229,7 +230,7 @@ def test_a_full_disk_is_told_as_it_is(tmp_path, numbers):
     (tmp_path / "a.pth").write_bytes(b"old")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", FILL_UP, str(tmp_path / "a.pth"), str(numbers)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=patience(40))
     assert done.returncode == 0, done.stderr
     assert "a.pth: cannot be written, the file is larger than allowed" in done.stdout and "train less" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]

@@ -1,8 +1,6 @@
 """The benchmark measures what it says; figures themselves depend on the machine."""
 
 import json
-import pathlib
-import subprocess
 import sys
 import time
 
@@ -15,8 +13,8 @@ from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
 from tests.engine.tiny_vspw import write_config
+from tests.tools.processes import ROOT, finish
 
-ROOT = pathlib.Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -92,7 +90,7 @@ def test_peak_memory_sees_what_was_freed():
 def test_command_line(job, tmp_path):
     command = [sys.executable, ROOT / "tools" / "benchmark.py", job.config, "--size", "45", "70", "--frames", "1",
                "--against-reference", "--device", "cpu", "--threads", "1", "--json", tmp_path / "b.json"]  # fmt: skip
-    out = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=200, check=True).stdout
+    out = finish(command, tmp_path)
     assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
     assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}

@@ -9,6 +9,7 @@ import pytest
 
 from mmseg.apis.cli import add_options, run
 from mmseg.errors import DataError
+from tests.tools.processes import patience
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,6 @@ def test_exit_status(main, status, capsys):
 @pytest.mark.parametrize("tool", sorted(p.name for p in (ROOT / "tools").glob("*.py") if p.name != "launch.py"))
 def test_every_tool_answers_help(tool):
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, timeout=patience(40)
     )
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr

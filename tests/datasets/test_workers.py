@@ -13,6 +13,7 @@ import torch
 
 from mmseg.datasets.workers import Workers
 from mmseg.errors import ConfigError, DataError
+from tests.tools.processes import patience
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,7 +113,7 @@ def test_workers_end_with_their_parent_whatever_they_are_doing(end):
         assert all(map(alive, pids))
         process.kill()
     began = time.monotonic()
-    process.communicate(timeout=60)
+    process.communicate(timeout=patience(20))
     assert wait_until(lambda: not any(map(alive, pids)), 5)
     assert time.monotonic() - began < 10
     assert process.returncode == {"finishes": 0, "fails": 1, "is killed": -signal.SIGKILL}[end]

@@ -19,6 +19,7 @@ from mmseg.files import sweep
 from mmseg.weights import load_checkpoint, read_checkpoint
 from tests.engine.test_train import trainer
 from tests.engine.toy import batch_of
+from tests.tools.processes import patience
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -115,7 +116,7 @@ def test_full_disk_leaves_the_old_file_and_no_half_one(tmp_path):
     ckpt.save_checkpoint(path, checkpoint_of(small_model()))
     before = path.read_bytes()
     process = run_python(FILL_UP, path)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=patience(40))
     assert process.returncode == 0, errors
     assert "cannot be written" in out and "max_keep_ckpts" in out and "earlier checkpoints are intact" in out
     assert path.read_bytes() == before

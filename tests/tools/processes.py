@@ -31,7 +31,8 @@ def patience(seconds: float) -> float:
 
 def environment(**more: str) -> dict[str, str]:
     """Of CPU processes of this checkout; PORT is left to choose itself."""
-    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PORT", "MASTER_ADDR", "MASTER_PORT", "DISPLAY")
+    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PORT", "MASTER_ADDR", "MASTER_PORT")
+    hidden += ("DISPLAY", "WAYLAND_DISPLAY")
     env = {
         k: v for k, v in os.environ.items() if k not in hidden and not k.startswith(("SLURM_", "OMPI_", "TORCHELASTIC"))
     }

@@ -18,6 +18,7 @@ from mmseg.evaluation import VSPWEvaluator
 from mmseg.writing.label_pickle import pickle_program, read_label_pickle
 from tests.evaluation.metric_cases import feed, stored_videos
 from tests.golden_cases import Case
+from tests.tools.processes import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("VC16", "VC8", "mIoU", "FWIoU")
@@ -209,7 +210,11 @@ def test_options_reach_the_metrics(data, tmp_path):
 def test_the_official_command_needs_no_arguments(case, data):
     home = data[1].parents[2]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "VC_perclip.py")], cwd=home, capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "tools" / "VC_perclip.py")],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=patience(40),
     )
     assert result.returncode == 0, result.stderr
     expected = case["expected"]["printed"]

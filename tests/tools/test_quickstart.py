@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.processes import ROOT, environment
+from tests.tools.processes import ROOT, environment, patience
 
 
 def quickstart(*arguments: str, status: int = 0) -> str:
     # sys.prefix is the environment that runs the tests: the script is to take it instead of making one
     env = {**environment(), "VIRTUAL_ENV": sys.prefix}
     command = [str(ROOT / "tools" / "quickstart.sh"), *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=patience(170))
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 

@@ -1,12 +1,9 @@
 """``tools/dist_test.sh`` in real processes; ``tools/test.py`` with its arguments inside this one, which is faster."""
 
 import json
-import os
 import pathlib
 import pickle
 import runpy
-import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -17,25 +14,11 @@ from PIL import Image
 from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
+from tests.tools.processes import ROOT, finish
 
-ROOT = pathlib.Path(__file__).parents[2]
 DIST = str(ROOT / "tools" / "dist_test.sh")
-LENGTHS = {"a": 18, "b": 5, "c": 7}
+LENGTHS = {"a": 7, "b": 18, "c": 5}  # of two processes, the second tests a and c
 PALETTE = [[10, 20, 30], [200, 0, 0], [0, 200, 0]]
-
-
-def call(command: list, cwd: pathlib.Path, status: int = 0) -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "DISPLAY", "WAYLAND_DISPLAY")
-    env = {k: v for k, v in os.environ.items() if k not in hidden}
-    env |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -81,7 +64,7 @@ def work(tmp_path_factory) -> pathlib.Path:
 def single(work) -> tuple[pathlib.Path, str]:
     """The result folder and the output of a run in one process."""
     arguments = ["--out", "single/res.pkl", "--show-dir", "single/show", "--show", "--save-png"]
-    return work / "single", call([DIST, "cffm.py", "model.pth", 0, *arguments], work)
+    return work / "single", finish([DIST, "cffm.py", "model.pth", 0, *arguments], work)
 
 
 def test_one_process(single):
@@ -97,18 +80,18 @@ def test_one_process(single):
         assert word in output
     assert "pretrained/not_there.pth" not in output  # the checkpoint holds the backbone
     picture = Image.open(folder / "result_submission" / "c" / "00003.png")
-    assert np.array_equal(np.asarray(picture), maps[18 + 5 + 3])
+    assert np.array_equal(np.asarray(picture), maps[7 + 18 + 3])
     assert picture.getpalette()[:9] == [value for colour in PALETTE for value in colour]
     assert {p.name for p in (folder / "show").iterdir()} == {"contact_sheet.png", "a.mp4", "b.mp4", "c.mp4"}
 
 
 @pytest.mark.parametrize("extra", [["--tmpdir", "parts of it"], ["--gpu-collect"]], ids=["shared folder", "collect"])
 def test_two_processes_give_the_same_files(work, single, extra):
-    output = call([DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", *extra], work)
+    output = finish([DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", "--show-dir", "two/show", *extra], work)
     assert output.count("per class, all frames") == 1
-    for name in ("res.pkl", "res.json"):
+    for name in ("res.pkl", "res.json", "show/contact_sheet.png"):
         assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
-    assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json"}
+    assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json", "show"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +103,7 @@ def test_two_processes_give_the_same_files(work, single, extra):
     ],
 )
 def test_whose_class_names(work, run_test_py, checkpoint, whose, names):
-    (work / "data" / "one.txt").write_text("b\n")
+    (work / "data" / "one.txt").write_text("c\n")
     arguments = ["--class-names", whose] if whose else []
     output = run_test_py(
         "cffm.py", f"{checkpoint}.pth", *arguments, "--out", "n/res.pkl", "--options", "data.test.split=one"
@@ -139,7 +122,7 @@ def test_format_only_implies_no_evaluation(work, single, run_test_py):
 
 
 def test_options_and_aug_test(work, run_test_py):
-    (work / "data" / "one.txt").write_text("b\n")
+    (work / "data" / "one.txt").write_text("c\n")
     run_test_py(
         *"cffm.py model.pth --options data.test.split=one --eval mDice --aug-test --eval-options min_frames=3".split(),
         *"lengths=[2] --out aug/res.pkl --launcher none --local-rank 0 --amp bfloat16".split(),
@@ -151,7 +134,7 @@ def test_options_and_aug_test(work, run_test_py):
 
 
 def test_untrained_network_without_evaluation(work, run_test_py):
-    (work / "data" / "one.txt").write_text("b\n")
+    (work / "data" / "one.txt").write_text("c\n")
     for folder in ("u1", "u2"):
         out = f"{folder}/res.pkl"
         run_test_py("cffm.py", "none", "--out", out, "--eval", "None", "--cfg-options", "data.test.split=one")
@@ -195,8 +178,8 @@ def test_bad_input_writes_nothing(work, run_test_py, arguments, message):
 
 
 def test_dist_test_checks_its_arguments(work):
-    assert "usage" in call([DIST, "cffm.py"], work, status=2)
-    assert "GPUS is 'two'" in call([DIST, "cffm.py", "model.pth", "two"], work, status=2)
+    assert "usage" in finish([DIST, "cffm.py"], work, status=2)
+    assert "GPUS is 'two'" in finish([DIST, "cffm.py", "model.pth", "two"], work, status=2)
 
 
 def test_a_damaged_frame_stops_all_processes(work):
@@ -204,7 +187,7 @@ def test_a_damaged_frame_stops_all_processes(work):
     (work / "data" / "data" / "broken" / "origin" / "00004.jpg").write_bytes(b"")
     (work / "data" / "two.txt").write_text("broken\nb\n")
     arguments = ["--out", "broken/res.pkl", "--options", "data.test.split=two"]
-    output = call([DIST, "cffm.py", "model.pth", 2, *arguments], work, status=2)
+    output = finish([DIST, "cffm.py", "model.pth", 2, *arguments], work, status=2)
     assert "DataError: video 'broken', frame 4" in output and "Traceback" not in output
     assert not (work / "broken" / "res.pkl").exists()
 

@@ -12,7 +12,7 @@ import torch
 
 from mmseg.weights import read_checkpoint
 from tests.engine.toy import CONFIG
-from tests.tools.processes import DIST, TRAIN, environment, finish, read_until, running
+from tests.tools.processes import DIST, TRAIN, environment, finish, patience, read_until, running
 
 
 @pytest.fixture
@@ -40,14 +40,15 @@ def test_help():
 @pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path, config):
     whole, resumed = tmp_path / "whole run", tmp_path / "resumed"
-    output = finish([*DIST, config, 2, "--work-dir", whole, "--seed", 3, "--no-validate"], tmp_path)
-    assert "2 process(es), seed 3" in output
+    output = finish([*DIST, config, 2, "--work-dir", whole, "--no-validate"], tmp_path)
+    seed = int(re.search(r"2 process\(es\), seed (\d+)", output)[1])  # which both have agreed on, else this one ...
     assert output.count("batch norm uses the statistics of each process") == 1
     assert output.count("Iter [6/6]") == 1
     assert "FutureWarning" not in output
     finish([*DIST, config, 2, "--work-dir", resumed, "--resume-from", whole / "iter_2.pth", "--no-validate"], tmp_path)
+    # ... in which both have it from the checkpoint, would take another course
     assert_same_weights(whole / "iter_6.pth", resumed / "iter_6.pth")
-    assert read_checkpoint(resumed / "latest.pth")["meta"]["seed"] == 3
+    assert read_checkpoint(resumed / "latest.pth")["meta"]["seed"] == seed
 
 
 @pytest.mark.slow
@@ -75,7 +76,7 @@ def test_stopped_killed_and_resumed(tmp_path, config):
     with running(forever, tmp_path) as first:
         read_until(first, r"Iter \[6/")
         os.killpg(first.pid, signal.SIGTERM)  # as a scheduler does: the data workers get it, too
-        output, _ = first.communicate(timeout=60)
+        output, _ = first.communicate(timeout=patience(20))
     assert first.returncode == 143, output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+), which is saved", output)[1])
     assert os.readlink(tmp_path / "latest.pth") == f"iter_{done}.pth"
@@ -100,8 +101,8 @@ def test_two_processes_stop_together(tmp_path, config):
         read_until(process, r"Iter \[20/")
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=100)
-    assert time.monotonic() - began < 25, output  # torchrun would end them by force after 30 s
+        output, _ = process.communicate(timeout=patience(30))
+    assert time.monotonic() - began < patience(8), output  # torchrun would end them by force after 30 s
     assert process.returncode == 143 and "Traceback" not in output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+)", output)[1])
     assert read_checkpoint(tmp_path / "latest.pth")["meta"]["iter"] == done
