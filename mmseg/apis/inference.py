@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError
 from mmseg.files import make_folder
+from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
@@ -198,40 +200,40 @@ def segment_video(
         model: from :func:`init_segmentor`.
         video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         out: receives ``<video>/labels/<frame>.png`` (mode P, pixel = class number) and
-            ``<video>/<video>_overlay.mp4``.
+            ``<video>/<video>_overlay.mp4``; label maps of an earlier run under the same name are replaced, those of
+            frames that the video does not have are removed.
         aug_test: average over scales and flips.
         overlay: write the overlay video.
         progress: show a progress bar.
         amp: type to compute in under autocast.
 
     Raises:
-        DataError: frames that cannot be read or differ in size, or files that cannot be written.
+        DataError: frames that cannot be read or differ in size.
+        WriteError: files that cannot be written, or another run writes to ``<out>/<video>``.
     """
     source = FrameSource(video)
-    table = palette_table(model.PALETTE, model.num_classes)
     folder = inside(out, source.name)
     make_folder(folder / "labels")
+    table = palette_table(model.PALETTE, model.num_classes)
     clip = OverlayVideo(folder / f"{source.name}_overlay", table, source.fps or DEFAULT_FPS) if overlay else None
-    bar = FrameProgress(source.length or 0, source.length or 0, progress)
-    count = 0
-    try:
-        with at(str(video) if isinstance(video, str | Path) else source.name):
+    place = str(video) if isinstance(video, str | Path) else source.name
+    with FolderLock(folder, "a segmentation"), clip or nullcontext(), at(place):
+        bar = FrameProgress(source.length or 0, source.length or 0, progress)
+        written, count = set(), 0
+        try:
             for result in _predicted(model, source, aug_test, amp):
                 if result.labels is not None:
                     path = inside(folder / "labels", result.frame.name, ".png")
                     write_label_png(path, result.labels, table.tobytes())
+                    written.add(path)
                 if clip is not None:
                     clip.add(result.frame.picture(), result.labels)
                 count += 1
                 bar.advance()
-        if clip is not None:
-            clip.close()
-    except BaseException:
-        if clip is not None:
-            clip.discard()
-        raise
-    finally:
-        bar.close()
+        finally:
+            bar.close()
+        for stale in set((folder / "labels").glob("*.png")) - written:
+            stale.unlink()
     return SegmentedVideo(count, folder / "labels", clip.path if clip is not None else None)
 
 
