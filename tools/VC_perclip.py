@@ -18,6 +18,7 @@ from mmseg.apis import cli
 from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_dataset
 from mmseg.errors import ConfigError
 from mmseg.files import write_json
+from mmseg.values import Fraction, NonNegativeInt
 from mmseg.writing.base import ResultOptions
 
 SCORES = ("VC16", "VC8", "Acc", "Acc_class", "mIoU", "FWIoU")
@@ -27,8 +28,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cli.add_dataset(parser, DATA_ROOT)
     parser.add_argument("--predictions", type=Path, default=Path("./models/vspw2/result_submission"))
-    parser.add_argument("--good-threshold", type=float, default=0.8, help="list videos of higher mIoU (MRCFA: 0.7)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that share the videos (default: none)")
+    parser.add_argument(
+        "--good-threshold", type=cli.number(Fraction), default=0.8, help="list videos of higher mIoU (MRCFA: 0.7)"
+    )
+    parser.add_argument(
+        "--workers", type=cli.number(NonNegativeInt), default=0, help="processes that share the videos (default: none)"
+    )
     parser.add_argument("--out", type=Path, help="write all numbers there, as JSON")
     return parser.parse_args(argv)
 

@@ -17,6 +17,7 @@ from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, mea
 from mmseg.errors import ConfigError
 from mmseg.evaluation.tables import text_table
 from mmseg.files import write_json
+from mmseg.values import NonNegativeInt, PositiveInt
 
 _MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory}
 _SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853)}
@@ -35,14 +36,24 @@ def parse_args() -> argparse.Namespace:
         "streams and training steps of all configs in several precisions",
     )
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="frame (480 853), training crop (480 480)"
+        "--size",
+        nargs=2,
+        type=cli.number(PositiveInt),
+        metavar=("H", "W"),
+        help="frame (480 853), training crop (480 480)",
     )
-    parser.add_argument("--frames", type=int, help="frames or steps measured (10 / 3), length of the video (2000)")
-    parser.add_argument("--clips", type=int, default=0, help="batch of a training step (default: the config's)")
+    parser.add_argument(
+        "--frames", type=cli.number(PositiveInt), help="frames or steps measured (10 / 3), length of the video (2000)"
+    )
+    parser.add_argument(
+        "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--amp", nargs="?", const="bfloat16", choices=["bfloat16", "float16"], help="mixed precision")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument(
+        "--threads", type=cli.number(NonNegativeInt), default=0, help="CPU threads (default: PyTorch's choice)"
+    )
     parser.add_argument(
         "--against-reference", action="store_true", help="measure the formulas of tests/reference as well"
     )

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg.apis import cli
 from mmseg.making.convert import ConvertOptions, convert_to_vspw
 from mmseg.making.mask_values import ClassMap, read_class_map
+from mmseg.values import Fraction, PositiveInt
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,14 +39,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--test", nargs="+", default=[], metavar="NAME", help="sequences for test.txt")
     parser.add_argument(
         "--hold-out-time",
-        type=float,
+        type=cli.number(Fraction),
         default=0.0,
         metavar="SHARE",
         help="the last frames of each training sequence become a video <name>_late of val.txt",
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="resize frames and masks to this")
-    size.add_argument("--max-side", type=int, metavar="N", help="shrink until the longer side has N pixels")
+    pixels = cli.number(PositiveInt)
+    size.add_argument("--size", type=pixels, nargs=2, metavar=("H", "W"), help="resize frames and masks to this")
+    size.add_argument("--max-side", type=pixels, metavar="N", help="shrink until the longer side has N pixels")
     parser.add_argument("--frames", choices=["symlink", "copy"], default="symlink", help="how frames get there")
     parser.add_argument("--unlabelled", choices=["error", "drop"], default="error", help="frames without a mask")
     parser.add_argument("--force", action="store_true", help="replace a data set that this tool has made")

@@ -18,6 +18,7 @@ from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_datase
 from mmseg.apis.testing import joined_reports
 from mmseg.errors import ConfigError
 from mmseg.files import write_json
+from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.writing.base import ResultOptions
 
 METRIC_OPTIONS = ("lengths", "min_frames", "all_windows", "ignore_void", "good_threshold")
@@ -28,14 +29,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("predictions", type=Path, help="folder of <video>/<frame>.png, or a res.pkl")
     cli.add_dataset(parser, DATA_ROOT)
     parser.add_argument("--out", type=Path, help="write all numbers there, as JSON")
-    parser.add_argument("--workers", type=int, default=0, help="processes that share the videos (default: none)")
-    parser.add_argument("--lengths", type=int, nargs="+", help="clip lengths of VC (default: 8 16)")
-    parser.add_argument("--min-frames", type=int, help="shortest video that counts (default: longest clip + 1)")
+    parser.add_argument(
+        "--workers", type=cli.number(NonNegativeInt), default=0, help="processes that share the videos (default: none)"
+    )
+    parser.add_argument("--lengths", type=cli.number(PositiveInt), nargs="+", help="clip lengths of VC (default: 8 16)")
+    parser.add_argument(
+        "--min-frames", type=cli.number(PositiveInt), help="shortest video that counts (default: longest clip + 1)"
+    )
     parser.add_argument(
         "--all-windows", action="store_true", default=None, help="VC: count the last window of each video too"
     )
     parser.add_argument("--ignore-void", action="store_true", default=None, help="VC: leave ignored pixels out")
-    parser.add_argument("--good-threshold", type=float, help="list videos of higher mIoU (default: 0.8)")
+    parser.add_argument("--good-threshold", type=cli.number(Fraction), help="list videos of higher mIoU (default: 0.8)")
     parser.add_argument("--flow-dir", type=Path, help="also TC, with flow <video>/<stem of the earlier frame>.npy")
     parser.add_argument("--align-corners", action="store_true", help="TC: sample where the flow points")
     args = parser.parse_args(argv)

@@ -11,9 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 from mmseg import distributed
-from mmseg.apis.cli import add_options, run
+from mmseg.apis.cli import add_options, number, run
 from mmseg.config import load_config
 from mmseg.errors import ConfigError
+from mmseg.sections import Seed
+from mmseg.values import NonNegativeInt
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,9 +29,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--auto-resume", action="store_true", help="go on from the newest checkpoint in the work dir")
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate on data.val")
     gpu = parser.add_mutually_exclusive_group()
-    gpu.add_argument("--gpus", type=int, help="without a launcher: 1, or 0 for the CPU")
-    gpu.add_argument("--gpu-ids", type=int, nargs="+", help="without a launcher: number of the GPU")
-    parser.add_argument("--seed", type=int, help="of everything random (default: drawn, or that of the resumed run)")
+    gpu.add_argument("--gpus", type=number(NonNegativeInt), help="without a launcher: 1, or 0 for the CPU")
+    gpu.add_argument("--gpu-ids", type=number(NonNegativeInt), nargs="+", help="without a launcher: number of the GPU")
+    parser.add_argument(
+        "--seed", type=number(Seed), help="of everything random (default: drawn, or that of the resumed run)"
+    )
     parser.add_argument("--deterministic", action="store_true", help="reproducible algorithms on GPUs")
     add_options(parser)
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none", help="what started the processes")

@@ -12,11 +12,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from mmengine.config import DictAction
 
-from mmseg import distributed
+from mmseg import distributed, values
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
@@ -52,6 +52,23 @@ class OptionsAction(DictAction):
         return self._parse_int_float_bool(value.strip("'\""))
 
 
+def number(annotation: Any) -> Callable[[str], int | float]:
+    """What reads a number of a command line: ``type=number(PositiveInt)`` for the ranges of :mod:`mmseg.values`."""
+    kind = (get_args(annotation) or (annotation,))[0]
+    adapter = values.checker(annotation)
+
+    def read(text: str) -> int | float:
+        try:
+            return values.check(kind(text), adapter, "argument")
+        except ValueError:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(f"{text} is not {error.expected}") from None
+
+    return read
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the ``--options`` by which every tool overrides config entries."""
     parser.add_argument(
@@ -71,7 +88,9 @@ def add_dataset(parser: argparse.ArgumentParser, data_root: str) -> None:
     add_options(parser)
     parser.add_argument("--data-root", help=f"folder with data/ and the split files (default: {data_root})")
     parser.add_argument("--split", help="name of the split file without .txt (default: val)")
-    parser.add_argument("--num-classes", type=int, help="number of classes (default: that of the data set)")
+    parser.add_argument(
+        "--num-classes", type=number(values.PositiveInt), help="number of classes (default: that of the data set)"
+    )
     parser.add_argument(
         "--reduce-zero-label",
         action=argparse.BooleanOptionalAction,

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmseg.apis.cli import add_options, run
+from mmseg.apis.cli import add_options, number, run
 from mmseg.errors import DataError
+from mmseg.sections import Seed
+from mmseg.values import Fraction, PositiveInt
 from tests.tools.processes import patience
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,46 @@ def test_unreadable_option_is_a_usage_error(text, capsys):
     with pytest.raises(SystemExit) as leaving:
         parse(text)
     assert leaving.value.code == 2 and text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [(PositiveInt, "3", 3), (Fraction, "0.5", 0.5), (Fraction, "1", 1.0), (int, "-2", -2)],
+)
+def test_numbers_in_range(annotation, text, value):
+    assert number(annotation)(text) == value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "message"),
+    [
+        (PositiveInt, "0", "0 is not a number above 0"),
+        (PositiveInt, "1.5", "'1.5' is not an integer"),
+        (PositiveInt, "many", "'many' is not an integer"),
+        (Fraction, "half", "'half' is not a number"),
+        (Fraction, "nan", "nan is not a finite number"),
+        (Seed, "9" * 23, f"{'9' * 23} is not a number of at most {2**63 - 1}"),
+    ],
+)
+def test_numbers_out_of_range(annotation, text, message):
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        number(annotation)(text)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("benchmark.py", "local_configs/toy/cffm.b0.py --size 0 0", "argument --size: 0 is not"),
+        ("train.py", f"local_configs/toy/cffm.b0.py --seed {'9' * 23}", "argument --seed: 9"),
+        ("train.py", "local_configs/toy/cffm.b0.py --gpu-ids 99", "GPU number 99"),
+        ("train.py", "local_configs/toy/cffm.b0.py --options log_level=FOO", "log_level = 'FOO'"),
+    ],
+)
+def test_wrong_numbers_of_the_tools_are_one_message(tool, arguments, message):
+    command = [sys.executable, ROOT / "tools" / tool, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), cwd=ROOT)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def fail() -> None:
