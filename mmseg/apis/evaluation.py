@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmseg.config import load_config
+from mmseg.config import load_config, require
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
@@ -42,9 +42,11 @@ def stored_dataset(
         DataError: the data cannot be found.
     """
     if config is None:
-        section = {"type": "VSPWDataset", "data_root": DATA_ROOT, "split": "val", "pipeline": []}
+        section = {"type": "VSPWDataset", "data_root": DATA_ROOT, "split": "val"}
     else:
-        section = dict(load_config(config, options).data.test)
+        cfg = load_config(config, options)
+        require(cfg, "data.test")
+        section = dict(cfg.data.test)
     section.update({name: value for name, value in settings.items() if value is not None})
     return build_dataset(section, where="data.test", test_mode=True)
 

@@ -134,7 +134,7 @@ def test_masks_that_hold_class_numbers(tmp_path):
     assert report["mIoU"] == report["VC8"] == 1.0 and report["counts"]["labelled_pixels"] == 20 * 6 * 16
     config = tmp_path / "config.py"
     config.write_text(
-        f"data = dict(test=dict(type='VSPWDataset', data_root={str(root)!r}, split='val', pipeline=[],"
+        f"data = dict(test=dict(type='VSPWDataset', data_root={str(root)!r}, split='val',"
         " reduce_zero_label=False, classes=['w', 'x', 'y', 'z']))"
     )
     report = run_config(config, folder, tmp_path / "scores.json")
