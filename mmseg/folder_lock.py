@@ -15,6 +15,7 @@ from typing import Any
 from mmseg import locks
 from mmseg.errors import WriteError
 from mmseg.files import make_folder, writing
+from mmseg.parent import is_alive
 
 
 class FolderLock:
@@ -67,7 +68,7 @@ class FolderLock:
         if owner is not None:
             here = owner["host"] == socket.gethostname()
             told = locked and (here or locks.seen_by_other_machines(self.folder, self.mounts))
-            if not told and (not here or locks.is_alive(owner["pid"])):
+            if not told and (not here or is_alive(owner["pid"])):
                 raise self._refusal(owner, sure=False)
 
     def _refusal(self, owner: Mapping[str, Any] | None, sure: bool = True) -> WriteError:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,6 +108,15 @@ def read_mask(path: str | Path) -> np.ndarray:
         if image.mode == "L" and data.startswith(_PNG_START) and data[24] < 8:
             mask = mask // (255 // (2 ** data[24] - 1))  # Pillow has stretched 2 or 4 bits to 0..255
         return mask
+
+
+def check_frame(image: Any) -> None:
+    """Raise DataError unless `image` is an (H, W, 3) uint8 array."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"a frame that is {found}", "(H, W, 3) uint8 in BGR order, as cv2.imread gives it", "convert the frame"
+        )
 
 
 def check_same_size(frame: np.ndarray, mask: np.ndarray, path: str | Path) -> None:

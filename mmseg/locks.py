@@ -94,19 +94,6 @@ def seen_by_other_machines(path: str | Path, mounts: str | Path = MOUNTS) -> boo
     return not local
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number on this machine; True where that cannot be found out."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
 def _let_go_in_child() -> None:
     for descriptor in _held:
         with contextlib.suppress(OSError):

@@ -44,12 +44,17 @@ def when_parent_ends(parent: int, action: Callable[[], None]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine runs; one that has ended and whom its parent has not asked for does not."""
+    """Whether a process of this machine runs; one that has ended and whom its parent has not asked for does not.
+
+    True where it cannot be found out.
+    """
+    if os.name != "posix":  # elsewhere signal 0 is not only a question
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except (OSError, OverflowError):  # somebody else's, or no such number
         return True
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.images import check_frame
 from mmseg.models.base import VideoModel
 from mmseg.models.cpu.label_map import label_map
 from mmseg.structures import Flipped, Frame, Resized, Result, Scores, Size, Step, Video, View
@@ -316,15 +317,6 @@ def at(place: str, separator: str = ": ") -> Iterator[None]:
 
 def _place(frame: Frame) -> str:
     return f"frame {frame.number} ({frame.path or frame.name})"
-
-
-def check_frame(image: Any) -> None:
-    """Raise DataError unless `image` is an (H, W, 3) uint8 array."""
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DataError(
-            f"a frame that is {found}", "(H, W, 3) uint8 in BGR order, as cv2.imread gives it", "convert the frame"
-        )
 
 
 def stream_settings(
