@@ -15,6 +15,7 @@ import pytest
 from mmseg import locks
 from mmseg.errors import WriteError
 from mmseg.folder_lock import FolderLock
+from mmseg.parent import is_alive
 from tests.tools.processes import ROOT, patience
 
 
@@ -152,7 +153,7 @@ def test_mount_options_tell_whether_a_lock_holds_on_other_machines(tmp_path):
 def test_living_and_dead_processes():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert locks.is_alive(os.getpid()) and locks.is_alive(1) and not locks.is_alive(process.pid)
+    assert is_alive(os.getpid()) and is_alive(1) and not is_alive(process.pid)
 
 
 def test_where_locks_stay_on_one_machine_the_owner_on_another_is_believed(tmp_path):
