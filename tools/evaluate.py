@@ -8,16 +8,20 @@ PRED_DIR holds ``<video>/<frame stem>.png`` (palette or grey PNGs, pixel = class
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_dataset, temporal_consistency
 from mmseg.apis.testing import joined_reports
+from mmseg.datasets.base import VideoDataset
 from mmseg.errors import ConfigError
-from mmseg.files import write_json
+from mmseg.files import NewFile
 from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.writing.base import ResultOptions
 
@@ -54,6 +58,16 @@ def main(argv: list[str] | None = None) -> None:
     dataset = stored_dataset(args.config, args.options, **cli.dataset_settings(args))
     given = {name: getattr(args, name) for name in METRIC_OPTIONS if getattr(args, name) is not None}
     options = ResultOptions(metrics=dataset.metric_names, metric_options=given)
+    with NewFile(args.out) if args.out else nullcontext() as out:  # a bad place is told at once
+        report = score(args, dataset, options)
+        if out is not None:
+            out.write((json.dumps(report, indent=2) + "\n").encode())
+    if args.out is not None:
+        print(f"\nwritten: {args.out}")
+
+
+def score(args: argparse.Namespace, dataset: VideoDataset, options: ResultOptions) -> dict[str, Any]:
+    """Print the tables; returns all numbers."""
     evaluators = evaluate_predictions(args.predictions, dataset, options, args.workers)
     report = {"predictions": str(args.predictions), "data_root": str(dataset.data_root), "split": dataset.split}
     report.update(joined_reports(evaluators))
@@ -63,9 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         metric = temporal_consistency(args.predictions, args.flow_dir, dataset, args.align_corners)
         report["temporal_consistency"] = metric.report()
         print(f"\nTC : {metric.compute()['TC']} ({metric.compute()['videos']} videos)")
-    if args.out is not None:
-        write_json(args.out, report)
-        print(f"\nwritten: {args.out}")
+    return report
 
 
 if __name__ == "__main__":

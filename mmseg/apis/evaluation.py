@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,18 @@ def _evaluate_in_processes(
     workers: int,
     bar: tqdm,
 ) -> None:
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder, dataset, options)) as pool:
-        for video, parts in zip(dataset.videos, pool.map(_evaluate_in_worker, range(len(dataset.videos)))):
-            for total, part in zip(evaluators, parts):
-                total.merge(part)
-            bar.update(video.num_frames)
+    try:
+        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder, dataset, options)) as pool:
+            for video, parts in zip(dataset.videos, pool.map(_evaluate_in_worker, range(len(dataset.videos)))):
+                for total, part in zip(evaluators, parts):
+                    total.merge(part)
+                bar.update(video.num_frames)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process has ended, killed for memory perhaps",
+            "workers that live",
+            "give fewer --workers, or none",
+        ) from error
 
 
 _worker: tuple[LabelPngFolder, VideoDataset, ResultOptions]

@@ -130,6 +130,7 @@ class LabelPickleWriter(ResultWriter):
 
     def _open_result(self) -> None:
         sweep(self.path.parent, glob.escape(self.path.stem) + ".*")
+        self._parts.sweep()
         self._result = NewFile(self.path, _ADVICE)
         self._result.write(_HEAD)
         if self.report is not None:

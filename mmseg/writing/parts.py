@@ -39,7 +39,7 @@ class PartFolder:
         name = None
         with distributed.together():
             if self.private or distributed.is_main():
-                self._sweep()
+                self.sweep()
                 self._owner = NewFile(self.name, self.advice, sync=False)
                 name = self._owner.temporary.name.removesuffix(UNFINISHED)
         name = name if self.private else distributed.broadcast_object(name)
@@ -56,7 +56,7 @@ class PartFolder:
         if self._owner is not None:
             self._owner.discard()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove what dead runs have left: first their locked files, then the folders that lack one."""
         folder, name = self.name.parent, glob.escape(self.name.name)
         sweep(folder, name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmseg import distributed
 from mmseg.errors import ConfigError
-from mmseg.files import make_folder, write_bytes
+from mmseg.files import make_folder, sweep, write_bytes
 from mmseg.structures import Result, Video
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
 from mmseg.writing.base import ResultWriter, inside
@@ -36,6 +36,8 @@ class OverlayVideoWriter(ResultWriter):
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         with distributed.together():
             make_folder(self.folder, _ADVICE)
+            for folder in {inside(self.folder, video.name).parent for video in videos}:
+                sweep(folder)
 
     def begin_video(self, video: Video) -> None:
         self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps)
@@ -107,10 +109,23 @@ class ContactSheetWriter(ResultWriter):
 
 
 class WindowWriter(ResultWriter):
-    """Shows each overlay in a window while testing."""
+    """Shows each overlay in a window while testing.
+
+    Args:
+        table: (256, 3) uint8 RGB colours of the labels.
+
+    Raises:
+        ConfigError: OpenCV cannot open windows.
+    """
 
     def __init__(self, table: np.ndarray) -> None:
         self.table = table
+        try:
+            cv2.namedWindow("prediction")
+        except cv2.error as error:  # a build without windows, or a display that does not answer
+            raise ConfigError(
+                "--show: OpenCV cannot open a window", "opencv-python and a display", "give --show-dir instead"
+            ) from error
 
     def add(self, result: Result) -> None:
         picture = result.frame.picture()

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -13,12 +14,12 @@ import pytest
 from PIL import Image
 
 from mmseg.apis.evaluation import read_flow
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.evaluation import VSPWEvaluator
 from mmseg.writing.label_pickle import pickle_program, read_label_pickle
 from tests.evaluation.metric_cases import feed, stored_videos
 from tests.golden_cases import Case
-from tests.tools.processes import patience
+from tests.tools.processes import descendants, patience, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("VC16", "VC8", "mIoU", "FWIoU")
@@ -294,6 +295,26 @@ def test_damaged_predictions_are_refused(damage, message, workers, small, tmp_pa
     damage(folder / "b/00000002.png")
     with pytest.raises(DataError, match=message):
         run(root, folder, tmp_path / "scores.json", "--workers", workers)
+
+
+def test_a_worker_that_is_killed_is_one_message(tmp_path):
+    maps = np.full((400, 60, 80), 5, np.uint8)
+    root = write_split(tmp_path / "set", dict.fromkeys("abcd", maps))
+    folder = write_predictions(tmp_path / "pred", {name: maps - np.uint8(1) for name in "abcd"})
+    command = [sys.executable, ROOT / "tools" / "evaluate.py", folder, "--data-root", root, "--workers", "2"]
+    with running(command, tmp_path) as process:
+        wait_until(lambda: descendants(process.pid) or process.poll() is not None, 60)
+        os.kill(descendants(process.pid)[0], signal.SIGKILL)
+        output, _ = process.communicate(timeout=patience(30))
+    assert process.returncode == 2 and "Traceback" not in output
+    assert "DataError: a worker process has ended, killed for memory perhaps" in output and "--workers" in output
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match="a part of the path is a file"):
+        run(*small, tmp_path / "file" / "scores.json")
+    assert capsys.readouterr().out == ""
 
 
 class Harmful:

@@ -123,13 +123,15 @@ def test_format_only_implies_no_evaluation(work, single, run_test_py):
 
 def test_options_and_aug_test(work, run_test_py):
     (work / "data" / "one.txt").write_text("c\n")
-    run_test_py(
+    output = run_test_py(
         *"cffm.py model.pth --options data.test.split=one --eval mDice --aug-test --eval-options min_frames=3".split(),
         *"lengths=[2] --out aug/res.pkl --launcher none --local-rank 0 --amp bfloat16".split(),
     )
     report = json.loads((work / "aug" / "res.json").read_text())
     assert report["run"]["aug_test"] and report["run"]["precision"] == "bfloat16"
     assert set(report["mmseg_evaluate"]) == {"mDice", "mAcc", "aAcc"}
+    assert report["mmseg_evaluate"]["mDice"] == pytest.approx(report["mmseg/mDice"], abs=1e-4)
+    assert "Class   Dice" in output
     assert report["VC2"] is not None and report["counts"]["frames"] == 5
 
 
@@ -137,7 +139,8 @@ def test_untrained_network_without_evaluation(work, run_test_py):
     (work / "data" / "one.txt").write_text("c\n")
     for folder in ("u1", "u2"):
         out = f"{folder}/res.pkl"
-        run_test_py("cffm.py", "none", "--out", out, "--eval", "None", "--cfg-options", "data.test.split=one")
+        output = run_test_py("cffm.py", "none", "--out", out, "--eval", "None", "--cfg-options", "data.test.split=one")
+        assert "per class" not in output and "written" not in output
         assert [p.name for p in (work / folder).iterdir()] == ["res.pkl"]
     assert (work / "u1" / "res.pkl").read_bytes() == (work / "u2" / "res.pkl").read_bytes()
 

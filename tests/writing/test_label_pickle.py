@@ -201,6 +201,25 @@ def test_processes_join_their_videos_in_the_order_of_the_data(tmp_path, tmpdir, 
     assert OWNERS == [1, 0, 1]
 
 
+APART = """
+from mmseg.writing.label_pickle import LabelPickleWriter
+writer = LabelPickleWriter("res.pkl", f"parts {rank}")
+try:
+    feed(writer, rank=rank, owners=OWNERS)
+    writer.finish()
+except BaseException:
+    writer.abort()
+    raise
+"""
+
+
+@pytest.mark.slow
+def test_parts_that_the_main_process_does_not_see(tmp_path):
+    outputs = in_two_processes(APART, tmp_path, status=2)
+    assert "000000.part of process 1: No such file" in outputs[0] and "--gpu-collect" in outputs[0]
+    assert "Traceback" not in outputs[0] + outputs[1] and left_in(tmp_path) == []
+
+
 FULL = """
 from mmseg.writing.label_pickle import LabelPickleWriter
 writer = LabelPickleWriter("res.pkl", gather={gather})
@@ -256,6 +275,7 @@ MAP = pickle_program(np.zeros((6, 8), np.uint8))
         b"\x80\x05]" + MAP[:34] + b"\xff" * 8 + MAP[42:] + b".",  # more bytes than any computer has
         b"\x80\x05]" + MAP[:34] + b"\xff\xff\xff\x7f\0\0\0\0" + MAP[42:] + b".",
         b"\x80\x05]cos\nsystem\n\x8c\x04true\x85Ra.",
+        b"\x80\x05]cnumpy\nfromfile\n\x8c\x09/dev/zero\x85Ra.",
     ],
 )
 def test_damaged_pickles_are_refused(tmp_path, content):
