@@ -145,3 +145,26 @@ class Result:
     frame: Frame
     labels: np.ndarray | None
     ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is when a sample is seen; for data sets with a curriculum. A function of its position alone.
+
+    Attributes:
+        iteration: number of the update, counted from 0.
+        max_iters: number of updates of the whole run.
+        epoch: passes over the data set that are complete.
+        epochs: passes that the whole run begins.
+    """
+
+    iteration: int
+    max_iters: int
+    epoch: int
+    epochs: int
+
+    @classmethod
+    def at(cls, position: int, num_items: int, batch_size: int, max_iters: int) -> Progress:
+        """That of a sample of a run over `num_items` with `batch_size` samples per update, those of all processes."""
+        epochs = -(-max_iters * batch_size // num_items)
+        return cls(position // batch_size, max_iters, position // num_items, epochs)

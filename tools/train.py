@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
         "--work-dir", help="folder for logs and checkpoints (default: ./work_dirs/<name of the config>)"
     )
     parser.add_argument("--load-from", help="checkpoint whose weights the training starts from")
+    parser.add_argument("--finetune-from", help="the same, and only what the method fine-tunes is trained")
     parser.add_argument("--resume-from", help="checkpoint of a run that is to go on")
     parser.add_argument("--auto-resume", action="store_true", help="go on from the newest checkpoint in the work dir")
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate on data.val")
@@ -70,6 +71,7 @@ def main() -> None:
             deterministic=args.deterministic,
             validate=not args.no_validate,
             load_from=args.load_from,
+            finetune_from=args.finetune_from,
             resume_from=args.resume_from,
             auto_resume=args.auto_resume,
         )

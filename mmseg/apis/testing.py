@@ -145,6 +145,10 @@ class Validation:
             logger.info("validation\n%s", evaluator.tables())
         return {name: value for evaluator in evaluators for name, value in evaluator.scores().items()}
 
+    def why_undefined(self, name: str) -> str:
+        """Why a score can be undefined."""
+        return " ".join(e.why_undefined(name) for e in self.dataset.metrics(self._options) if name in e.score_names)
+
 
 def check_num_classes(model: VideoModel, dataset: VideoDataset, where: str) -> None:
     """Raise ConfigError unless the model has as many classes as the data set at `where`, if that has classes."""

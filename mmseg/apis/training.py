@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,23 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
-from mmseg.apis.testing import Validation
+from mmseg.apis.testing import Validation, check_num_classes, first_difference
 from mmseg.config import check_config, data_sets, require
 from mmseg.datasets import build_dataset, check_same_classes
-from mmseg.engine.checkpoints import find_latest, saved_seed
+from mmseg.datasets.labels import IGNORED
+from mmseg.engine.checkpoints import SavedRun, find_latest, saved_run
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import at, stream_settings
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
+from mmseg.engine.step import amp_dtype
 from mmseg.engine.train import Trainer
 from mmseg.errors import ConfigError, DataError
 from mmseg.files import write_text
 from mmseg.folder_lock import FolderLock
 from mmseg.models import build_segmentor
+from mmseg.models.base import Purpose, VideoModel
 from mmseg.weights import load_checkpoint
 
 logger = logging.getLogger("mmseg.apis")
@@ -39,18 +44,21 @@ def train_segmentor(
     deterministic: bool = False,
     validate: bool = True,
     load_from: str | None = None,
+    finetune_from: str | None = None,
     resume_from: str | None = None,
     auto_resume: bool = False,
 ) -> dict[str, float]:
     """Train the model of a config on its data. :func:`mmseg.distributed.init` may have been called before.
 
     Args:
-        cfg: see :class:`mmseg.engine.train.Trainer`; its ``load_from``, ``resume_from`` and ``seed`` serve as defaults.
+        cfg: see :class:`mmseg.engine.train.Trainer`; its ``load_from``, ``finetune_from``, ``resume_from`` and
+            ``seed`` serve as defaults.
         work_dir: receives the config, logs and checkpoints; made if it is missing.
         seed: None takes that of the checkpoint to resume from, else a random one.
         deterministic: take reproducible GPU algorithms.
         validate: evaluate on ``data.val``.
         load_from: checkpoint whose weights the training starts from.
+        finetune_from: the same, and only what the method fine-tunes is trained (``model.finetune_trains``).
         resume_from: checkpoint of a run that is to go on.
         auto_resume: go on from the newest checkpoint in `work_dir`, if there is one.
 
@@ -71,18 +79,39 @@ def train_segmentor(
         _try_optimizer(cfg)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all
-        seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resume_from)
+        with distributed.together():
+            resumed = saved_run(resume_from) if resume_from else None
+        seed = _agree_on_seed(cfg.get("seed") if seed is None else seed, resumed)
         set_determinism(deterministic or bool(cfg.get("deterministic")), bool(cfg.get("cudnn_benchmark")))
         set_matmul_precision(cfg.get("float32_matmul_precision"))
         if distributed.device().type == "cpu":
             torch.set_flush_denormal(True)  # denormal numbers are many times slower and mean nothing here
+        weights = _weights(load_from, finetune_from, cfg)
         with distributed.together():
             _report(cfg, folder, seed)
             dataset = build_dataset(cfg.data.train, where="data.train")
-            model = _build_model(cfg, seed, dataset, None if resume_from else load_from or cfg.get("load_from"))
-        evaluate = _evaluation(cfg, dataset) if validate else None
-        meta = {"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text}
-        return Trainer(cfg, model, dataset, folder, seed, evaluate, resume_from, meta, name).run()
+            report_data(dataset)
+            model = _build_model(cfg, seed, dataset)
+            if resume_from:
+                compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
+            else:
+                _load(model, dataset, weights)
+        validation = _validation(cfg, dataset) if validate else None
+        trainer = Trainer(
+            cfg,
+            model,
+            dataset,
+            folder,
+            seed,
+            evaluate=validation and partial(validation, amp=amp_dtype(cfg.get("amp"), distributed.device())),
+            resume_from=resume_from,
+            meta={"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text},
+            log_name=name,
+            score_names=validation.score_names if validation else (),
+            why_undefined=validation.why_undefined if validation else lambda name: "",
+            finetune_trains=_trained_part(model, weights, resumed),
+        )
+        return trainer.run()
     finally:
         close_logging()
         if lock is not None:
@@ -101,12 +130,34 @@ def _try_optimizer(cfg: Config) -> None:
     Schedule(optimizer, cfg.lr_config, cfg.runner.max_iters)
 
 
-def _agree_on_seed(seed: int | None, resume_from: str | Path | None) -> int:
+def _agree_on_seed(seed: int | None, resumed: SavedRun | None) -> int:
     """The same seed in all processes: the given one, that of the run to resume, or a new one."""
-    if seed is None and resume_from:
-        with distributed.together():
-            seed = saved_seed(resume_from)
+    seed = resumed.seed if seed is None and resumed else seed
     return distributed.broadcast_object(draw_seed() if seed is None else seed)
+
+
+def _weights(load_from: str | None, finetune_from: str | None, cfg: Config) -> tuple[Purpose, str | None]:
+    """What a new training starts from: the purpose of its weights and their file, if any.
+
+    Raises:
+        ConfigError: two files are given.
+    """
+    given = {"load_from": load_from or cfg.get("load_from"), "finetune_from": finetune_from or cfg.get("finetune_from")}
+    if all(given.values()):
+        raise ConfigError(
+            f"load_from = {given['load_from']} and finetune_from = {given['finetune_from']}",
+            "one file of weights",
+            "give --load-from to train all of the model, --finetune-from to train what the method fine-tunes",
+        )
+    return ("finetune", given["finetune_from"]) if given["finetune_from"] else ("train", given["load_from"])
+
+
+def _trained_part(model: VideoModel, weights: tuple[Purpose, str | None], resumed: SavedRun | None) -> str | None:
+    """The part of a parameter's name by which it is trained: as in the run that is resumed, or as the model says."""
+    if resumed is not None and resumed.is_ours:
+        return resumed.finetune_trains
+    purpose, path = weights
+    return model.finetune_trains if purpose == "finetune" and path else None
 
 
 def _report(cfg: Config, folder: Path, seed: int) -> None:
@@ -120,27 +171,82 @@ def _report(cfg: Config, folder: Path, seed: int) -> None:
     logger.info("%d process(es), seed %d, config %s", distributed.world_size(), seed, path)
 
 
-def _build_model(cfg: Config, seed: int, dataset: Any, load_from: str | None) -> nn.Module:
-    """The model with weights that depend on `seed` alone, or those of a checkpoint."""
+def report_data(dataset: Any) -> None:
+    """Log how many videos, frames and labels a training set has, and warn of classes that a sample of it never shows.
+
+    Raises:
+        DataError: nothing is labelled, so that there is nothing to learn.
+    """
+    parts = [part for part in getattr(dataset, "parts", [dataset]) if hasattr(part, "label_counts")]
+    if not parts or not distributed.is_main():
+        return
+    videos = [video for part in parts for video in part.videos]
+    frames = sum(video.num_frames for video in videos)
+    counts = dataset.label_counts()  # (256,)
+    labelled = counts[:IGNORED].sum()
+    logger.info(
+        "data.train: %d videos, %d frames; in a sample of masks %.1f %% of the pixels are labelled",
+        *(len(videos), frames, 100 * labelled / counts.sum()),
+    )
+    names = dataset.CLASSES or ()
+    shares = [f"{name} {100 * count / labelled:.1f}" for name, count in zip(names, counts) if count]
+    unseen = [name for name, count in zip(names, counts) if not count]
+    if shares:
+        logger.info("labelled pixels by class, in percent: %s", ", ".join(shares))
+    if unseen:
+        logger.warning("%d classes never occur in that sample: %s", len(unseen), ", ".join(unseen))
+
+
+def compare_classes(trained: Any, names: Sequence[str] | None, path: str | Path, refuse: bool) -> None:
+    """Tell of class names of a checkpoint that are not those of the data.
+
+    Args:
+        trained: its class names, if it has any.
+        names: those of the data.
+        path: the checkpoint.
+        refuse: the same classes in another order are an error: labels would change their meaning during a training.
+
+    Raises:
+        ConfigError: see `refuse`.
+    """
+    if not isinstance(trained, Sequence) or not names or list(trained) == list(names):
+        return
+    difference = f"{path} was trained with other classes than data.train: {first_difference(trained, names)}"
+    same = sorted(map(str, trained)) == sorted(names)
+    if same and refuse:
+        raise ConfigError(
+            difference, "the same order of classes", "give data.train its `classes` in the order of the checkpoint"
+        )
+    if same:
+        logger.warning(
+            "%s. The classifier's weights are loaded for the wrong classes and have to be learned", difference
+        )
+    elif len(trained) == len(names):
+        logger.warning("%s. The classifier starts with weights of those", difference)
+
+
+def _build_model(cfg: Config, seed: int, dataset: Any) -> VideoModel:
+    """The model, with weights that depend on `seed` alone."""
     seed_all(seed)
     model = build_segmentor(cfg.model, cfg.get("train_cfg"), cfg.get("test_cfg"))
-    if model.num_classes != dataset.num_classes:
-        raise ConfigError(
-            f"model.decode_head.num_classes = {model.num_classes}",
-            f"{dataset.num_classes}, the number of classes of data.train",
-            "set one to the other",
-        )
+    check_num_classes(model, dataset, "data.train")
     for place, section in data_sets(cfg.data.train, "data.train"):
         with at(place):
             stream_settings(section, None, model)  # training clips are as long as those of testing
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    if load_from:
-        load_checkpoint(model, load_from, purpose="train")
-        logger.info("weights of %s loaded", load_from)
     return model
 
 
-def _evaluation(cfg: Config, train: Any) -> Validation | None:
+def _load(model: VideoModel, dataset: Any, weights: tuple[Purpose, str | None]) -> None:
+    """Load what a training starts from."""
+    purpose, path = weights
+    if path:
+        checkpoint = load_checkpoint(model, path, purpose=purpose)
+        logger.info("weights of %s loaded", path)
+        compare_classes(checkpoint["meta"].get("CLASSES"), dataset.CLASSES, path, refuse=False)
+
+
+def _validation(cfg: Config, train: Any) -> Validation | None:
     """What scores a model on ``data.val``; None, with a warning, if a process has no such data."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")

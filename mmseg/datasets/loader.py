@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmseg import distributed
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.sampler import BatchSampler, PositionSampler, SampleKey
+from mmseg.datasets.sampler import BatchSampler, PositionSampler, SampleKey, position_of
 from mmseg.datasets.workers import Workers
 from mmseg.datasets.wrappers import RepeatDataset
 from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.structures import Progress
 
 
 class TrainLoader(Iterator[dict[str, Any]]):
@@ -99,6 +101,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device | None = None,
+    progress: Callable[[int], Progress] | None = None,
 ) -> TrainLoader:
     """The endless batches of one process.
 
@@ -114,6 +117,7 @@ def build_train_loader(
         rank: of this process.
         world_size: number of processes.
         device: of the training; default that of this process.
+        progress: how far the training is at a position of the global order of samples; data sets may go by it.
 
     Raises:
         ConfigError: a number out of range.
@@ -124,13 +128,22 @@ def build_train_loader(
             raise ConfigError(f"{name} = {value!r}", f"an integer of at least {least}", f"fix {name}")
     order = PositionSampler(len(dataset), seed)
     keys = BatchSampler(order, samples_per_gpu, start_iter, rank, world_size)
-    return TrainLoader(functools.partial(_batch, dataset), keys, workers_per_gpu, device or distributed.device())
+    return TrainLoader(
+        functools.partial(_batch, dataset, progress), keys, workers_per_gpu, device or distributed.device()
+    )
 
 
-def _batch(dataset: VideoDataset | RepeatDataset, keys: Sequence[SampleKey]) -> dict[str, Any] | SegError:
+def _batch(
+    dataset: VideoDataset | RepeatDataset, progress: Callable[[int], Progress] | None, keys: Sequence[SampleKey]
+) -> dict[str, Any] | SegError:
     """The batch of some samples. Errors of the data are values, so that they can come from another process."""
     try:
-        return collate([dataset[key] for key in keys])
+        return collate(
+            [
+                dataset.clip(index, np.random.default_rng(seed), progress and progress(position_of(seed)))
+                for index, seed in keys
+            ]
+        )
     except SegError as error:
         return error
 

@@ -16,6 +16,11 @@ _SAMPLE, _ORDER = 0, 1
 SampleKey = tuple[int, tuple[int, int, int]]
 
 
+def position_of(seed: tuple[int, int, int]) -> int:
+    """The position in the global order of the sample with this seed."""
+    return seed[2]
+
+
 class PositionSampler:
     """The endless global order of samples.
 

@@ -5,20 +5,23 @@ A checkpoint is ``dict(meta, state_dict, optimizer, ...)``. ``meta['iter']`` is 
 
 from __future__ import annotations
 
+import glob
 import logging
 import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmseg import distributed
+from mmseg.engine.average import TRAINED, AveragedWeights, restore_weights
 from mmseg.engine.optim import load_optimizer_state
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
@@ -26,6 +29,7 @@ from mmseg.version import __version__
 from mmseg.weights import load_checkpoint, read_checkpoint, unusable, write_weights_file
 
 if TYPE_CHECKING:
+    from mmseg.engine.monitor import Patience
     from mmseg.engine.step import Updater
 
 logger = logging.getLogger("mmseg.engine")
@@ -114,6 +118,8 @@ class Checkpoints:
         meta: what every checkpoint says about the run (seed, config text, CLASSES ...).
         max_keep: how many ``iter_N.pth`` stay; below 1 all do.
         resumed: whether the best checkpoint in `folder` is an earlier part of this run.
+        average: of the weights; it is what the checkpoints have as weights, with those that are trained beside it.
+        patience: counts evaluations; the count is saved.
     """
 
     def __init__(
@@ -124,9 +130,11 @@ class Checkpoints:
         meta: Mapping[str, Any],
         max_keep: int = -1,
         resumed: bool = False,
+        average: AveragedWeights | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.folder, self.model, self.updater, self.meta, self.max_keep = folder, model, updater, meta, max_keep
-        self.resumed = resumed
+        self.resumed, self.average, self.patience = resumed, average, patience
         self.saved: int | None = None  # iteration of the newest checkpoint of this run
         self._best: tuple[float, Path] | None = None
         if distributed.is_main():
@@ -147,7 +155,11 @@ class Checkpoints:
             return
         path = self.folder / f"iter_{done}.pth"
         optimizer, scaler = self.updater.optimizer, self.updater.scaler
+        if self.patience:
+            meta["early_stopping"] = self.patience.state_dict()
         state = {**self._weights(done, **meta), "optimizer": optimizer.state_dict()}
+        if self.average:
+            state[TRAINED] = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
         if scaler.is_enabled():
             state["scaler"] = scaler.state_dict()
         save_checkpoint(path, state)
@@ -157,16 +169,19 @@ class Checkpoints:
         logger.info("saved %s", path)
 
     def save_best(self, done: int, score: str, value: float) -> None:
-        """Write the weights to ``best_<score>_iter_<done>.pth`` if `value` is higher than ever; drop the one before."""
+        """Write the weights to ``best_<score>_iter_<done>.pth`` if `value` is higher than ever; drop the one before.
+
+        Args:
+            done: number of finished iterations.
+            score: its name.
+            value: not nan.
+        """
         if not distributed.is_main():
-            return
-        if math.isnan(value):
-            logger.warning("evaluation.save_best: %s is undefined on this validation data, nothing saved", score)
             return
         best = self._best or (self._best_before(score) if self.resumed else None)
         if best and value <= best[0]:
             return
-        path = self.folder / f"best_{score.replace('/', '_')}_iter_{done}.pth"
+        path = self.folder / f"{_best_name(score)}_iter_{done}.pth"
         save_checkpoint(path, self._weights(done, score={score: value}))
         self._best = (value, path)
         if best and best[1] != path:
@@ -176,7 +191,7 @@ class Checkpoints:
     def _best_before(self, score: str) -> tuple[float, Path] | None:
         """The best checkpoint of before the resumption, with its score."""
         found = []
-        for path in self.folder.glob(f"best_{score.replace('/', '_')}_iter_*.pth"):
+        for path in self.folder.glob(f"{glob.escape(_best_name(score))}_iter_*.pth"):
             try:
                 scores = read_checkpoint(path)["meta"].get("score")
             except CheckpointError as error:
@@ -188,7 +203,8 @@ class Checkpoints:
         return max(found, default=None)
 
     def _weights(self, done: int, **meta: Any) -> dict[str, Any]:
-        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        with self.average.applied() if self.average else nullcontext():
+            state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise NonFiniteError(
@@ -200,6 +216,11 @@ class Checkpoints:
         return {"meta": {**own_meta(), **self.meta, "iter": done, "time": when, **meta}, "state_dict": state}
 
 
+def _best_name(score: str) -> str:
+    """Start of the file name of the best checkpoint by a score, whose name may hold a class's."""
+    return "best_" + re.sub(r"[^\w.+-]", "_", score)
+
+
 def own_meta() -> dict[str, Any]:
     """The entries of ``meta`` by which :func:`finished_iterations` knows our own files."""
     return {"writer": _WRITER, "mmseg_version": __version__}
@@ -208,7 +229,14 @@ def own_meta() -> dict[str, Any]:
 # --- going on from one ------------------------------------------------------------------------------------------------
 
 
-def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[str, Any]) -> int:
+def resume(
+    path: str | Path,
+    model: nn.Module,
+    updater: Updater,
+    meta: Mapping[str, Any],
+    average: AveragedWeights | None = None,
+    patience: Patience | None = None,
+) -> int:
     """Restore weights, optimiser and loss scaler from a checkpoint.
 
     Args:
@@ -216,6 +244,8 @@ def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[s
         model: receives the weights.
         updater: its optimiser and loss scaler receive their state.
         meta: of the new run; what changes the course of the training is compared and reported.
+        average: receives the averaged weights, if there are any; else the average starts here.
+        patience: receives the count of evaluations.
 
     Returns:
         The number of finished iterations, with which the training goes on.
@@ -239,6 +269,9 @@ def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[s
         raise _damaged(path, f"its optimiser state cannot be used ({error})") from error
     if "scaler" in checkpoint and updater.scaler.is_enabled():
         _load_scaler(updater.scaler, checkpoint["scaler"], path)
+    restore_weights(model, checkpoint, average, path)
+    if patience:
+        patience.load_state_dict(checkpoint["meta"].get("early_stopping"))
     _compare(checkpoint["meta"], meta, path)
     logger.info("resumed from %s after %d iterations", path, done)
     return done
@@ -246,7 +279,7 @@ def resume(path: str | Path, model: nn.Module, updater: Updater, meta: Mapping[s
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: str | Path) -> None:
     """Warn of what changes the course of a resumed training."""
-    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp"):
+    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp", "finetune_trains"):
         value = before.get(key, now[key])
         parts = value.values() if isinstance(value, Mapping) else [value]
         if not all(part is None or isinstance(part, bool | int | float | str) for part in parts):
@@ -255,12 +288,25 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: str | Path
             logger.warning("%s was %s and is %s now: the run goes on, but not exactly as before", key, value, now[key])
 
 
-def saved_seed(path: str | Path) -> int | None:
-    """The seed of the run that wrote a checkpoint; None if it does not say. Raises CheckpointError."""
-    seed = read_checkpoint(path)["meta"].get("seed")
+class SavedRun(NamedTuple):
+    """What a checkpoint says about the run that wrote it, as far as a resumed one has to do the same."""
+
+    is_ours: bool  # not mmcv's
+    seed: int | None
+    finetune_trains: str | None  # part of the names of the parameters that were trained; None: all
+    classes: Sequence[str] | None
+
+
+def saved_run(path: str | Path) -> SavedRun:
+    """What a checkpoint says about its run. Raises CheckpointError."""
+    meta = read_checkpoint(path)["meta"]
+    seed, part, classes = meta.get("seed"), meta.get("finetune_trains"), meta.get("CLASSES")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
         raise _damaged(path, f"meta['seed'] is no seed but {_short(seed)}")
-    return seed
+    if part is not None and not isinstance(part, str):
+        raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {_short(part)}")
+    is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    return SavedRun(meta.get("writer") == _WRITER, seed, part, classes if is_list else None)
 
 
 def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:

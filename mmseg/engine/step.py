@@ -37,7 +37,7 @@ class Updater:
         self.model, self.optimizer, self.device = model, optimizer, device
         optimizer_config = sections.read("optimizer_config", cfg.get("optimizer_config"))
         self.grad_clip = optimizer_config.grad_clip if optimizer_config else None
-        self.dtype = _amp_dtype(cfg.get("amp"), device)
+        self.dtype = amp_dtype(cfg.get("amp"), device)
         # float16 gradients underflow unless the loss is scaled up; bfloat16 has the range of float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
@@ -83,6 +83,29 @@ class Updater:
 # --- before the first update ------------------------------------------------------------------------------------------
 
 
+def train_only(model: nn.Module, part: str | None) -> None:
+    """Train nothing but the parameters with `part` in their names; None trains all.
+
+    The others stay in training mode, as in the official fine-tuning of THE-Mask: their drop path goes on.
+
+    Raises:
+        ConfigError: no name has this part.
+    """
+    if part is None:
+        return
+    trained = [name for name, _ in model.named_parameters() if part in name]
+    if not trained:
+        raise ConfigError(
+            f"fine-tuning trains the parameters with {part!r} in their names, and there are none",
+            f"a model with such parameters, not {type(model).__name__}",
+            "use the config of the method that is fine-tuned",
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part in name)
+    frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+    logger.info("fine-tuning: %d parameters with %r in their names are trained, %d frozen", len(trained), part, frozen)
+
+
 def prepare_module(model: nn.Module, cfg: Mapping[str, Any]) -> nn.Module:
     """`model` on this process's device, with the batch norm, memory format and compilation that `cfg` asks for.
 
@@ -102,7 +125,9 @@ def prepare_module(model: nn.Module, cfg: Mapping[str, Any]) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     options = cfg.get("compile")
     if options:
-        model.compile(**(options if isinstance(options, Mapping) else {}))  # in place: no prefix on the names
+        # in place: no prefix on the names. Whole models take names of videos and the iteration, which change
+        compile_parts = getattr(model, "compile_parts", model.compile)
+        compile_parts(**(options if isinstance(options, Mapping) else {}))
     return model
 
 
@@ -175,7 +200,8 @@ def accumulation_steps(cfg: Mapping[str, Any]) -> int:
     return own or other or 1
 
 
-def _amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtype | None:
+def amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision on a device that a config's ``amp`` asks for; None is float32."""
     section = sections.read("amp", amp or None)
     if section is None:
         return None

@@ -6,23 +6,28 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import nn
 
-from mmseg import distributed
+from mmseg import distributed, sections
 from mmseg.datasets import build_train_loader
 from mmseg.datasets.loader import TrainLoader
+from mmseg.engine.average import AveragedWeights
 from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
 from mmseg.engine.interrupts import Interrupted, Interrupts
-from mmseg.engine.log import TrainLog, environment, timestamp
+from mmseg.engine.log import TrainLog, UnreadNumbers, check_boards, environment, timestamp
 from mmseg.engine.lr import Schedule
+from mmseg.engine.monitor import Patience, find_score, undefined
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.seeding import seed_iteration
-from mmseg.engine.step import Updater, accumulation_steps, prepare_module, wrap
+from mmseg.engine.step import Updater, accumulation_steps, prepare_module, train_only, wrap
 from mmseg.errors import ConfigError
+from mmseg.structures import Progress
 
 logger = logging.getLogger("mmseg.engine")
 
@@ -35,7 +40,8 @@ class Trainer:
 
     Args:
         cfg: ``runner, optimizer, lr_config, data``; optionally ``optimizer_config, checkpoint_config, evaluation,
-            log_config, amp, gradient_accumulation, find_unused_parameters, channels_last, compile``.
+            log_config, ema, early_stopping, custom_hooks, amp, gradient_accumulation, find_unused_parameters,
+            channels_last, compile``.
         model: takes a batch and the iteration and returns a dict of scalars; the total loss is the sum of those named
             "loss".
         dataset: training data set.
@@ -46,6 +52,9 @@ class Trainer:
         resume_from: checkpoint to go on from.
         meta: further entries of every checkpoint's ``meta``.
         log_name: stem of the JSON log; default the time.
+        score_names: names of what `evaluate` returns, the most important one first.
+        why_undefined: says of a score's name why it can be undefined.
+        finetune_trains: part of the names of the parameters that are trained; None trains all.
 
     Raises:
         ConfigError: an entry of `cfg` cannot work.
@@ -63,29 +72,61 @@ class Trainer:
         resume_from: str | Path | None = None,
         meta: Mapping[str, Any] | None = None,
         log_name: str | None = None,
+        score_names: Sequence[str] = (),
+        why_undefined: Callable[[str], str] = lambda name: "",
+        finetune_trains: str | None = None,
     ) -> None:
-        self.cfg, self.dataset, self.folder, self.seed, self.evaluate = cfg, dataset, Path(folder), seed, evaluate
-        self.log_name = log_name or timestamp()
-        self.max_iters, self.accumulation = max_iterations(cfg), accumulation_steps(cfg)
+        self.dataset, self.folder, self.seed, self.evaluate = dataset, Path(folder), seed, evaluate
+        self.log_name, self.why_undefined = log_name or timestamp(), why_undefined
+        self.max_iters, self.accumulation = sections.read("runner", cfg["runner"]).max_iters, accumulation_steps(cfg)
+        self.data = sections.read("data", cfg["data"])
+        self.saving = sections.read("checkpoint_config", cfg.get("checkpoint_config") or {})
+        self.evaluation = sections.read("evaluation", cfg.get("evaluation") or {})
+        self.logging = sections.read("log_config", cfg.get("log_config") or {})
+        check_boards(self.logging)
+        averaging, stopping = _hooks(cfg)
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         facts = {
             "seed": seed,
             "world_size": self.world_size,
-            "samples_per_gpu": cfg["data"]["samples_per_gpu"],
+            "samples_per_gpu": self.data.samples_per_gpu,
             "gradient_accumulation": self.accumulation,
             "amp": dict(cfg.get("amp") or {}),
+            "finetune_trains": finetune_trains,
         }
-        self.clips = facts["samples_per_gpu"] * self.accumulation * self.world_size  # per iteration
+        self.clips = self.data.samples_per_gpu * self.accumulation * self.world_size  # per iteration
+        train_only(model, finetune_trains)
         self.model = prepare_module(model, cfg)
         optimizer = build_optimizer(self.model, cfg["optimizer"])
         self.schedule = Schedule(optimizer, cfg["lr_config"], self.max_iters)
         wrapped = wrap(self.model, cfg.get("find_unused_parameters", True))
         self.update = Updater(wrapped, optimizer, distributed.device(), cfg)
-        self.start = resume(resume_from, self.model, self.update, facts) if resume_from else 0
-        max_keep = (cfg.get("checkpoint_config") or {}).get("max_keep_ckpts", -1)
+        self.average = AveragedWeights(self.model, averaging) if averaging else None
+        self.patience = Patience(stopping) if stopping else None
+        self._find_scores(score_names)
+        self.start = 0
+        if resume_from:
+            self.start = resume(resume_from, self.model, self.update, facts, self.average, self.patience)
         self.checkpoints = Checkpoints(
-            self.folder, self.model, self.update, {**(meta or {}), **facts}, max_keep, resumed=bool(resume_from)
+            self.folder,
+            self.model,
+            self.update,
+            {**(meta or {}), **facts},
+            self.saving.max_keep_ckpts,
+            resumed=bool(resume_from),
+            average=self.average,
+            patience=self.patience,
         )
+        self.unread, self.reads_at_once = UnreadNumbers(), distributed.device().type == "cpu"
+
+    def _find_scores(self, known: Sequence[str]) -> None:
+        """Refuse names of scores that the evaluation does not have; `known` is empty if it does not tell."""
+        best, stopping = self.evaluation.save_best, self.patience and self.patience.section.monitor
+        for name, place in ((best, "evaluation.save_best"), (stopping, "early_stopping.monitor")):
+            if name is not None and self.evaluate is None:
+                logger.warning("%s has no effect: this training has no validation", place)
+            elif name is not None and known:
+                find_score(name, known, place)
 
     def run(self) -> dict[str, float]:
         """Train; returns the scores of the last evaluation.
@@ -95,117 +136,184 @@ class Trainer:
             NonFiniteError: a loss is not finite; nothing is saved then.
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
+        last = max(self.start, self.max_iters)
+        if self.patience and self.patience.is_exhausted:
+            last = self.start  # the run that is resumed had been ended
         with Interrupts() as self.interrupts, self._open_log() as self.log:
             with self._batches() as batches:
-                for iteration in range(self.start, self.max_iters):
+                for iteration in range(self.start, last):
                     done = iteration + 1
-                    stop = self._iterate(iteration, batches)
-                    if stop or done == self.max_iters or self._is_due("checkpoint_config", done):
+                    if not self._iterate(iteration, batches):
+                        self._leave(iteration)
+                    if done == self.max_iters or _is_due(self.saving, done):
                         self._save(done)
-                    if stop:
-                        self._leave(done)
-                    if done != self.max_iters and self._is_due("evaluation", done):
-                        self._validate(done)
-            return self._validate(max(self.start, self.max_iters))
+                    if done != self.max_iters and _is_due(self.evaluation, done):
+                        scores = self._validate(done)
+                        if self._is_enough(done, scores):
+                            return scores
+            if distributed.any_of(self.interrupts.received is not None):
+                self._leave(last)
+            return self._validate(last)
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
-        """One update, logged. Returns whether any process was asked to stop."""
-        begin = time.perf_counter()
-        with distributed.together():  # no forward pass, which exchanges numbers, unless every process has its batch
-            micro_batches = [next(batches) for _ in range(self.accumulation)]
+        """One update, logged. False, and no update, if any process was asked to stop."""
+        begin, done = time.perf_counter(), iteration + 1
+        micro_batches = self._next(batches)
+        if not micro_batches:
+            return False
         loaded = time.perf_counter()
         self.model.train()
         self.schedule.step(iteration)
         seed_iteration(self.seed, iteration, self.rank)
-        values = self.update(micro_batches, iteration)
-        # one exchange for all numbers, and for the request to stop, which all processes must obey together
-        means = distributed.reduce_mean({**values, "stop": float(self.interrupts.received is not None)})
-        stop = means.pop("stop") > 0
-        _check_finite(means, iteration + 1)
+        self.unread.add(done, self.update(micro_batches, iteration))
+        if self.average:
+            self.average.update(iteration)
+        # a GPU is not kept waiting for numbers that nobody sees
+        if self.reads_at_once or self.log.is_due(done):
+            self._read()
         lr = self.update.optimizer.param_groups[0]["lr"]
-        self.log.iteration(iteration + 1, lr, time.perf_counter() - begin, loaded - begin, means)
-        return stop
+        self.log.iteration(done, lr, time.perf_counter() - begin, loaded - begin)
+        return True
+
+    def _next(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The batches of an update; none if any process was asked to stop.
+
+        The forward pass exchanges numbers between the processes. All enter it, or none does: where one of them cannot
+        have its batches, all raise.
+        """
+        micro_batches, failure = [], None
+        try:
+            if self.interrupts.received is None:
+                micro_batches = [next(batches) for _ in range(self.accumulation)]
+        except Exception as error:
+            failure = error
+        if distributed.any_of(not micro_batches):
+            distributed.agree(failure)
+            return []
+        return micro_batches
+
+    def _read(self) -> None:
+        """Wait for the numbers of all iterations so far; log them, and stop if a loss is not finite."""
+        for done, numbers in self.unread.read():
+            _check_finite(numbers, done)
+            self.log.numbers(numbers)
 
     def _validate(self, done: int) -> dict[str, float]:
         """Evaluate, log the scores and keep the best weights."""
         if self.evaluate is None:
             return {}
+        self._read()
         distributed.broadcast_buffers(self.model)  # what is scored is what is saved
         try:
-            with self.interrupts.at_once():
+            with self.interrupts.at_once(), self.average.applied() if self.average else nullcontext():
                 scores = dict(self.evaluate(self.model))
         except BaseException as reason:
             self._write(done)  # not _save: who knows where the other processes are
             if isinstance(reason, Interrupted):
-                self._leave(done)
+                self._tell_signal(done)
             raise
         with distributed.together():
             if self.rank == 0:
-                self._report(done, scores)
+                self._report(done, {name: value for name, value in scores.items() if isinstance(value, float)})
         return scores
 
-    def _report(self, done: int, scores: Mapping[str, Any]) -> None:
+    def _report(self, done: int, scores: Mapping[str, float]) -> None:
         """Log scores and keep the weights if they are the best so far."""
-        self.log.validation(done, {name: value for name, value in scores.items() if isinstance(value, float)})
-        best = (self.cfg.get("evaluation") or {}).get("save_best")
-        if best in scores:
+        self.log.validation(done, scores)
+        best = self.evaluation.save_best
+        if best is None:
+            return
+        best = find_score(best, list(scores), "evaluation.save_best")
+        if math.isnan(scores[best]):
+            what = undefined(best, scores, self.why_undefined(best))
+            logger.warning("evaluation.save_best: nothing saved, %s", what)
+        else:
             self.checkpoints.save_best(done, best, scores[best])
-        elif best:
-            logger.warning("evaluation.save_best=%r is none of the scores: %s", best, ", ".join(scores))
+
+    def _is_enough(self, done: int, scores: Mapping[str, float]) -> bool:
+        """Whether no better scores are to be expected, as ``early_stopping`` has it; saved if so."""
+        if self.patience is None:
+            return False
+        with distributed.together():
+            enough = self.rank == 0 and self.patience.exhausted(scores)
+        if _is_due(self.saving, done):
+            self.checkpoints.saved = None  # written again, with what this evaluation adds to the count
+            self._save(done)
+        if not distributed.any_of(enough):
+            return False
+        self._save(done)
+        section = self.patience.section
+        logger.info(
+            "early stopping after iteration %d: %d evaluations without a better %s than %s",
+            done,
+            section.patience,
+            self.patience.score,
+            self.patience.best,
+        )
+        return True
 
     def _save(self, done: int) -> None:
         """Write a checkpoint in the main process; all processes wait for it, and fail together if it fails."""
+        self._read()
         with distributed.together():
             self._write(done)
 
     def _write(self, done: int) -> None:
         self.checkpoints.save(done, epoch=done * self.clips // len(self.dataset))
 
-    def _is_due(self, section: str, done: int) -> bool:
-        interval = (self.cfg.get(section) or {}).get("interval") or 0
-        return interval > 0 and done % interval == 0
-
     def _leave(self, done: int) -> NoReturn:
-        signum = self.interrupts.received or signal.SIGTERM
-        logger.info("%s: stopped after iteration %d, which is saved", signal.Signals(signum).name, done)
-        raise Interrupted(signum)
+        """Save and end, since a process was asked to stop."""
+        if done > self.start:
+            self._save(done)
+        self._tell_signal(done)
+        raise Interrupted(self.interrupts.received or signal.SIGTERM)
+
+    def _tell_signal(self, done: int) -> None:
+        name = signal.Signals(self.interrupts.received or signal.SIGTERM).name
+        logger.info("%s: stopped after iteration %d, which is saved", name, done)
 
     def _open_log(self) -> TrainLog:
         device = distributed.device()
-        interval = (self.cfg.get("log_config") or {}).get("interval", 50)
         folder = self.folder if self.rank == 0 else None
-        log = TrainLog(folder, self.log_name, interval, self.max_iters, self.start, device)
+        with distributed.together():
+            log = TrainLog(folder, self.log_name, self.logging, self.max_iters, self.start, device)
         log.header({"env": environment(device), "seed": self.seed, "start": self.start, "clips": self.clips})
         return log
 
     def _batches(self) -> TrainLoader:
         """The endless batches of this process from the position where the training starts."""
-        data = self.cfg["data"]
         return build_train_loader(
             self.dataset,
-            data["samples_per_gpu"],
-            data.get("workers_per_gpu", 2),
+            self.data.samples_per_gpu,
+            self.data.workers_per_gpu,
             self.seed,
             start_iter=self.start * self.accumulation,
             rank=self.rank,
             world_size=self.world_size,
+            progress=partial(Progress.at, num_items=len(self.dataset), batch_size=self.clips, max_iters=self.max_iters),
         )
 
 
-def max_iterations(cfg: Mapping[str, Any]) -> int:
-    """``runner.max_iters`` of a config.
+def _is_due(section: sections.Checkpoints | sections.Evaluation, done: int) -> bool:
+    interval = section.interval or 0
+    return interval > 0 and done % interval == 0
+
+
+def _hooks(cfg: Mapping[str, Any]) -> tuple[sections.MovingAverage | None, sections.EarlyStopping | None]:
+    """The sections ``ema`` and ``early_stopping``, which may also be written as ``custom_hooks``.
 
     Raises:
-        ConfigError: it is missing or not a positive integer.
+        ConfigError: one of them is there twice.
     """
-    max_iters = (cfg.get("runner") or {}).get("max_iters")
-    if not isinstance(max_iters, int) or max_iters < 1:
-        raise ConfigError(
-            f"runner.max_iters = {max_iters!r}",
-            "a positive number of iterations",
-            "set runner=dict(type='IterBasedRunner', max_iters=...)",
-        )
-    return max_iters
+    found = []
+    for name, kind in (("ema", sections.MovingAverage), ("early_stopping", sections.EarlyStopping)):
+        hooks = sections.read("custom_hooks", cfg.get("custom_hooks")) or ()
+        given = [sections.read(name, cfg.get(name)), *(hook for hook in hooks if isinstance(hook, kind))]
+        given = [section for section in given if section is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{name} is given {len(given)} times", "once", f"keep {name} or one of custom_hooks")
+        found.append(given[0] if given else None)
+    return found[0], found[1]
 
 
 def _check_finite(values: Mapping[str, float], done: int) -> None:

@@ -30,6 +30,9 @@ class Evaluator(Protocol):
     def score_names(self) -> Sequence[str]:
         """Names of the single numbers, known before any frame."""
 
+    def why_undefined(self, name: str) -> str:
+        """In words, when the score of this name is undefined."""
+
     def scores(self) -> dict[str, float]:
         """The single numbers by name; nan where undefined."""
 

@@ -212,6 +212,14 @@ class VSPWEvaluator:
             *(f"{kind}.{name}" for kind in _PER_CLASS for name in self.class_names),
         ]
 
+    def why_undefined(self, name: str) -> str:
+        """In words, when the score of this name is undefined."""
+        if "." in name:
+            return "no pixel is labelled, or predicted, as this class"
+        if "/" in name:
+            return "no pixel is labelled"
+        return f"it counts videos of at least {self.consistency.min_frames} frames"
+
     def scores(self) -> dict[str, float]:
         """All single numbers by name: those of :meth:`compute`, and ``IoU.<class>, Acc.<class>, Dice.<class>``."""
         found = self.compute()

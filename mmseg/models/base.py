@@ -60,6 +60,14 @@ class VideoModel(nn.Module):
         """Load ImageNet weights. Raises CheckpointError for a file that does not fit."""
         raise NotImplementedError
 
+    def compile_parts(self, **options: Any) -> None:
+        """Compile, in place, what takes and gives tensors only: no names of videos and no iteration enter it.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        raise NotImplementedError
+
     def adapt_weights(self, state: dict[str, Tensor], purpose: Purpose) -> dict[str, Tensor]:
         """The entries of a checkpoint as this model wants them, before they are matched by name and shape."""
         return state
@@ -190,6 +198,12 @@ class Segmentor(VideoModel):
     def load_pretrained(self, path: str) -> None:
         """Load weights of the backbone."""
         load_pretrained(self.backbone, path)
+
+    def compile_parts(self, **options: Any) -> None:
+        """The backbone, and what the head names in `compiled_methods`."""
+        self.backbone.compile(**options)
+        for name in self.decode_head.compiled_methods:
+            setattr(self.decode_head, name, torch.compile(getattr(self.decode_head, name), **options))
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
         """Losses of a batch.

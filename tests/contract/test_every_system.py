@@ -243,3 +243,21 @@ def test_memory_of_a_stream_does_not_grow(system: System):
         if t in (15, 39):
             seen[t] = held()
     assert seen[39] <= 1.02 * seen[15], seen
+
+
+def test_compiled_parts_are_compiled_once(system: System):
+    """Names of videos and the iteration change with every batch, and neither enters what is compiled."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model, batch = system.model("train"), system.batch()
+    names = list(model.state_dict())
+    expected = {name: value.item() for name, value in model.loss(batch, 0).items()}
+    model.compile_parts(backend="eager")
+    graphs = []
+    for iteration in (0, 1):
+        batch["img_metas"] = [{"video": f"video {iteration} {i}"} for i in range(len(batch["img_metas"]))]
+        losses = model(batch, iteration)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] >= 2  # backbone and head
+    assert list(model.state_dict()) == names
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)

@@ -17,8 +17,8 @@ from mmseg.engine import checkpoints as ckpt
 from mmseg.errors import CheckpointError, SegError, WriteError
 from mmseg.files import sweep
 from mmseg.weights import load_checkpoint, read_checkpoint
-from tests.engine.test_train import trainer
 from tests.engine.toy import batch_of
+from tests.engine.toy_training import trainer
 from tests.tools.processes import patience
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -211,13 +211,13 @@ def run(tmp_path_factory):
     return run
 
 
-FACTS = {"seed": 5, "world_size": 1, "samples_per_gpu": 2, "gradient_accumulation": 1, "amp": {}}
+FACTS = dict(seed=5, world_size=1, samples_per_gpu=2, gradient_accumulation=1, amp={}, finetune_trains=None)
 
 
 def go_on(run, path: pathlib.Path, content: dict) -> None:
     """Resume, and make one update."""
     torch.save(content, path)
-    assert ckpt.saved_seed(path) in (None, 5)
+    assert ckpt.saved_run(path).seed in (None, 5)
     done = ckpt.resume(path, run.model, run.update, FACTS)
     assert type(done) is int and done >= 0
     run.update([batch_of(1)])

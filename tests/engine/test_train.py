@@ -1,56 +1,29 @@
-"""The training loop: exact resumption, evaluation, logs, signals, and losses that go wrong."""
+"""The training loop: exact resumption, evaluation, signals, and losses that go wrong."""
 
-import json
 import os
-import re
 import signal
 
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmseg.engine.checkpoints import NonFiniteError
 from mmseg.engine.interrupts import Interrupted
-from mmseg.engine.log import close_logging, setup_logging
-from mmseg.engine.train import Trainer
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.weights import read_checkpoint
-from tests.engine.toy import CONFIG, ToyClips, ToySegmentor
-
-
-def trainer(folder, options=None, evaluate=None, resume_from=None, seed=5, nan=False) -> Trainer:
-    folder.mkdir(exist_ok=True)
-    cfg = Config.fromstring(CONFIG, ".py")
-    cfg.merge_from_dict(options or {})
-    torch.manual_seed(seed)
-    return Trainer(
-        cfg, ToySegmentor(), ToyClips(nan=nan), folder, seed, evaluate, resume_from, {"CLASSES": "rgb"}, log_name="log"
-    )
-
-
-def assert_same_checkpoint(a, b) -> None:
-    """Bit for bit: weights, batch statistics and the optimiser's moments."""
-    a, b = read_checkpoint(a), read_checkpoint(b)
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][name]), name
-    assert a["optimizer"]["state"].keys() == b["optimizer"]["state"].keys()
-    for number, moments in a["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(value, b["optimizer"]["state"][number][name]), (number, name)
-    assert a["optimizer"]["param_groups"] == b["optimizer"]["param_groups"]
-    assert {**a["meta"], "time": 0} == {**b["meta"], "time": 0}
-
-
-def lines(folder, mode="train") -> list[dict]:
-    entries = [json.loads(line) for line in (folder / "log.log.json").read_text().splitlines()]
-    return [{k: v for k, v in e.items() if "time" not in k} for e in entries if e.get("mode") == mode]
+from tests.engine.toy_training import assert_same_checkpoint, lines, trainer
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"data.workers_per_gpu": 2}, {"gradient_accumulation": 2}, {"amp.dtype": "bfloat16"}],
-    ids=["no workers", "2 workers", "accumulation", "bfloat16"],
+    [
+        {},
+        {"data.workers_per_gpu": 2},
+        {"gradient_accumulation": 2},
+        {"amp.dtype": "bfloat16"},
+        {"ema": {"momentum": 0.3}, "data.workers_per_gpu": 2, "gradient_accumulation": 2},
+        {"compile": {"backend": "eager"}, "channels_last": True},
+    ],
+    ids=["no workers", "2 workers", "accumulation", "bfloat16", "average, 2 workers, accumulation", "compiled"],
 )
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, options):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -105,44 +78,6 @@ def test_evaluation_at_the_end_happens_once(tmp_path, interval):
     assert lines(tmp_path, "val")[-1] == {"mode": "val", "iter": 6, "mIoU": 0.25}
 
 
-def test_best_checkpoint_is_kept_over_a_resumption(tmp_path):
-    scores = iter([0.3, 0.5, 0.4, float("nan"), 0.6])
-    options = {"evaluation": {"interval": 2, "save_best": "mIoU"}}
-
-    def evaluate(model):
-        return {"mIoU": next(scores)}
-
-    trainer(tmp_path, options, evaluate).run()
-    assert [p.name for p in tmp_path.glob("best*")] == ["best_mIoU_iter_4.pth"]
-    best = read_checkpoint(tmp_path / "best_mIoU_iter_4.pth")
-    assert best["meta"]["score"] == {"mIoU": 0.5} and best["meta"]["iter"] == 4
-    trainer(tmp_path, {**options, "runner.max_iters": 8}, evaluate, tmp_path / "latest.pth").run()
-    assert [p.name for p in tmp_path.glob("best*")] == ["best_mIoU_iter_4.pth"]  # 8: undefined
-    trainer(tmp_path, {**options, "runner.max_iters": 10}, evaluate, tmp_path / "latest.pth").run()
-    assert [p.name for p in tmp_path.glob("best*")] == ["best_mIoU_iter_10.pth"]
-
-
-def test_logs(tmp_path):
-    setup_logging(tmp_path / "log.log")
-    try:
-        trainer(tmp_path, {"log_config.interval": 4}).run()
-    finally:
-        close_logging()
-    text = (tmp_path / "log.log").read_text()
-    pattern = (
-        r"Iter \[4/6\] lr: \d\.\d{3}e-\d\d, eta: 0:00:\d\d, time: \d\.\d{3}, data_time: \d\.\d{3}, "
-        r"decode\.loss_seg: \d\.\d{4}, decode\.acc_seg: \d+\.\d{4}, loss: \d\.\d{4}\n"
-    )
-    assert re.search(pattern, text), text
-    assert "Iter [6/6]" in text and str(tmp_path / "iter_6.pth") in text
-    header = json.loads((tmp_path / "log.log.json").read_text().splitlines()[0])
-    assert header["seed"] == 5 and "torch" in header["env"]
-    entry = lines(tmp_path)[0]
-    assert entry["lr"] == pytest.approx(0.01 * (1 - 3 / 6))
-    assert entry["loss"] == entry["decode.loss_seg"]
-    assert list((tmp_path / "tf_logs").glob("events*"))
-
-
 def test_loss_goes_down(tmp_path):
     trainer(tmp_path, {"runner.max_iters": 60, "log_config.interval": 20, "checkpoint_config.interval": 60}).run()
     losses = [entry["loss"] for entry in lines(tmp_path)]
@@ -155,6 +90,41 @@ def test_loss_that_is_not_a_number(tmp_path):
     ):
         trainer(tmp_path, {"checkpoint_config.interval": 1}, nan=True).run()
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_infinite_loss(tmp_path):
+    run = trainer(tmp_path, {"checkpoint_config.interval": 1})
+
+    def overflow(module, args, losses):
+        return {**losses, "decode.loss_seg": losses["decode.loss_seg"] * (float("inf") if args[1] == 2 else 1)}
+
+    run.model.register_forward_hook(overflow)
+    with pytest.raises(NonFiniteError, match=r"iteration 3: decode\.loss_seg, loss is not finite .*inf"):
+        run.run()
+    assert sorted(p.name for p in tmp_path.glob("iter*")) == ["iter_1.pth", "iter_2.pth"]
+
+
+def test_losses_that_are_read_late_are_checked_before_anything_is_saved(tmp_path):
+    """As on a GPU, where the numbers stay until a line of the log is due."""
+    late = trainer(tmp_path, {"log_config.interval": 100, "checkpoint_config.interval": 4})
+    late.reads_at_once = False
+
+    def spoil(module, args, losses):
+        return {**losses, "decode.loss_seg": losses["decode.loss_seg"] * (float("nan") if args[1] == 1 else 1)}
+
+    late.model.register_forward_hook(spoil)
+    with pytest.raises(NonFiniteError, match="iteration 2: "):
+        late.run()
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_numbers_that_are_read_late_are_the_same(tmp_path):
+    options = {"log_config.interval": 4, "checkpoint_config.interval": 3}
+    late = trainer(tmp_path / "late", options)
+    late.reads_at_once = False
+    late.run()
+    trainer(tmp_path / "at once", options).run()
+    assert lines(tmp_path / "late") == lines(tmp_path / "at once")
 
 
 def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
@@ -229,6 +199,38 @@ def test_speed_options_keep_names_and_results(tmp_path, options):
     assert list(plain) == list(fast)
     for name, value in plain.items():
         torch.testing.assert_close(fast[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_samples_are_told_how_far_the_training_is(tmp_path):
+    """By their position alone: a resumed run sees the same."""
+    whole = trainer(tmp_path / "whole", {"gradient_accumulation": 2})
+    whole.run()
+    seen = whole.dataset.seen
+    assert [p.iteration for p in seen] == [i for i in range(6) for _ in range(4)]
+    assert [p.epoch for p in seen] == [position // 5 for position in range(24)]
+    assert {(p.max_iters, p.epochs) for p in seen} == {(6, 5)}
+    resumed = trainer(tmp_path / "resumed", {"gradient_accumulation": 2}, resume_from=tmp_path / "whole" / "iter_2.pth")
+    resumed.run()
+    assert resumed.dataset.seen == seen[8:]
+
+
+def test_fine_tuning_trains_a_part(tmp_path):
+    first = trainer(tmp_path / "first", {"model": None}, finetune_trains="head")
+    before = {name: value.clone() for name, value in first.model.named_parameters()}
+    first.run()
+    after = read_checkpoint(tmp_path / "first" / "iter_6.pth")
+    changed = {name for name, value in before.items() if not torch.equal(value, after["state_dict"][name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert after["meta"]["finetune_trains"] == "head"
+    assert after["optimizer"]["state"].keys() == {i for g in after["optimizer"]["param_groups"] for i, name in zip(g["params"], g["names"]) if name in changed}  # fmt: skip # noqa: E501
+    with pytest.raises(ConfigError, match="'neck' in their names, and there are none"):
+        trainer(tmp_path / "none", finetune_trains="neck")
+
+
+def test_fine_tuning_without_its_part_is_reported_on_resumption(tmp_path, caplog):
+    trainer(tmp_path, finetune_trains="head").run()
+    trainer(tmp_path, resume_from=tmp_path / "iter_2.pth")
+    assert "finetune_trains was head and is None now" in caplog.text
 
 
 def test_missing_max_iters(tmp_path):

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg.errors import DataError
 from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import Progress
 
 
 @MODELS.register_module()
@@ -15,6 +17,7 @@ class ToySegmentor(nn.Module):
     """A classifier per pixel, with everything that makes resuming hard: dropout, batch norm, an unused parameter."""
 
     CLASSES = PALETTE = None
+    finetune_trains = "head"
 
     def __init__(self, num_classes: int = 3, dropout: float = 0.3, batch_norm: bool = True) -> None:
         super().__init__()
@@ -35,20 +38,33 @@ class ToySegmentor(nn.Module):
 
 @DATASETS.register_module()
 class ToyClips:
-    """Noise whose class is the strongest colour; with `nan`, images that are not numbers."""
+    """Noise whose class is the strongest colour.
+
+    Args:
+        length: number of videos.
+        nan: images are not numbers; with `nan_at` only those of this video.
+        fails_at: the clip of this video cannot be made.
+    """
 
     CLASSES, PALETTE, num_classes, ignore_index = ("r", "g", "b"), [[255, 0, 0], [0, 255, 0], [0, 0, 255]], 3, 255
 
-    def __init__(self, length: int = 5, nan: bool = False, test_mode: bool = False) -> None:
-        self.length, self.nan = length, nan
+    def __init__(
+        self, length: int = 5, nan: bool = False, nan_at: int | None = None, fails_at: int | None = None,
+        test_mode: bool = False,
+    ) -> None:  # fmt: skip
+        self.length, self.nan, self.nan_at, self.fails_at = length, nan, nan_at, fails_at
+        self.seen: list[Progress | None] = []
 
     def __len__(self) -> int:
         return self.length
 
-    def clip(self, index: int, rng: np.random.Generator) -> dict:
+    def clip(self, index: int, rng: np.random.Generator, progress: Progress | None = None) -> dict:
+        self.seen.append(progress)
+        if index == self.fails_at:
+            raise DataError(f"video {index} cannot be read", "a readable one", "mend it")
         img = torch.from_numpy(rng.normal(index / 10, 1, (2, 3, 6, 6)).astype(np.float32))  # (T, 3, H, W)
         label = img.argmax(1, keepdim=True)
-        if self.nan:
+        if self.nan or index == self.nan_at:
             img = img * float("nan")
         return {"img": img, "gt_semantic_seg": label, "img_metas": {"video": f"video {index}"}}
 

@@ -6,6 +6,7 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mmseg.weights import read_checkpoint
 from tests.tools.processes import DIST, ROOT, finish
@@ -42,7 +43,12 @@ data = dict(
     train=dict(times=2, dataset=dict(data_root="{data}", pipeline=train_pipeline)),
     val=dict(data_root="{data}", pipeline=test_pipeline),
 )
-runner = dict(max_iters=4)
+runner = dict(max_iters=8)
+checkpoint_config = dict(interval=2)
+custom_hooks = [
+    dict(type="EMAHook", momentum=0.5),
+    dict(type="EarlyStoppingHook", monitor="mIoU", patience=1, min_delta=1.0),  # no score gets better by 1
+]
 evaluation = dict(interval=2, save_best="mIoU")
 log_config = dict(interval=1)
 """
@@ -83,4 +89,10 @@ def test_two_processes_train_and_evaluate(tmp_path):
     path = folder / f"best_mIoU_iter_{best['iter']}.pth"
     assert read_checkpoint(path)["meta"]["score"] == {"mIoU": best["mIoU"]}
     assert list(read_checkpoint(path)["meta"]["CLASSES"]) == ["ground", "disc", "box"]
-    assert "disc" in next(folder.glob("*.log")).read_text()  # the table of classes
+    log = next(folder.glob("*.log")).read_text()
+    assert "disc" in log  # the table of classes
+    assert "early stopping after iteration 4" in log and "Iter [5/8]" not in log
+    last = read_checkpoint(folder / "latest.pth")
+    assert last["meta"]["iter"] == 4 and last["meta"]["early_stopping"]["waited"] == 1
+    name = "decode_head.linear_pred.weight"
+    assert not torch.equal(last["trained_weights"][name], last["state_dict"][name])

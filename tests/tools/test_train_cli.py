@@ -30,9 +30,8 @@ def assert_same_weights(a: pathlib.Path, b: pathlib.Path) -> None:
 
 def test_help():
     output = subprocess.run([*TRAIN, "--help"], env=environment(), capture_output=True, text=True, check=True).stdout
-    for (
-        flag
-    ) in "work-dir load-from resume-from auto-resume no-validate gpus gpu-ids seed deterministic options".split():
+    flags = "work-dir load-from finetune-from resume-from auto-resume no-validate gpus gpu-ids seed deterministic"
+    for flag in f"{flags} options".split():
         assert f"--{flag}" in output
     assert "--launcher" in output and "--local_rank" in output
 
@@ -146,7 +145,7 @@ def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config):
         (["{config}", "--gpus", "2"], r"dist_train\.sh .* 2"),
         (["{config}", "--launcher", "pytorch"], "LOCAL_RANK"),
         (["{config}", "--resume-from", "none.pth"], r"none\.pth: no such file"),
-        (["{config}", "--options", "model.num_classes=7"], "num_classes = 7"),
+        (["{config}", "--options", "model.num_classes=7"], "the model has 7 classes, data.train has 3"),
     ],
 )
 def test_mistakes_end_with_a_message(tmp_path, config, arguments, message):

@@ -89,6 +89,7 @@ class FusionHead(nn.Module):
         align_corners: must be False.
 
     Attributes:
+        compiled_methods: names of the methods that ``compile=True`` compiles; they take and give tensors and numbers.
         context_keys: entries of a training batch, besides images and labels, that :meth:`loss` takes as arguments.
         frozen_backbone: the backbone runs without a graph in training.
         train_frames: frames of a clip that :meth:`loss` needs.
@@ -97,6 +98,7 @@ class FusionHead(nn.Module):
         ConfigError: a value that cannot work.
     """
 
+    compiled_methods: tuple[str, ...] = ("forward",)
     context_keys: tuple[str, ...] = ()
     frozen_backbone = False
     train_frames = slice(None)

@@ -35,6 +35,8 @@ class ClipHead(FusionHead):
 
     default_dilation: tuple[int, ...] = ()
 
+    compiled_methods = ("train_logits",)
+
     def __init__(
         self,
         in_channels: Channels,

@@ -52,6 +52,8 @@ class CFFMPlusHead(CFFMHead):
     frozen_backbone = True
     new_parts = ("linear_pred3", "decoder_swin")  # not in the checkpoint of CFFM that a training starts from
 
+    compiled_methods = ("train_logits", "_branch_logits")
+
     def __init__(
         self,
         in_channels: Channels,

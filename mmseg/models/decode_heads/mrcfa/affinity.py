@@ -163,6 +163,7 @@ def _exact_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if _rounds_products(x.device.type) else torch.promote_types(x.dtype, torch.float32)
 
 
+@torch.compiler.assume_constant_result  # compiled code would be cut in two at every question
 def _rounds_products(device: str) -> bool:
     if device != "cpu":
         return device == "cuda"  # the other kinds of device have no such setting, and some no float64

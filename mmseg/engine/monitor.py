@@ -1,0 +1,87 @@
+"""The scores that decide: which checkpoint is the best one, and when a training that gets no better is ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmseg.errors import ConfigError, nearest
+from mmseg.sections import EarlyStopping
+
+logger = logging.getLogger("mmseg.engine")
+
+AUTO = "auto"
+_LISTED = 12
+
+
+def find_score(name: str, known: Sequence[str], place: str) -> str:
+    """The score that a config means, found out before the first iteration.
+
+    Args:
+        name: of a score; 'auto' is the first one.
+        known: names of all scores of the validation data, the most important one first.
+        place: dotted path of `name` in the config.
+
+    Raises:
+        ConfigError: there is no such score.
+    """
+    if name == AUTO and known:
+        return known[0]
+    if name not in known:
+        listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+        raise ConfigError(
+            f"{place} = {name!r} is no score of data.val",
+            f"'auto' or one of {listed}" if known else "validation data with scores",
+            nearest(name, known) if known else f"remove {place}, or set data.val and leave --no-validate away",
+        )
+    return name
+
+
+def undefined(name: str, scores: Mapping[str, float], reason: str = "") -> str:
+    """In words: that a score has no value, why, and which ones have."""
+    defined = [f"{other} ({value:.4f})" for other, value in scores.items() if math.isfinite(value)]
+    text = f"{name} is undefined on this validation data" + (f" ({reason})" if reason else "")
+    if not defined:
+        return f"{text}, as are all other scores"
+    return f"{text}; defined are {', '.join(defined[:_LISTED])}{', ...' if len(defined) > _LISTED else ''}"
+
+
+class Patience:
+    """Counts the evaluations since the last one that was better.
+
+    Args:
+        section: see :class:`mmseg.sections.EarlyStopping`; its `monitor` is the name of a score or 'auto'.
+    """
+
+    def __init__(self, section: EarlyStopping) -> None:
+        self.section = section
+        self.score = section.monitor  # its name; 'auto' until the first evaluation
+        self.best: float | None = None
+        self.waited = 0
+
+    def exhausted(self, scores: Mapping[str, float]) -> bool:
+        """Take in the scores of an evaluation; True if the training is to end. An undefined score is no better."""
+        section = self.section
+        self.score = find_score(self.score, list(scores), "early_stopping.monitor")
+        value = scores[self.score]
+        sign = 1 if section.rule == "greater" else -1
+        better = math.isfinite(value) and (self.best is None or sign * (value - self.best) > section.min_delta)
+        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
+        return self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many evaluations as allowed have been no better."""
+        return self.waited >= self.section.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run ends where an uninterrupted one would."""
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on counting. Anything else than what :meth:`state_dict` gives (another run's file) starts from anew."""
+        best, waited = (state.get("best"), state.get("waited")) if isinstance(state, Mapping) else (None, 0)
+        self.best = best if isinstance(best, float) and math.isfinite(best) else None
+        self.waited = waited if isinstance(waited, int) and waited >= 0 else 0

@@ -1,0 +1,112 @@
+"""What a training from a config checks and says before its first iteration."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmseg.apis.training import compare_classes, report_data, train_segmentor
+from mmseg.config import load_config
+from mmseg.datasets import ConcatDataset, RepeatDataset, VSPWDataset
+from mmseg.errors import ConfigError, DataError
+from mmseg.weights import read_checkpoint
+from tests.engine.tiny_vspw import CLASSES, make_data
+from tests.engine.toy import CONFIG
+
+
+def vspw(root, **arguments) -> VSPWDataset:
+    return VSPWDataset(root, "train", classes=CLASSES, dilation=[-2, -1], **arguments)
+
+
+def test_amount_and_shares_of_labels_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = vspw(make_data(tmp_path, {"a": 4, "b": 5}, "train"))
+    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(tmp_path.glob("data/*/mask/*.png"))]
+    pixels = np.concatenate([mask.ravel() for mask in masks])
+    labelled = 100 * (pixels > 0).mean()
+    box = 100 * (pixels == 2).sum() / (pixels > 0).sum()
+    report_data(RepeatDataset(ConcatDataset([data, data]), times=3))
+    assert f"data.train: 4 videos, 18 frames; in a sample of masks {labelled:.1f} % of the pixels" in caplog.text
+    assert f"floor {100 * (pixels == 1).sum() / (pixels > 0).sum():.1f}, box {box:.1f}, ball" in caplog.text
+    assert "WARNING" not in caplog.text
+
+
+def test_classes_that_never_occur_are_warned_of(tmp_path, caplog):
+    data = VSPWDataset(make_data(tmp_path, {"a": 4}, "train"), "train", classes=[*CLASSES, "moose"], dilation=[-1])
+    report_data(data)
+    assert "1 classes never occur in that sample: moose" in caplog.text
+
+
+def test_masks_without_labels_are_refused(tmp_path):
+    make_data(tmp_path, {"a": 4}, "train")
+    for path in tmp_path.glob("data/a/mask/*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 2, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError, match=r"no labelled pixel in 4 of 4 masks(.|\n)*\[0, 255\]"):
+        report_data(vspw(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [
+        (None, None),
+        (5, None),
+        (["a", "b", "c"], None),
+        (["b", "a", "c"], "wrong classes and have to be learned"),
+        (["a", "b", "x"], "starts with weights of those"),
+        (["a", "b"], None),  # of another number: the classifier is not loaded, which the loading says
+    ],
+)
+def test_class_names_of_the_weights(trained, message, caplog):
+    compare_classes(trained, ["a", "b", "c"], "x.pth", refuse=False)
+    assert (message or "") in caplog.text and bool(caplog.text) == bool(message)
+
+
+def test_a_training_does_not_go_on_with_classes_in_another_order(caplog):
+    with pytest.raises(ConfigError, match=r"x\.pth was trained with other classes than data\.train"):
+        compare_classes(["b", "a"], ["a", "b"], "x.pth", refuse=True)
+    compare_classes(["b", "x"], ["a", "b"], "x.pth", refuse=True)
+    assert "other classes" in caplog.text
+
+
+# --- weights to start from --------------------------------------------------------------------------------------------
+
+
+def run(folder, tmp_path, **arguments) -> dict:
+    """The last checkpoint of a training of two iterations of the toy model."""
+    path = tmp_path / "toy.py"
+    path.write_text(CONFIG)
+    options = {"runner.max_iters": 2, "data.samples_per_gpu": 1, **arguments.pop("options", {})}
+    train_segmentor(load_config(path, options), folder, seed=1, validate=False, **arguments)
+    return read_checkpoint(folder / "latest.pth")
+
+
+def test_fine_tuning_is_remembered(tmp_path):
+    """The part that is trained is in the checkpoint, and a resumed run trains it without being told."""
+    first = run(tmp_path / "first", tmp_path)
+    tuned = run(tmp_path / "tuned", tmp_path, finetune_from=str(tmp_path / "first" / "latest.pth"))
+    again = run(
+        tmp_path / "again",
+        tmp_path,
+        resume_from=str(tmp_path / "tuned" / "latest.pth"),
+        options={"runner.max_iters": 4},
+    )
+    whole = run(tmp_path / "whole", tmp_path, load_from=str(tmp_path / "first" / "latest.pth"))
+    for checkpoint, is_tuned in ((tuned, True), (again, True), (whole, False)):
+        assert checkpoint["meta"]["finetune_trains"] == ("head" if is_tuned else None)
+        changed = {n for n, v in first["state_dict"].items() if not torch.equal(v, checkpoint["state_dict"][n])}
+        changed = {name for name in changed if not name.startswith("norm.") or name in ("norm.weight", "norm.bias")}
+        assert changed == {"head.weight", "head.bias"} | (set() if is_tuned else {"conv.weight", "conv.bias", "norm.weight", "norm.bias"})  # fmt: skip # noqa: E501
+
+
+def test_two_files_of_weights_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"load_from = a\.pth and finetune_from = b\.pth"):
+        run(tmp_path / "run", tmp_path, load_from="a.pth", options={"finetune_from": "b.pth"})
+
+
+def test_the_seed_of_the_resumed_run_is_taken(tmp_path):
+    run(tmp_path / "first", tmp_path)
+    path = tmp_path / "toy.py"
+    cfg = load_config(path, {"runner.max_iters": 3})
+    train_segmentor(cfg, tmp_path / "second", validate=False, resume_from=str(tmp_path / "first" / "latest.pth"))
+    assert read_checkpoint(tmp_path / "second" / "latest.pth")["meta"]["seed"] == 1
