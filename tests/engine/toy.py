@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg.errors import DataError
+from mmseg.models.base import VideoModel
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import Progress
 
 
 @MODELS.register_module()
-class ToySegmentor(nn.Module):
+class ToySegmentor(VideoModel):
     """A classifier per pixel, with everything that makes resuming hard: dropout, batch norm, an unused parameter."""
 
-    CLASSES = PALETTE = None
     finetune_trains = "head"
 
     def __init__(self, num_classes: int = 3, dropout: float = 0.3, batch_norm: bool = True) -> None:
@@ -28,12 +28,16 @@ class ToySegmentor(nn.Module):
         self.head = nn.Conv2d(8, num_classes, 1)
         self.unused = nn.Linear(2, 2)
 
-    def forward(self, batch: dict, iteration: int = 0) -> dict[str, Tensor]:
+    def loss(self, batch: dict, iteration: int = 0) -> dict[str, Tensor]:
         x = batch["img"].flatten(0, 1)  # (B*T, 3, H, W)
         logits = self.head(self.dropout(F.relu(self.norm(self.conv(x)))))
         labels = batch["gt_semantic_seg"].flatten(0, 1)[:, 0]
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
         return {"decode.loss_seg": F.cross_entropy(logits, labels), "decode.acc_seg": accuracy}
+
+    def compile_parts(self, **options: object) -> None:
+        for part in (self.conv, self.head):
+            part.compile(**options)
 
 
 @DATASETS.register_module()
