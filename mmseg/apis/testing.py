@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
+from mmseg.config import require
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.class_names import first_difference
@@ -77,6 +78,7 @@ def test_model(
     with Interrupts() as interrupts, interrupts.at_once():
         with distributed.together():
             options.check()
+            require(cfg, "model", "data.test")
             dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
             if options.format_only:
                 options.metrics = ()

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import mmseg
-from mmseg.config import load_config
+from mmseg.config import load_config, require
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
@@ -185,6 +185,7 @@ def measure_train(job: Job) -> list[Row]:
     """Forward, backward and optimiser of one update; the first one is a warm-up."""
     _prepare(job)
     cfg = load_config(job.config, job.options)
+    require(cfg, "model", "data")
     device = torch.device(job.device)
     with tempfile.TemporaryDirectory() as folder:
         model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
@@ -268,6 +269,7 @@ def _prepare(job: Job) -> None:
 def _inference_model(job: Job, folder: Path) -> Segmentor:
     _prepare(job)
     cfg = load_config(job.config, job.options)
+    require(cfg, "model", "data.test.pipeline")
     model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
     model.cfg = cfg
     provide_prototypes(model, folder)
