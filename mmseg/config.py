@@ -200,13 +200,17 @@ def _differs(config: Config, other: Config | None) -> bool:
 def _refuse_variable(config: Config, key: str) -> None:
     """Raise the ConfigError that says under which keys the value of a variable stands in the sections."""
     name, _, inside = key.partition(".")
-    places = [place for section in sections.TABLE for place in _places(config.get(section), config[name], section)]
-    keys = [f"{place}.{inside}" if inside else place for place in places]
+    keys = [f"{place}.{inside}" if inside else place for place in places_of(config, config[name])]
     raise ConfigError(
         f"--options {key}: {name!r} is a variable of the config file, which nothing reads after the file",
         "a key of a section",
         f"set {' and '.join(keys)}" if keys else "remove it: its value stands in no section",
     )
+
+
+def places_of(config: Mapping[str, Any], value: Any) -> list[str]:
+    """The dotted paths at which a value stands in the sections of a config."""
+    return [place for section in sections.TABLE for place in _places(config.get(section), value, section)]
 
 
 def _places(node: Any, value: Any, place: str) -> Iterator[str]:
@@ -281,10 +285,13 @@ def _import_modules(custom_imports: Mapping[str, Any] | None) -> None:
 
 
 def _warn_of_unread(config: Mapping[str, Any]) -> None:
-    """Say which names of a config are neither sections nor read by its files."""
+    """Say which names of a config are neither sections nor read by its files.
+
+    A written-out config, as work folders hold it, has copied its variables into the sections: those are no news.
+    """
     filename = getattr(config, "filename", None)
     file = config_files.parse(Path(filename)) if filename else None
     read = config_files.names_read(file) if file else set(config)
     for name in config:
-        if name not in sections.TABLE and name not in read:
+        if name not in sections.TABLE and name not in read and not places_of(config, config[name]):
             logger.warning("%s = %s in %s: nothing reads this name", name, shown(config[name]), filename)

@@ -138,6 +138,16 @@ def test_an_unused_name_is_told(tmp_path, caplog):
     assert [r.message.split(" ")[0] for r in caplog.records] == ["my_note", "data_size"]
 
 
+def test_the_config_of_a_work_folder(tmp_path, caplog):
+    """All values are written out there: nothing to be said about its variables, and none of them can be set."""
+    path = write(tmp_path / "cffm.py", load_config(TOY, {"crop_size": (32, 32)}).dump())
+    with caplog.at_level(logging.WARNING):
+        check_config(load_config(path), tell=True)
+    assert not caplog.records
+    with pytest.raises(ConfigError, match=r"set data\.train\.dataset\.pipeline\.3\.crop_size and"):
+        load_config(path, {"crop_size": (64, 64)})
+
+
 # ---------------------------------------------------------------------- data_root
 
 DATA = """
