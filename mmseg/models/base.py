@@ -1,22 +1,21 @@
 """The contract of every model: a loss for training, and a stream for the frames of a video in order.
 
 A video model is a per-frame encoder (`embed`, each frame once), a bounded memory (`remember`) and a decoder
-(`decode`); a :class:`Stream` is the policy around the three.
+(`decode`); a stream (:mod:`mmseg.models.stream`) is the policy around the three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmseg.errors import ConfigError, DataError, nearest
+from mmseg.errors import ConfigError, nearest
 from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
-from mmseg.models.layers.resize import resize
-from mmseg.structures import Scores, View
+from mmseg.models.stream import Stream
 
 Purpose = Literal["train", "finetune", "test", "resume"]
 
@@ -231,158 +230,3 @@ class Segmentor(VideoModel):
     def fold(self) -> Any:
         """Those of the head."""
         return self.decode_head.fold()
-
-
-class Stream:
-    """State of a model between the frames of one video.
-
-    Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
-    Weights are folded at the first frame of a video; weights that change before its last one are an error.
-
-    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`.
-    """
-
-    answers_at_once = True
-
-    def __init__(self, model: VideoModel) -> None:
-        self.model = model
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all frames: the next one is the first of a video."""
-        self.model.require_eval()
-        self._folded: Any = None  # weights as they are at the first frame
-        self._changes: int | None = None
-        self._autocast: tuple | None = None
-        self._size: tuple[int, int] | None = None
-        self._untaken = False  # results of the last push or finish that nobody has asked for yet
-        self.count = 0  # frames so far
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Object ids that the stream follows at present; () for models of classes."""
-        return ()
-
-    def remove(self, ids: Iterable[int]) -> None:
-        """Stop following objects. Raises ConfigError for models of classes."""
-        raise ConfigError(
-            f"remove({list(ids)}) on a stream of {type(self.model).__name__}",
-            "a model that follows objects",
-            "nothing is to be removed: its results are classes",
-        )
-
-    def push(self, view: View) -> Iterable[Scores]:
-        """Take in the next frame.
-
-        Args:
-            view: its inputs on the model's device.
-
-        Returns:
-            Results of this frame and of earlier ones, in frame order; those that are lazy are computed while they are
-            iterated, and have to be taken before the next push.
-
-        Raises:
-            DataError: a frame of another size than those before it.
-            ConfigError: weights, mode or autocast have changed since the first frame, or results were not taken.
-        """
-        autocast = self._check(view)
-        with torch.no_grad():
-            answer = self._take(view)
-        self.count += 1
-        self._autocast, self._size = autocast, view.size
-        return self._offered(answer)
-
-    def finish(self) -> Iterable[Scores]:
-        """Results of the frames that still wait for theirs; afterwards the stream is as after :meth:`reset`."""
-        self._require_taken()
-        rest = self._rest()
-        if isinstance(rest, list | tuple):
-            self.reset()
-            return rest
-        return self._offered(rest, last=True)
-
-    def step(self, img: Tensor, **inputs: Any) -> Tensor:
-        """The result (K, H, W) of the next frame `img` (C, H, W) at input size: class logits for the models of classes.
-
-        Args:
-            img: normalised, on the model's device.
-            inputs: further inputs of the view (`given`, `objects`).
-
-        Raises:
-            DataError: a frame of another size than those before it.
-            ConfigError: this stream gives no result at once, or as for :meth:`push`.
-        """
-        if not self.answers_at_once:
-            raise ConfigError(
-                f"step() on a stream of {type(self.model).__name__}, whose results come late",
-                "push() and finish()",
-                "iterate over what they return",
-            )
-        results = list(self.push(View(self.count, {"img": img, **inputs})))
-        if len(results) != 1 or results[0].values is None:
-            raise ConfigError(
-                f"no result for frame {self.count - 1}", "exactly one", "use push() and finish(), or give a mask first"
-            )
-        return resize(results[0].values[None], tuple(img.shape[-2:]))[0]
-
-    # ------------------------------------------------------------------ what subclasses write
-
-    def _take(self, view: View) -> Iterable[Scores]:
-        """Take in frame number `self.count`; a list of results, or a generator that computes them."""
-        raise NotImplementedError
-
-    def _rest(self) -> Iterable[Scores]:
-        """Results of frames that still wait; a list, or a generator."""
-        return []
-
-    # ------------------------------------------------------------------ checks
-
-    def _check(self, view: View) -> tuple:
-        """Raise if the frame cannot follow those before it; returns the state of autocast."""
-        self._require_taken()
-        img = view.inputs["img"]
-        self.model.require_eval()
-        if self.count == 0:
-            self._folded, self._changes = self.model.folded(), self.model.changes
-        if self._changes != self.model.changes:
-            raise _changed("weights, device or type of the model have changed", self.count)
-        kind = img.device.type
-        autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        if self._autocast not in (None, autocast):
-            raise _changed("autocast has changed", self.count)
-        if img.ndim != 3 or self._size not in (None, view.size):
-            raise DataError(
-                f"frame {self.count} has shape {tuple(img.shape)}",
-                f"({img.shape[0]}, {', '.join(map(str, self._size or 'HW'))}), the size of the frames before it",
-                "use one stream per video, or resize the frames to one size",
-            )
-        return autocast
-
-    def _require_taken(self) -> None:
-        if self._untaken:
-            raise ConfigError(
-                f"the next frame before the results up to frame {self.count - 1} were taken",
-                "push() and finish() iterated to their end",
-                "loop over what they return",
-            )
-
-    def _offered(self, answer: Iterable[Scores], last: bool = False) -> Iterable[Scores]:
-        if isinstance(answer, list | tuple):
-            return answer
-        self._untaken = True
-        return self._drain(answer, last)
-
-    @torch.no_grad()
-    def _drain(self, answer: Iterable[Scores], last: bool) -> Iterator[Scores]:
-        yield from answer
-        self._untaken = False
-        if last:
-            self.reset()
-
-
-def _changed(what: str, count: int) -> ConfigError:
-    return ConfigError(
-        f"{what} in the middle of a video, after {count} frames",
-        "one model for all frames of a video",
-        "call reset() on the stream, or make a new one, and start the video again",
-    )

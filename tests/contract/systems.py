@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg.clips import CFFM_DILATION, inference_clip
 from mmseg.models import build_segmentor
-from mmseg.models.base import Stream
+from mmseg.models.stream import Stream
 from tests.golden_cases import Case, build_filled
 
 SIZE = (64, 96)  # of frames; the smallest that all systems take

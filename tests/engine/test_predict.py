@@ -13,7 +13,8 @@ from torch import nn
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.predict import VideoPredictor, predict, stream_settings, undo
 from mmseg.errors import ConfigError, DataError
-from mmseg.models.base import Stream, VideoModel
+from mmseg.models.base import VideoModel
+from mmseg.models.stream import Stream
 from mmseg.structures import Flipped, Frame, Padded, Resized, Scores, Video
 from tests.contract.systems import SYSTEMS
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
-from mmseg.models.base import Segmentor, Stream
+from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
+from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
 from mmseg.structures import Scores, View
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import ConfigError
-from mmseg.models.base import Segmentor, Stream
+from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
 from mmseg.models.segmentors.slide import slide, slide_sizes
+from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
 from mmseg.structures import Scores, View
 
