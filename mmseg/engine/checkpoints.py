@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import math
 import os
 import re
 import shutil
@@ -18,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmseg import distributed
 from mmseg.engine.average import TRAINED, AveragedWeights, restore_weights
-from mmseg.engine.optim import load_optimizer_state
+from mmseg.engine.optim import load_optimizer_state, short
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
 from mmseg.version import __version__
-from mmseg.weights import load_checkpoint, read_checkpoint, unusable, write_weights_file
+from mmseg.weights import load_checkpoint, read_checkpoint, write_weights_file
 
 if TYPE_CHECKING:
     from mmseg.engine.monitor import Patience
@@ -261,7 +260,6 @@ def resume(
             "a checkpoint named iter_N.pth",
             "start from its weights with --load-from",
         )
-    check_optimizer_state(checkpoint["optimizer"], path)
     order = [name for name, _ in model.named_parameters()]
     try:
         load_optimizer_state(updater.optimizer, checkpoint["optimizer"], order, path)
@@ -302,11 +300,16 @@ def saved_run(path: str | Path) -> SavedRun:
     meta = read_checkpoint(path)["meta"]
     seed, part, classes = meta.get("seed"), meta.get("finetune_trains"), meta.get("CLASSES")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
-        raise _damaged(path, f"meta['seed'] is no seed but {_short(seed)}")
+        raise _damaged(path, f"meta['seed'] is no seed but {short(seed)}")
     if part is not None and not isinstance(part, str):
-        raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {_short(part)}")
+        raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {short(part)}")
     is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
-    return SavedRun(meta.get("writer") == _WRITER, seed, part, classes if is_list else None)
+    return SavedRun(_is_ours(meta), seed, part, classes if is_list else None)
+
+
+def _is_ours(meta: Mapping[str, Any]) -> bool:
+    writer = meta.get("writer")
+    return isinstance(writer, str) and writer == _WRITER
 
 
 def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
@@ -325,41 +328,8 @@ def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
             "start from its weights with --load-from instead of --resume-from",
         )
     if type(done) is not int or not 0 <= done <= _MOST_ITERATIONS:
-        raise _damaged(path, f"meta['iter'] is no number of iterations but {_short(done)}")
-    writer = checkpoint["meta"].get("writer")
-    return done if isinstance(writer, str) and writer == _WRITER else done + 1
-
-
-def check_optimizer_state(saved: Any, path: str | Path) -> None:
-    """Raise CheckpointError unless `saved` has the form of an optimiser's ``state_dict()``, with finite numbers."""
-    if not isinstance(saved, Mapping):
-        raise _damaged(path, f"its optimiser state is a {type(saved).__name__}")
-    groups, state = saved.get("param_groups"), saved.get("state")
-    if not isinstance(groups, list) or not isinstance(state, Mapping):
-        raise _damaged(path, "its optimiser state has no param_groups or no state")
-    for group in groups:
-        params = group.get("params") if isinstance(group, Mapping) else None
-        if not isinstance(params, list) or not all(type(index) is int for index in params):
-            raise _damaged(path, "a param_group of its optimiser state has no list of parameters")
-    for index, entries in state.items():
-        if not isinstance(entries, Mapping):
-            raise _damaged(path, f"the optimiser state of parameter {_short(index)} is a {type(entries).__name__}")
-        for name, value in entries.items():
-            if not (_is_count(value) if name == "step" else _is_plain_state(value)):
-                raise _damaged(path, f"{_short(name)} in its optimiser state is no plain finite number or tensor")
-
-
-def _is_plain_state(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return unusable(value) is None
-    return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
-
-
-def _is_count(value: Any) -> bool:
-    """Whether it can be the number of updates that a parameter has seen, as a number or a tensor."""
-    if isinstance(value, Tensor):
-        return unusable(value) is None and value.numel() == 1 and value.item() >= 0
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        raise _damaged(path, f"meta['iter'] is no number of iterations but {short(done)}")
+    return done if _is_ours(checkpoint["meta"]) else done + 1
 
 
 def _load_scaler(scaler: torch.amp.GradScaler, saved: Any, path: str | Path) -> None:
@@ -369,11 +339,6 @@ def _load_scaler(scaler: torch.amp.GradScaler, saved: Any, path: str | Path) -> 
     if not isinstance(scale, float) or not 0 < scale < 2**100 or type(tracker) is not int or not 0 <= tracker < 2**31:
         raise _damaged(path, "its loss scaler has no usable state")
     scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
-
-
-def _short(value: Any) -> str:
-    """A value from a file in a few words; containers could be endless."""
-    return repr(value)[:40] if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
 
 
 def _damaged(path: str | Path, what: str) -> CheckpointError:

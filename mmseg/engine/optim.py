@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from mmseg import sections
 from mmseg.errors import CheckpointError, ConfigError, nearest
 from mmseg.registry import check_arguments
+from mmseg.weights import unusable
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # _NormBase: batch and instance norms
 _LISTED = 3
@@ -142,6 +144,7 @@ def load_optimizer_state(
     Raises:
         CheckpointError: `saved` is of other parameters or of another optimiser, or no state of an optimiser.
     """
+    _check_form(saved, path)
     try:
         states = _states_by_name(saved, order)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -173,6 +176,38 @@ def load_optimizer_state(
         if states[name]
     }
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _check_form(saved: Any, path: str | Path) -> None:
+    """Raise CheckpointError unless `saved` has the form of an optimiser's ``state_dict()``, with finite numbers."""
+    if not isinstance(saved, Mapping):
+        raise _unusable(path, f"is a {type(saved).__name__}")
+    groups, state = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, list) or not isinstance(state, Mapping):
+        raise _unusable(path, "has no param_groups or no state")
+    for group in groups:
+        params = group.get("params") if isinstance(group, Mapping) else None
+        if not isinstance(params, list) or not all(type(index) is int for index in params):
+            raise _unusable(path, "has a param_group that has no list of parameters")
+    for index, entries in state.items():
+        if not isinstance(entries, Mapping):
+            raise _unusable(path, f"of parameter {short(index)} is a {type(entries).__name__}")
+        for name, value in entries.items():
+            if not (_is_count(value) if name == "step" else _is_plain_state(value)):
+                raise _unusable(path, f"has a {short(name)} that is no plain finite number or tensor")
+
+
+def _is_plain_state(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return unusable(value) is None
+    return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it can be the number of updates that a parameter has seen, as a number or a tensor."""
+    if isinstance(value, Tensor):
+        return unusable(value) is None and value.numel() == 1 and value.item() >= 0
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def _states_by_name(saved: Mapping[str, Any], order: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -212,6 +247,11 @@ def _unusable(path: str | Path, found: str) -> CheckpointError:
         "that of the same optimiser for the parameters of this model",
         "resume with the config of that run, or start from its weights with --load-from",
     )
+
+
+def short(value: Any) -> str:
+    """A value from a file in a few words; containers could be endless."""
+    return repr(value)[:40] if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
 
 
 def _first(names: Sequence[str]) -> str:

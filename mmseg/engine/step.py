@@ -70,8 +70,8 @@ class Updater:
 
     def _backward(self, batch: Mapping[str, Any], iteration: int, count: int, is_last: bool) -> dict[str, Tensor]:
         """Add the gradient of one of `count` batches; returns its share of the mean values."""
-        distributed = isinstance(self.model, DistributedDataParallel)
-        local = self.model.no_sync() if distributed and not is_last else contextlib.nullcontext()
+        exchanges = isinstance(self.model, DistributedDataParallel)
+        local = self.model.no_sync() if exchanges and not is_last else contextlib.nullcontext()
         with local:  # gradients are exchanged once per update
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 values = {name: value.mean() / count for name, value in self.model(batch, iteration).items()}

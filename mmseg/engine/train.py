@@ -127,6 +127,14 @@ class Trainer:
                 logger.warning("%s has no effect: this training has no validation", place)
             elif name is not None and known:
                 find_score(name, known, place)
+        before_the_end = (self.max_iters - 1) // self.evaluation.interval if (self.evaluation.interval or 0) > 0 else 0
+        if self.patience and self.evaluate is not None and before_the_end <= self.patience.section.patience:
+            logger.warning(
+                "early_stopping (EarlyStoppingHook) can hardly end this training: %d evaluations before its end, "
+                "patience is %d; lower evaluation.interval",
+                before_the_end,
+                self.patience.section.patience,
+            )
 
     def run(self) -> dict[str, float]:
         """Train; returns the scores of the last evaluation.

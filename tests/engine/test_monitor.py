@@ -126,6 +126,13 @@ def test_a_training_that_had_ended_early_is_not_trained_further(tmp_path):
     assert read_checkpoint(tmp_path / "latest.pth")["meta"]["iter"] == 2
 
 
+@pytest.mark.parametrize(("interval", "told"), [(1, False), (2, True), (100, True), (None, True)])
+def test_patience_that_outlasts_the_training_is_told(tmp_path, caplog, interval, told):
+    options = {"early_stopping": {"patience": 4}, "evaluation.interval": interval}  # 5 evaluations before the sixth
+    trainer(tmp_path, options, evaluate=lambda model: {"mIoU": 0.5}, score_names=["mIoU"])
+    assert ("can hardly end this training" in caplog.text) == told
+
+
 def test_state_of_other_files_starts_from_anew():
     for state in (None, 5, {"best": "x", "waited": -1}, {"best": float("nan")}):
         patience = stopping()

@@ -247,10 +247,10 @@ def test_moments_take_the_memory_order_of_their_parameter():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda saved: "x", "cannot be read"),
-        (lambda saved: {"state": saved["state"]}, "cannot be read"),
-        (lambda saved: {**saved, "state": "x"}, "cannot be read"),
-        (lambda saved: {**saved, "state": {0: torch.zeros(1)}}, "cannot be read"),
+        (lambda saved: "x", "is a str"),
+        (lambda saved: {"state": saved["state"]}, "no param_groups or no state"),
+        (lambda saved: {**saved, "state": "x"}, "no param_groups or no state"),
+        (lambda saved: {**saved, "state": {0: torch.zeros(1)}}, "of parameter 0 is a Tensor"),
         (lambda saved: {**saved, "param_groups": [{"params": [0, 1, 2]}]}, "3 parameters with 6 names"),
         (lambda saved: {**saved, "state": {0: {"momentum_buffer": torch.zeros(2, 2)}}}, "momentum_buffer.*AdamW keeps"),
         (lambda saved: {**saved, "state": {0: {**saved["state"][0], "exp_avg": torch.zeros(3, 2)}}}, r"shape \[3, 2\]"),

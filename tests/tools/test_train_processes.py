@@ -42,6 +42,16 @@ def test_accumulated_batches_of_two_processes_are_the_big_batch_of_one(tmp_path,
     assert (weights(start)["head.weight"] - one["head.weight"]).abs().max() > 1e-2
 
 
+def test_two_processes_without_a_seed_agree_on_one(tmp_path, config):
+    """Both draw their samples by the seed that the main process drew; else a run with it would end elsewhere."""
+    for name, seed in (("drawn", []), ("given", ["--seed"])):
+        if seed:
+            seed.append(read_checkpoint(tmp_path / "drawn" / "latest.pth")["meta"]["seed"])
+        finish([*DIST, config, 2, "--work-dir", tmp_path / name, *seed], tmp_path)
+    drawn, given = weights(tmp_path / "drawn"), weights(tmp_path / "given")
+    assert all(torch.equal(value, given[name]) for name, value in drawn.items())
+
+
 def test_a_loss_that_is_not_a_number_in_one_process_stops_both(tmp_path, config):
     options = ["data.samples_per_gpu=1", "data.train.nan_at=3", "checkpoint_config.interval=1"]
     output = finish([*DIST, config, 2, "--work-dir", tmp_path, "--seed", 0, "--options", *options], tmp_path, status=2)
