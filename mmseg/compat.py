@@ -95,6 +95,11 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
         "imdecode_backend": (_ANY, "masks are read by Pillow"),
         "file_client_args": (({"backend": "disk"},), "files are read from the disk"),
     },
+    "data": {
+        "persistent_workers": ((True,), "data workers stay for the whole run"),
+        "pin_memory": ((True, None), "memory is pinned where batches go to a GPU"),
+    },
+    "checkpoint_config": {"create_symlink": ((True,), "latest.pth always stands for the newest checkpoint")},
     "evaluation": {
         "efficient_test": (_ANY, "frames are evaluated one by one"),
         "pre_eval": (_ANY, "frames are evaluated one by one"),

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
-    AllowInfNan,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -25,32 +23,10 @@ from pydantic import (
 )
 
 from mmseg import compat, values
-from mmseg.errors import ConfigError, nearest
-from mmseg.values import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from mmseg.update_sections import Optimizer, OptimizerConfig, schedule
+from mmseg.values import ByEpoch, NonNegativeFloat, NonNegativeInt, PositiveInt, Section, Text
 
 Interval = PositiveInt | Literal[-1] | None  # -1 and None: never
-
-
-def _not_by_epoch(by_epoch: bool) -> bool:
-    if by_epoch:
-        raise ValueError("False: everything here counts iterations, as runner.max_iters does")
-    return by_epoch
-
-
-ByEpoch = Annotated[bool, AfterValidator(_not_by_epoch)]
-Text = Annotated[str, MinLen(1)]
-
-
-class Section(BaseModel):
-    """A dict with these keys and no others."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, section: Any) -> Any:
-        is_open = cls.model_config["extra"] == "allow"
-        return section if is_open else values.known_keys(cls.model_fields, section)
 
 
 def _has_type(section: dict[str, Any]) -> dict[str, Any]:
@@ -74,120 +50,9 @@ OneDataSet = Annotated[Component, BeforeValidator(_one_data_set)]
 class Data(Section):
     samples_per_gpu: PositiveInt = 1
     workers_per_gpu: NonNegativeInt = 2
-    pin_memory: bool | None = None
-    persistent_workers: bool = True
     train: Component | Annotated[Sequence[Component], MinLen(1)] | None = None
     val: OneDataSet | None = None
     test: OneDataSet | None = None
-
-
-class ParameterRule(Section):
-    lr_mult: NonNegativeFloat = 1.0
-    decay_mult: NonNegativeFloat = 1.0
-
-
-class Paramwise(Section):
-    """Factors of learning rate and weight decay for some parameters, as mmcv has them.
-
-    The ``custom_keys`` are tried longest first (ties alphabetically), as substrings of the full name; the first that
-    matches decides alone, nothing is combined with it (CFFM specification, section 8). The other keys go by the layer
-    that owns the parameter: biases but not those of norms (their decay: also not those of depth-wise convolutions),
-    norms, depth-wise convolutions. Shared parameters are never counted twice, with or without `bypass_duplicate`.
-    """
-
-    custom_keys: dict[str, ParameterRule] = {}
-    bias_lr_mult: NonNegativeFloat = 1.0
-    bias_decay_mult: NonNegativeFloat = 1.0
-    norm_decay_mult: NonNegativeFloat = 1.0
-    dwconv_decay_mult: NonNegativeFloat = 1.0
-    bypass_duplicate: bool = False
-
-
-class Optimizer(Section):
-    """Further keys are those of the class in ``torch.optim``."""
-
-    model_config = ConfigDict(extra="allow")
-    type: Text
-    paramwise_cfg: Paramwise | None = None
-
-
-class GradClip(Section):
-    """Arguments of ``torch.nn.utils.clip_grad_norm_``."""
-
-    max_norm: Annotated[float, Gt(0), AllowInfNan(True)]
-    norm_type: Annotated[float, Gt(0), AllowInfNan(True)] = 2.0
-    error_if_nonfinite: bool = False
-    foreach: bool | None = None
-
-
-class OptimizerConfig(Section):
-    grad_clip: GradClip | None = None
-    cumulative_iters: PositiveInt | None = None
-
-
-class LearningRate(Section):
-    """What all policies have in common."""
-
-    policy: str
-    by_epoch: ByEpoch = False
-    warmup_by_epoch: ByEpoch = False
-    warmup: Literal["constant", "linear", "exp"] | None = None
-    warmup_iters: NonNegativeInt = 0
-    warmup_ratio: Annotated[float, Gt(0), Le(1)] = 0.1
-
-
-class Poly(LearningRate):
-    """From the base rate to `min_lr` as (1 - iteration / max_iters) to the power of `power`."""
-
-    power: NonNegativeFloat = 1.0
-    min_lr: NonNegativeFloat = 0.0
-
-
-def _ascending(steps: Sequence[int]) -> Sequence[int]:
-    if list(steps) != sorted(steps):
-        raise ValueError("iterations in ascending order")
-    return steps
-
-
-class Step(LearningRate):
-    """Times `gamma` every `step` iterations, or at the iterations listed in `step`; never below `min_lr`."""
-
-    step: PositiveInt | Annotated[Sequence[PositiveInt], MinLen(1), AfterValidator(_ascending)]
-    gamma: PositiveFloat = 0.1
-    min_lr: NonNegativeFloat = 0.0
-
-
-class Cosine(LearningRate):
-    """Half a cosine from the base rate to `min_lr`, or to `min_lr_ratio` times the base rate."""
-
-    min_lr: NonNegativeFloat | None = None
-    min_lr_ratio: Annotated[float, Ge(0), Le(1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_minimum(self) -> Cosine:
-        if self.min_lr is not None and self.min_lr_ratio is not None:
-            raise ValueError("either min_lr or min_lr_ratio")
-        return self
-
-
-POLICIES: dict[str, type[LearningRate]] = {
-    "fixed": LearningRate,
-    "poly": Poly,
-    "step": Step,
-    "cosine": Cosine,
-    "cosineannealing": Cosine,  # mmcv's name
-}
-
-
-def _schedule(section: Any) -> type[LearningRate]:
-    """The section of a learning rate with this policy."""
-    policy = section.get("policy") if isinstance(section, Mapping) else "fixed"
-    if str(policy).lower() not in POLICIES:
-        known = ", ".join(POLICIES)
-        raise ConfigError(
-            f"lr_config.policy = {values.shown(policy)}", f"one of {known}", nearest(str(policy), POLICIES)
-        )
-    return POLICIES[str(policy).lower()]
 
 
 def _iteration_based(name: str) -> str:
@@ -209,12 +74,17 @@ class Runner(Section):
         return section
 
 
+def _with_optimizer(save_optimizer: bool) -> bool:
+    if not save_optimizer:
+        raise ValueError("True: no run can go on without it; best_*.pth (evaluation.save_best) holds weights alone")
+    return save_optimizer
+
+
 class Checkpoints(Section):
     interval: Interval = None
     max_keep_ckpts: PositiveInt | Literal[-1] = -1
     by_epoch: ByEpoch = False
-    save_optimizer: Literal[True] = True
-    create_symlink: Literal[True] = True
+    save_optimizer: Annotated[bool, AfterValidator(_with_optimizer)] = True
 
 
 class Evaluation(Section):
@@ -324,7 +194,7 @@ TABLE: dict[str, Any] = {
     "data_root": Text | None,  # of every data set that names none
     "optimizer": Optimizer,
     "optimizer_config": OptimizerConfig | None,
-    "lr_config": _schedule,  # by its policy
+    "lr_config": schedule,  # by its policy
     "runner": Runner,
     "checkpoint_config": Checkpoints | None,
     "evaluation": Evaluation | None,

@@ -48,6 +48,28 @@ Channels = Annotated[Sequence[PositiveInt], Len(4, 4)]  # of the maps of strides
 Size = Annotated[Sequence[PositiveInt], Len(2, 2)]  # (height, width), or the two sides of a scale
 
 
+def _not_by_epoch(by_epoch: bool) -> bool:
+    if by_epoch:
+        raise ValueError("False: everything here counts iterations, as runner.max_iters does")
+    return by_epoch
+
+
+ByEpoch = Annotated[bool, AfterValidator(_not_by_epoch)]
+Text = Annotated[str, Len(1)]
+
+
+class Section(pydantic.BaseModel):
+    """A dict with these keys and no others."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, section: Any) -> Any:
+        is_open = cls.model_config["extra"] == "allow"
+        return section if is_open else known_keys(cls.model_fields, section)
+
+
 class Keys(TypedDict):
     """Base of dicts whose keys are known: a subclass names them with their types, and no others are taken."""
 

@@ -18,7 +18,18 @@ FILES = sorted((ROOT / "mmseg").rglob("*.py"))
 # From the ground up. A room imports rooms of lower floors only; rooms of one floor do not import each other, except on
 # the ground floors, whose files are rooms by themselves.
 FLOORS = [
-    ["errors", "version", "clips", "compat", "values", "registry", "sections", "config_files", "config"],
+    [
+        "errors",
+        "version",
+        "clips",
+        "compat",
+        "values",
+        "registry",
+        "update_sections",
+        "sections",
+        "config_files",
+        "config",
+    ],
     ["parent", "locks", "files", "folder_lock", "progress", "structures", "images", "plain_pickle"],
     ["weights", "distributed", "launchers"],
     ["evaluation", "visualization"],
@@ -27,7 +38,7 @@ FLOORS = [
     ["making"],
     ["engine"],
     ["apis"],
-]
+]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 GROUND = 3  # floors whose rooms are single files, which may import each other
 

@@ -1,9 +1,49 @@
-"""The table of sections: what it says about keys, types and ranges."""
+"""The table of sections: what stands in it is read, with the types that it says."""
+
+import ast
+from pathlib import Path
 
 import pytest
 
 from mmseg import sections
 from mmseg.errors import ConfigError
+from mmseg.values import Section
+
+PACKAGE = Path(sections.__file__).parent
+
+
+def words() -> set[str]:
+    """Every attribute, text and keyword of the package besides the table itself."""
+    found = set()
+    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "tools").glob("*.py")]:
+        if path.name in ("sections.py", "update_sections.py", "compat.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 80:
+                found.update(node.value.split("."))
+            elif isinstance(node, ast.keyword | ast.arg) and node.arg:
+                found.add(node.arg)
+    return found
+
+
+def subclasses(cls: type) -> set[type]:
+    return {kind for sub in cls.__subclasses__() for kind in (sub, *subclasses(sub))}
+
+
+# Keys that only confirm what is done anyway, or that are handed on as they are.
+CONFIRMED = {"by_epoch", "warmup_by_epoch", "bypass_duplicate", "workflow", "type", "policy", "save_optimizer"}
+HANDED_ON = {"GradClip", "Compilation", "MovingAverage", "EarlyStopping", "EMAHook", "EarlyStoppingHook"}
+
+
+def test_every_section_and_key_is_read_somewhere():
+    read = words()
+    named = {key for key in sections.TABLE if key not in read}
+    for section in subclasses(Section):
+        if section.__name__ not in HANDED_ON:
+            named |= {f"{section.__name__}.{key}" for key in section.model_fields if key not in read}
+    assert {name for name in named if name.split(".")[-1] not in CONFIRMED} == set()
 
 
 @pytest.mark.parametrize(

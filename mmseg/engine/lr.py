@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from mmseg import sections
+from mmseg import sections, update_sections
 
 
 class Schedule:
@@ -19,7 +19,7 @@ class Schedule:
     Args:
         optimizer: its groups' learning rates at this moment are the base rates.
         lr_config: ``policy`` is 'poly', 'step', 'fixed', 'cosine' or mmcv's 'CosineAnnealing'; for their keys and those
-            of the warm-up see :class:`mmseg.sections.LearningRate` and its subclasses.
+            of the warm-up see :class:`mmseg.update_update_sections.LearningRate` and its subclasses.
         max_iters: number of updates of the whole run.
 
     Raises:
@@ -28,7 +28,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, lr_config: Mapping[str, Any], max_iters: int) -> None:
         self.optimizer, self.max_iters = optimizer, max_iters
-        self.section: sections.LearningRate = sections.read("lr_config", lr_config)
+        self.section: update_sections.LearningRate = sections.read("lr_config", lr_config)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     def step(self, iteration: int) -> None:
@@ -41,22 +41,22 @@ class Schedule:
         return _by_policy(self.section, base_lr, iteration, self.max_iters) * _warm_up(self.section, iteration)
 
 
-def _by_policy(section: sections.LearningRate, base_lr: float, iteration: int, max_iters: int) -> float:
+def _by_policy(section: update_sections.LearningRate, base_lr: float, iteration: int, max_iters: int) -> float:
     """The learning rate without warm-up."""
     done = min(1.0, iteration / max_iters)
-    if isinstance(section, sections.Poly):
+    if isinstance(section, update_sections.Poly):
         return (base_lr - section.min_lr) * (1 - done) ** section.power + section.min_lr
-    if isinstance(section, sections.Step):
+    if isinstance(section, update_sections.Step):
         one = isinstance(section.step, int)
         passed = iteration // section.step if one else sum(iteration >= step for step in section.step)
         return max(base_lr * section.gamma**passed, section.min_lr)
-    if isinstance(section, sections.Cosine):
+    if isinstance(section, update_sections.Cosine):
         last = base_lr * section.min_lr_ratio if section.min_lr_ratio is not None else section.min_lr or 0.0
         return last + 0.5 * (base_lr - last) * (1 + math.cos(math.pi * done))
     return base_lr
 
 
-def _warm_up(section: sections.LearningRate, iteration: int) -> float:
+def _warm_up(section: update_sections.LearningRate, iteration: int) -> float:
     """The factor by which the first `warmup_iters` rates are lowered, `warmup_ratio` at the first of them."""
     if section.warmup is None or iteration >= section.warmup_iters:
         return 1.0

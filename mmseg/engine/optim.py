@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from mmseg import sections
+from mmseg import sections, update_sections
 from mmseg.errors import CheckpointError, ConfigError, nearest
 from mmseg.registry import check_arguments
 from mmseg.weights import unusable
@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     Args:
         model: the unwrapped model, so that names have no prefix, on its device.
         cfg: ``dict(type='AdamW', lr=..., weight_decay=..., paramwise_cfg=dict(custom_keys=...), ...)``; see
-            :class:`mmseg.sections.Paramwise`.
+            :class:`mmseg.update_update_sections.Paramwise`.
 
     Returns:
         The optimiser; its groups carry ``names``, those of their parameters, in the order of `model`.
@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     Raises:
         ConfigError: the type or a key is not known, or a value cannot be.
     """
-    rules = sections.read("optimizer", cfg).paramwise_cfg or sections.Paramwise()
+    rules = sections.read("optimizer", cfg).paramwise_cfg or update_sections.Paramwise()
     kwargs = {key: value for key, value in cfg.items() if key != "paramwise_cfg"}
     cls = _optimizer_class(kwargs.pop("type"))
     kwargs = check_arguments(cls, kwargs, "optimizer", extra={"params": ()})
@@ -62,7 +62,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
         raise _impossible(cls, error) from error
 
 
-def _factors(rules: sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
+def _factors(rules: update_sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
     """Factors of ``lr`` and ``weight_decay`` of a parameter of the layer `owner`."""
     for piece in sorted(sorted(rules.custom_keys), key=len, reverse=True):
         if piece in name:

@@ -320,6 +320,8 @@ def _hooks(cfg: Mapping[str, Any]) -> tuple[sections.MovingAverage | None, secti
         given = [section for section in given if section is not None]
         if len(given) > 1:
             raise ConfigError(f"{name} is given {len(given)} times", "once", f"keep {name} or one of custom_hooks")
+        if given and isinstance(given[0], sections.EMAHook | sections.EarlyStoppingHook):
+            logger.warning("custom_hooks: %s is read as %s=dict(...), see docs/training.md", given[0].type, name)
         found.append(given[0] if given else None)
     return found[0], found[1]
 
