@@ -1,7 +1,7 @@
 """The one prediction loop: frames of a video go in, label maps come out; for data sets, files, generators, cameras.
 
-A model answers for a frame at once, some frames later, or not at all (:class:`mmseg.models.base.Stream`); results come
-in frame order, and what waits for one is kept without its picture.
+A model answers for a frame at once, some frames later, or not at all (:mod:`mmseg.models.stream`); results come in
+frame order, and what waits for one is kept without its picture.
 """
 
 from __future__ import annotations
