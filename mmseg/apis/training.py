@@ -74,9 +74,10 @@ def train_segmentor(
         setup_logging(folder / f"{name}.log", distributed.is_main(), cfg.get("log_level") or "INFO")
         if lock is not None and lock.previous is not None:
             logger.info("process %(pid)d on %(host)s, which trained here since %(since)s, has died", lock.previous)
-        check_config(cfg, tell=True)
-        require(cfg, *_SECTIONS)
-        _try_optimizer(cfg)
+        with distributed.together():
+            check_config(cfg, tell=True)
+            require(cfg, *_SECTIONS)
+            _try_optimizer(cfg)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all
         with distributed.together():
@@ -96,7 +97,7 @@ def train_segmentor(
                 compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
             else:
                 _load(model, dataset, weights)
-        validation = _validation(cfg, dataset) if validate else None
+        validation = _validation(cfg, dataset, model) if validate else None
         trainer = Trainer(
             cfg,
             model,
@@ -246,7 +247,7 @@ def _load(model: VideoModel, dataset: Any, weights: tuple[Purpose, str | None]) 
         compare_classes(checkpoint["meta"].get("CLASSES"), dataset.CLASSES, path, refuse=False)
 
 
-def _validation(cfg: Config, train: Any) -> Validation | None:
+def _validation(cfg: Config, train: Any, model: VideoModel) -> Validation | None:
     """What scores a model on ``data.val``; None, with a warning, if a process has no such data."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")
@@ -258,4 +259,6 @@ def _validation(cfg: Config, train: Any) -> Validation | None:
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None
     check_same_classes(train, validation.dataset, "data.train", "data.val")
+    with at("data.val"):
+        stream_settings(cfg.data.val, model.test_cfg, model)
     return validation

@@ -110,3 +110,24 @@ def test_the_seed_of_the_resumed_run_is_taken(tmp_path):
     cfg = load_config(path, {"runner.max_iters": 3})
     train_segmentor(cfg, tmp_path / "second", validate=False, resume_from=str(tmp_path / "first" / "latest.pth"))
     assert read_checkpoint(tmp_path / "second" / "latest.pth")["meta"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data.train.dataset.dilation": [-2, -1]}, r"^data\.train\.dataset: dilation \[-2, -1\] .*num_clips=4"),
+        ({"data.val.dilation": [-2, -1]}, r"^data\.val: dilation \[-2, -1\] .*num_clips=4"),
+        ({"optimizer.lr": -1.0}, "(?i)learning rate"),
+        ({"evaluation.metric": "foo"}, r"evaluation\.metric = foo"),
+        ({"evaluation.save_best": "foo"}, r"evaluation\.save_best"),
+        ({"model.type": "FrameSegmentor"}, r"^model\.type"),
+    ],
+)
+def test_sections_that_do_not_fit_are_told_before_the_first_iteration(tmp_path, options, message):
+    root = make_data(tmp_path / "data", {"a": 12}, "train")
+    make_data(root, {"b": 12}, "val")
+    settings = {"data_root": str(root), "model.decode_head.num_classes": 124, "data.workers_per_gpu": 0}
+    cfg = load_config("local_configs/toy/cffm.b0.py", {**settings, **options})
+    with pytest.raises(ConfigError, match=message):
+        train_segmentor(cfg, tmp_path / "run", seed=0)
+    assert not list((tmp_path / "run").glob("*.pth"))
