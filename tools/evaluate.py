@@ -66,10 +66,15 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nwritten: {args.out}")
 
 
+def _found_in(dataset: VideoDataset) -> dict[str, str]:
+    """Where the truth comes from, as far as the data set says it."""
+    return {name: str(getattr(dataset, name)) for name in ("data_root", "split") if hasattr(dataset, name)}
+
+
 def score(args: argparse.Namespace, dataset: VideoDataset, options: ResultOptions) -> dict[str, Any]:
     """Print the tables; returns all numbers."""
     evaluators = evaluate_predictions(args.predictions, dataset, options, args.workers)
-    report = {"predictions": str(args.predictions), "data_root": str(dataset.data_root), "split": dataset.split}
+    report = {"predictions": str(args.predictions), **_found_in(dataset)}
     report.update(joined_reports(evaluators))
     for evaluator in evaluators:
         print(evaluator.tables())

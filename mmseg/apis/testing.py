@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,6 @@ from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.results import chosen_metrics
-from mmseg.engine.interrupts import Interrupts
 from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
@@ -59,7 +58,7 @@ def test_model(
 ) -> list[Evaluator]:
     """Test a checkpoint on ``cfg.data.test``, or make prototypes where the head is one that makes them.
 
-    After SIGTERM and Ctrl-C nothing half-written is left.
+    Whatever ends it by an exception, Ctrl-C too, leaves nothing half-written.
 
     Args:
         cfg: a loaded config.
@@ -75,34 +74,30 @@ def test_model(
     """
     if checkpoint is None:
         torch.manual_seed(0)  # the same untrained network in every process and every run
-    with Interrupts() as interrupts, interrupts.at_once():
-        with distributed.together():
-            options.check()
-            require(cfg, "model", "data.test")
-            dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
-            if options.format_only:
-                options.metrics = ()
-            chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
-            model = init_segmentor(cfg, checkpoint, device)
-            check_num_classes(model, dataset, "data.test")
-        if getattr(model.decode_head, "generates_prototypes", False):
-            from mmseg.engine.prototypes import generate_prototypes
+    with distributed.together():
+        options = replace(options, metrics=() if options.format_only else options.metrics)
+        options.check()
+        require(cfg, "model", "data.test")
+        dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
+        chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
+        model = init_segmentor(cfg, checkpoint, device)
+        check_num_classes(model, dataset, "data.test")
+    if getattr(getattr(model, "decode_head", None), "generates_prototypes", False):
+        from mmseg.engine.prototypes import generate_prototypes
 
-            generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
-            return []
-        with distributed.together():
-            settle_class_names(model, dataset, options)
-            settings = stream_settings(cfg.data.test, model.test_cfg, model)
-            evaluators = dataset.metrics(options)
-            if evaluators:
-                dataset.label_counts(_MASKS_LOOKED_AT)  # masks without labels are told before hours are spent
-                options.report = partial(_report, evaluators, cfg, checkpoint, options)
-            writers = dataset.writers(options)
-        if options.format_only and distributed.is_main():
-            logger.info("writing PNGs to %s", options.submission)
-        test_dataset(
-            model, dataset, evaluators, writers, device, options.aug_test, options.progress, options.amp, settings
-        )
+        generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
+        return []
+    with distributed.together():
+        settle_class_names(model, dataset, options)
+        settings = stream_settings(cfg.data.test, model.test_cfg, model)
+        evaluators = dataset.metrics(options)
+        if evaluators:
+            dataset.label_counts(_MASKS_LOOKED_AT)  # masks without labels are told before hours are spent
+            options.report = partial(_report, evaluators, cfg, checkpoint, options)
+        writers = dataset.writers(options)
+    if options.format_only and distributed.is_main():
+        logger.info("writing PNGs to %s", options.submission)
+    test_dataset(model, dataset, evaluators, writers, device, options.aug_test, options.progress, options.amp, settings)
     return evaluators if distributed.is_main() else []
 
 
