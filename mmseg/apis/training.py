@@ -13,9 +13,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
-from mmseg.apis.testing import Validation, check_num_classes, first_difference
+from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.config import check_config, data_sets, require
 from mmseg.datasets import build_dataset, check_same_classes
+from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
 from mmseg.engine.checkpoints import SavedRun, find_latest, saved_run
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
@@ -212,7 +213,8 @@ def compare_classes(trained: Any, names: Sequence[str] | None, path: str | Path,
     """
     if not isinstance(trained, Sequence) or not names or list(trained) == list(names):
         return
-    difference = f"{path} was trained with other classes than data.train: {first_difference(trained, names)}"
+    where = first_difference(trained, names, "the checkpoint", "the data")
+    difference = f"{path} was trained with other classes than data.train: {where}"
     same = sorted(map(str, trained)) == sorted(names)
     if same and refuse:
         raise ConfigError(

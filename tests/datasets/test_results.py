@@ -80,6 +80,9 @@ def test_writers(dataset, tmp_path):
     assert (type(overlays), overlays.folder) == (OverlayVideoWriter, tmp_path / "show")
     assert (type(sheet), list(sheet.class_names)) == (ContactSheetWriter, NAMES)
     assert dataset.writers(ResultOptions(None)) == []
+    joined = ResultOptions(tmp_path / "res.pkl", tmpdir=tmp_path / "parts", gpu_collect=True)
+    (pickle,) = dataset.writers(joined)
+    assert pickle.gather and pickle._parts.name.parent == tmp_path / "parts"
     palette = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     (overlays, sheet) = dataset.writers(
         ResultOptions(None, show_dir=tmp_path, palette=palette, class_names=["x", "y", "z"])

@@ -92,6 +92,8 @@ def test_two_processes_give_the_same_files(work, single, extra):
     for name in ("res.pkl", "res.json", "show/contact_sheet.png"):
         assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
     assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json", "show"}
+    if "--tmpdir" in extra:
+        assert list((work / "parts of it").iterdir()) == []  # used, and left as clean
 
 
 @pytest.mark.parametrize(
