@@ -77,10 +77,11 @@ def check_arguments(
     extra = extra or {}
     unknown = [key for key in (*kwargs, *extra) if key not in parameters]
     if unknown and not takes_any:
+        known = [name for name in parameters if name not in extra]
         raise ConfigError(
             f"{place}.{unknown[0]}: unknown key {unknown[0]!r} of {title}",
-            "one of " + (", ".join(parameters) or "no keys at all"),
-            nearest(unknown[0], parameters) if parameters else "remove it",
+            "one of " + (", ".join(known) or "no keys at all"),
+            nearest(unknown[0], known) if known else "remove it",
         )
     required = [name for name, parameter in parameters.items() if parameter.default is ... and not parameter.inherited]
     missing = [name for name in required if name not in kwargs and name not in extra]

@@ -163,11 +163,19 @@ class MixedPrecision(Section):
     dtype: Literal["bfloat16", "float16"] = "bfloat16"
 
 
+def _compiler(name: str) -> str:
+    from torch import compiler  # only where one is named: the table itself needs no torch
+
+    if name not in compiler.list_backends(exclude_tags=()):
+        raise ValueError(f"one of {', '.join(compiler.list_backends())}")
+    return name
+
+
 class Compilation(Section):
     """Arguments of ``torch.compile``."""
 
     mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
-    backend: Text = "inductor"
+    backend: Annotated[str, AfterValidator(_compiler)] = "inductor"
     fullgraph: bool = False
     dynamic: bool | None = None
     options: dict[str, Any] | None = None

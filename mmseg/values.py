@@ -95,6 +95,7 @@ _EXPECTED = {  # pydantic's kinds of errors in our words
     "less_than_equal": "a number of at most {le}",
     "multiple_of": "a multiple of {multiple_of}",
     "too_short": "{min_length} values or more",
+    "string_too_short": "a text that is not empty",
     "union_tag_invalid": "a dict whose type is one of {expected_tags}",
     "union_tag_not_found": "a dict with a type",
     "extra_forbidden": "no such key",

@@ -190,6 +190,9 @@ def test_no_traceback_and_no_silence(data_root, caplog):
         ("seed", -1),
         ("amp", {"dtype": "float8"}),
         ("compile", {"mod": "default"}),
+        ("compile", {"backend": "inductr"}),
+        ("evaluation.save_best", ""),
+        ("data.train.dataset.pipeline.0.type", "os.getcwd"),  # something, but no transform
         ("float32_matmul_precision", "low"),
     ],
 )

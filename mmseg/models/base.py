@@ -29,6 +29,7 @@ class VideoModel(nn.Module):
         CLASSES, PALETTE: names and colours of the classes, or None.
         stream_settings: names of the settings that :meth:`stream` takes.
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
+        batch_keys: entries of a batch that :meth:`loss` cannot do without.
         finetune_trains: part of the names of the parameters that fine-tuning trains; None trains all.
     """
 
@@ -39,6 +40,7 @@ class VideoModel(nn.Module):
     stream_settings: tuple[str, ...] = ()
     synchronised_norms: tuple[str, ...] = ("",)
     finetune_trains: str | None = None
+    batch_keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +50,18 @@ class VideoModel(nn.Module):
     # ------------------------------------------------------------------ training
 
     def forward(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
-        """:meth:`loss`; what a wrapper for distributed training calls."""
+        """:meth:`loss`; what a wrapper for distributed training calls.
+
+        Raises:
+            ConfigError: the batch lacks one of `batch_keys`.
+        """
+        for key in self.batch_keys:
+            if key not in batch:
+                raise ConfigError(
+                    f"data.train: samples without {key!r} (they hold {', '.join(batch)})",
+                    f"{' and '.join(self.batch_keys)}",
+                    "let the pipeline load labels and end with PackClip and Collect",
+                )
         return self.loss(batch, iteration)
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
@@ -149,6 +162,8 @@ class Segmentor(VideoModel):
         ConfigError: a value that cannot work.
         CheckpointError: `pretrained` exists and does not fit.
     """
+
+    batch_keys = ("img", "gt_semantic_seg")
 
     def __init__(
         self,

@@ -121,6 +121,7 @@ def test_the_seed_of_the_resumed_run_is_taken(tmp_path):
         ({"evaluation.metric": "foo"}, r"evaluation\.metric = foo"),
         ({"evaluation.save_best": "foo"}, r"evaluation\.save_best"),
         ({"model.type": "FrameSegmentor"}, r"^model\.type"),
+        ({"data.train.dataset.pipeline.9.keys": ["img"]}, r"^data\.train: samples without 'gt_semantic_seg'"),
     ],
 )
 def test_sections_that_do_not_fit_are_told_before_the_first_iteration(tmp_path, options, message):

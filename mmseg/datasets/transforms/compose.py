@@ -28,6 +28,9 @@ class Compose:
                 f"{where} = {shown(transforms)}", "a list of transforms", "write pipeline=[dict(type=...), ...]"
             )
         self.transforms = [t if callable(t) else build(TRANSFORMS, t, f"{where}.{i}") for i, t in enumerate(transforms)]
+        for number, transform in enumerate(self.transforms):
+            if not callable(transform):
+                raise ConfigError(f"{where}.{number} is {shown(transform)}", "a transform", "give it another type")
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         for transform in self.transforms:
