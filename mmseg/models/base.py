@@ -182,6 +182,12 @@ class Segmentor(VideoModel):
             self.backbone.with_cp = True
         self.num_classes: int = self.decode_head.num_classes
         self._check_parts()
+        if pretrained and backbone.get("init_cfg"):
+            raise ConfigError(
+                f"model.pretrained = {pretrained!r} beside model.backbone.init_cfg",
+                "one file to start from",
+                "remove one of them",
+            )
         if pretrained:
             self.load_pretrained(pretrained)
 
@@ -195,7 +201,7 @@ class Segmentor(VideoModel):
 
     def _check_parts(self) -> None:
         """Raise ConfigError unless the head takes the backbone's maps, and ``test_cfg`` has keys that are read."""
-        made, taken = getattr(self.backbone, "embed_dims", None), getattr(self.decode_head, "in_channels", None)
+        made, taken = getattr(self.backbone, "out_channels", None), getattr(self.decode_head, "in_channels", None)
         if made is not None and taken is not None and tuple(made) != tuple(taken):
             raise ConfigError(
                 f"model.decode_head.in_channels = {list(taken)} after a {type(self.backbone).__name__}",

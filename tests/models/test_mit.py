@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg.errors import DataError
+from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
 from mmseg.models.layers.drop_path import DropPath
 from tests.golden_cases import Case, build_filled
@@ -70,9 +70,10 @@ def test_norms_have_the_official_eps():
             assert module.eps == (1e-5 if coarse else 1e-6), name
 
 
-def test_drop_path_rates_rise_linearly():
-    rates = [m.drop_prob for m in tiny().modules() if isinstance(m, DropPath)]
-    assert rates == pytest.approx([0.1 * i / 7 for i in range(8)])
+@pytest.mark.parametrize("settings", [{}, dict(drop_path_rate=0.35), dict(drop_path_rate=0)])
+def test_drop_path_rates_rise_linearly(settings):
+    rates = [m.drop_prob for m in tiny(**settings).modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([settings.get("drop_path_rate", 0.1) * i / 7 for i in range(8)])
 
 
 def test_drop_path_zeroes_whole_samples_and_keeps_the_mean():
@@ -128,10 +129,7 @@ def test_activation_checkpointing_with_drop_path_changes_no_gradient():
     x = torch.randn(4, 3, 64, 64)
     found = []
     for with_cp in (False, True):
-        model = tiny(with_cp=with_cp).train()
-        for layer in model.modules():
-            if isinstance(layer, DropPath):
-                layer.drop_prob = 0.5
+        model = tiny(with_cp=with_cp, drop_path_rate=0.6).train()
         torch.manual_seed(1)
         loss = projected(model(x))
         torch.rand(7)  # the generator goes on before the backward pass
@@ -143,3 +141,69 @@ def test_images_too_small_for_stage_1_are_reported():
     assert tiny()(torch.zeros(1, 3, 29, 29))[0].shape[-2:] == (8, 8)
     with pytest.raises(DataError, match="28x64"):
         tiny()(torch.zeros(1, 3, 28, 64))
+
+
+# ---------------------------------------------------------------------- keys of a config
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 1, 3, 4])
+def test_frozen_stages_are_not_trained(frozen_stages):
+    """Their parts get no gradient and no drop path; what comes after them learns as before."""
+    model = tiny(frozen_stages=frozen_stages, drop_path_rate=0.9).train()
+    frozen = {f"{part}{s}" for s in range(1, frozen_stages + 1) for part in ("patch_embed", "block", "norm")}
+    frozen |= {"patch_embed1"} if frozen_stages == 0 else set()
+    assert {name for name, part in model.named_children() if not part.training} == frozen
+    x = torch.randn(2, 3, 64, 64)
+    torch.manual_seed(0)
+    maps = model(x)
+    assert [m.requires_grad for m in maps] == [s > frozen_stages for s in (1, 2, 3, 4)]
+    if frozen_stages < 4:
+        projected(maps).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (name.split(".")[0] not in frozen), name
+        assert (parameter.grad is None) == (name.split(".")[0] in frozen), name
+    exact = model.eval()(x)
+    for found, expected in zip(maps[: max(frozen_stages, 0)], exact):
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == list(tiny().state_dict())
+
+
+def test_gradients_behind_frozen_stages_are_those_of_the_whole():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 61, 83)
+    whole, frozen = tiny().eval(), tiny(frozen_stages=2).eval()
+    expected = gradients(whole, projected(whole(x)))
+    projected(frozen(x)).backward()
+    found = {name: p.grad for name, p in frozen.named_parameters() if p.requires_grad}
+    assert found
+    assert_same_gradients(found, {name: expected[name] for name in found}, tolerance=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (dict(frozen_stages=5), "frozen_stages = 5"),
+        (dict(frozen_stages=True), "frozen_stages = True"),
+        (dict(drop_path_rate=1.0), "drop_path_rate = 1.0"),
+        (dict(drop_path_rate="0.1"), "drop_path_rate = '0.1'"),
+        (dict(depths=[3, 4, 6, 3]), "unknown key 'depths'"),
+        (dict(embed_dims=[64] * 4), "unknown key 'embed_dims'"),
+        (dict(init_cfg=dict(type="Kaiming")), "init_cfg"),
+        (dict(init_cfg=5), "init_cfg"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keys_that_cannot_work(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        build_backbone(dict(type="mit_b0", **settings))
+
+
+def test_weights_of_init_cfg(tmp_path):
+    source = tiny("mit_b0")
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    torch.manual_seed(7)
+    found = build_backbone(dict(type="mit_b0", init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "own.pth"))))
+    for name, value in source.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    with pytest.raises(CheckpointError, match=r"own\.pth"):
+        build_backbone(dict(type="mit_b1", init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "own.pth"))))

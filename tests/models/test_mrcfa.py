@@ -132,12 +132,22 @@ def test_settings_that_cannot_work(settings, message):
         build_head({**Case("mrcfa", "mrcfa_b0_head").config, **settings})
 
 
-@pytest.mark.parametrize("size", [(64, 64), (90, 128)])
+@pytest.mark.parametrize("size", [(64, 64), (90, 128), (128, 90), (56, 128), (128, 56)])
 def test_sizes_that_cannot_work(size):
+    """Too few positions at stride 32; odd height, odd width at stride 4; 3 modulo 4 at stride 8."""
     model = build_filled(build_segmentor, Case("mrcfa", "mrcfa_b0_seg").config)
     with pytest.raises(DataError, match="multiples of 32"):
         model.encode_decode(torch.zeros(1, 4, 3, *size))
     assert model.encode_decode(torch.zeros(1, 1, 3, *size)).shape[-2:] == size  # single frames need no references
+    with pytest.raises(DataError, match="multiples of 32"):
+        model.train().loss({"img": torch.zeros(1, 4, 3, *size), "gt_semantic_seg": torch.zeros(1, 4, 1, *size).long()})
+
+
+@pytest.mark.parametrize("size", [(32, 160), (160, 32), (72, 144), (144, 72)])
+def test_sizes_that_just_work(size):
+    model = build_filled(build_segmentor, Case("mrcfa", "mrcfa_b0_seg").config)
+    imgs = torch.randn(1, 4, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.encode_decode(imgs), reference.encode_decode(model, imgs), rtol=1e-3, atol=1e-4)
 
 
 def test_no_dropout_is_possible():

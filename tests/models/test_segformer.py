@@ -95,6 +95,14 @@ def test_dropout_ratio(dropout_ratio):
         dict(fuse_norm="LN"),
         dict(loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=True)),
         dict(loss_decode=dict(type="CrossEntropyLos")),
+        dict(dropout_ratio=1.5),
+        dict(num_classes=0),
+        dict(num_classes=256),
+        dict(ignore_index=-1),
+        dict(decoder_params=dict(embed_dims=256)),
+        dict(decoder_params=dict(embed_dim=0)),
+        dict(in_channels=[32, 64, 160, 0]),
+        dict(channels="128"),
         dict(num_clases=3),
     ],
     ids=lambda wrong: next(iter(wrong)),
@@ -168,3 +176,31 @@ def test_train_and_test_cfg_may_stand_outside_the_model():
 def test_activation_checkpointing_key_reaches_the_backbone():
     assert build_segmentor({**segmentor_config(), "activation_checkpointing": True}).backbone.with_cp
     assert not build_segmentor(segmentor_config()).backbone.with_cp
+
+
+@pytest.mark.parametrize("name", ["mit_b1", "mit_b0"])
+def test_a_head_for_other_maps_than_those_of_the_backbone_is_reported(name):
+    channels = {"mit_b0": [32, 64, 160, 256], "mit_b1": [64, 128, 320, 512]}
+    other = channels["mit_b1" if name == "mit_b0" else "mit_b0"]
+    config = {**segmentor_config(in_channels=other), "backbone": dict(type=name)}
+    with pytest.raises(ConfigError, match=rf"(?s)in_channels.*expected: \[{channels[name][0]}, "):
+        build_segmentor(config)
+
+
+def test_two_files_to_start_from_are_refused():
+    backbone = dict(type="mit_b0", init_cfg=dict(type="Pretrained", checkpoint="a.pth"))
+    with pytest.raises(ConfigError, match=r"beside backbone\.init_cfg"):
+        build_segmentor({**segmentor_config(), "backbone": backbone, "pretrained": "b.pth"})
+
+
+@pytest.mark.parametrize("value", [None, dict(type="SyncBN", requires_grad=True), dict(type="BN")])
+def test_norm_cfg_that_asks_for_something_else_is_answered_in_the_log(value, caplog):
+    build_head(head_config(fuse_norm="BN", norm_cfg=value))
+    assert ("norm_cfg" in caplog.text) == (value == dict(type="BN"))
+
+
+def test_train_cfg_that_asks_for_something_is_answered_in_the_log(caplog):
+    build_segmentor({**segmentor_config(), "train_cfg": dict()})
+    assert "train_cfg" not in caplog.text
+    build_segmentor(segmentor_config(), train_cfg=dict(work_dir="somewhere"))
+    assert "model.train_cfg" in caplog.text

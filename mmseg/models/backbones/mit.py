@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmseg.errors import DataError
 from mmseg.models.backbones.mit_weights import own_names
+from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
 from mmseg.models.layers.drop_path import DropPath
 from mmseg.models.layers.linear import Linear
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, absolute
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 MLP_RATIO = 4
 DROP_PATH_RATE = 0.1
+_STAGE = ("patch_embed", "block", "norm")  # parts of a stage
 
 
 def tokens_to_map(tokens: Tensor, h: int, w: int) -> Tensor:
@@ -133,30 +136,59 @@ class MixVisionTransformer(nn.Module):
 
     Args:
         with_cp: recompute the activations of the blocks in backward instead of keeping them.
-        ignored: further keys of published configs (``style`` ...), without effect.
+        frozen_stages: the first stages that are not trained, their patch embeddings and norms included; they run
+            without drop path, as in eval mode. 0 stands for the first patch embedding alone, -1 for nothing.
+        drop_path_rate: of the last block; it rises linearly from 0 in the first.
+        init_cfg: ``dict(type='Pretrained', checkpoint=FILE)``, weights to start from.
+
+    Attributes:
+        out_channels: channels of the four maps.
 
     Raises:
+        ConfigError: an `init_cfg` of another kind.
+        CheckpointError: the file does not fit.
         DataError: images smaller than 29 pixels a side.
     """
 
     embed_dims: tuple[int, ...]
     depths: tuple[int, ...]
 
-    def __init__(self, with_cp: bool = False, **ignored: Any) -> None:
+    def __init__(
+        self,
+        with_cp: bool = False,
+        frozen_stages: Annotated[int, Ge(-1), Le(4)] = -1,
+        drop_path_rate: Annotated[float, Ge(0), Lt(1)] = DROP_PATH_RATE,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.with_cp = with_cp
+        self.with_cp, self.frozen_stages, self.out_channels = with_cp, frozen_stages, self.embed_dims
         channels = (3, *self.embed_dims)
         for s, dim in enumerate(self.embed_dims):
             kernel, stride = (7, 4) if s == 0 else (3, 2)
             self.add_module(f"patch_embed{s + 1}", OverlapPatchEmbed(channels[s], dim, kernel, stride))
         total, done = sum(self.depths), 0
         for s, (dim, depth) in enumerate(zip(self.embed_dims, self.depths)):
-            rates = [DROP_PATH_RATE * (done + i) / (total - 1) for i in range(depth)]
+            rates = [drop_path_rate * (done + i) / (total - 1) for i in range(depth)]
             blocks = [Block(dim, HEADS[s], REDUCTIONS[s], rate) for rate in rates]
             self.add_module(f"block{s + 1}", nn.ModuleList(blocks))
             self.add_module(f"norm{s + 1}", nn.LayerNorm(dim, eps=1e-6))
             done += depth
         self.apply(_init_weights)
+        init_from_config(self, init_cfg, absolute("init_cfg"))
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        if self.frozen_stages == 0:
+            return [self.patch_embed1]
+        return [getattr(self, f"{kind}{s + 1}") for s in range(self.frozen_stages) for kind in _STAGE]
+
+    def train(self, mode: bool = True) -> MixVisionTransformer:
+        """Training mode of what is trained."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
 
     def adapt_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The entries of a file of pretrained weights under the names of this module."""
@@ -170,15 +202,20 @@ class MixVisionTransformer(nn.Module):
             )
         maps = []
         for s in range(1, 5):
-            tokens, h, w = getattr(self, f"patch_embed{s}")(x)
-            for block in getattr(self, f"block{s}"):
-                if self.with_cp and torch.is_grad_enabled():
-                    tokens = checkpoint(block, tokens, h, w, use_reentrant=False)
-                else:
-                    tokens = block(tokens, h, w)
-            x = tokens_to_map(getattr(self, f"norm{s}")(tokens), h, w)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and s > self.frozen_stages):
+                x = self._stage(s, x)
             maps.append(x)
         return maps
+
+    def _stage(self, s: int, x: Tensor) -> Tensor:
+        """Stage s: (n, C_in, H, W) -> (n, C_s, h_s, w_s)."""
+        tokens, h, w = getattr(self, f"patch_embed{s}")(x)
+        for block in getattr(self, f"block{s}"):
+            if self.with_cp and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, h, w, use_reentrant=False)
+            else:
+                tokens = block(tokens, h, w)
+        return tokens_to_map(getattr(self, f"norm{s}")(tokens), h, w)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
-from mmseg.models.builder import build_loss
 from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import resize
+from mmseg.models.losses import HeadLoss
 from mmseg.values import Byte, Channels, Fraction, Keys, PositiveInt
 
 
@@ -37,15 +37,13 @@ class LevelProjection(nn.Module):
 class FuseConv(nn.Module):
     """1x1 convolution without bias, norm, ReLU. The steps that went into folded weights are left out."""
 
-    def __init__(self, in_channels: int, dim: int, norm: str) -> None:
+    def __init__(self, in_channels: int, dim: int, norm: Literal["BN", "GN"]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, dim, 1, bias=False)
         if norm == "BN":
             self.bn = nn.BatchNorm2d(dim)
-        elif norm == "GN":
-            self.gn = nn.GroupNorm(1, dim)
         else:
-            raise ConfigError(f"fuse_norm={norm!r}", "'BN' or 'GN'", "use one of them")
+            self.gn = nn.GroupNorm(1, dim)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     @property
@@ -83,7 +81,8 @@ class FusionHead(nn.Module):
         dropout_ratio: channel dropout before the classifier, 0 allowed.
         in_index: must select the four maps in order.
         feature_strides: strides of the maps, finest first.
-        loss_decode: config of the loss.
+        loss_decode: config of the loss, or a list of them; default: cross entropy.
+        sampler: config of what chooses the pixels that the losses see, ``dict(type='OHEMPixelSampler', ...)``.
         ignore_index: label of pixels without a class.
         fuse_norm: ``'BN'`` (synchronised in multi-process training on GPUs) or ``'GN'`` (one group).
         align_corners: must be False.
@@ -112,7 +111,8 @@ class FusionHead(nn.Module):
         dropout_ratio: Fraction = 0.1,
         in_index: Sequence[int] = (0, 1, 2, 3),
         feature_strides: Sequence[PositiveInt] = (4, 8, 16, 32),
-        loss_decode: Mapping[str, Any] | None = None,
+        loss_decode: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        sampler: Mapping[str, Any] | None = None,
         ignore_index: Byte = 255,
         fuse_norm: Literal["BN", "GN"] = "BN",
         align_corners: Literal[False] = False,
@@ -132,7 +132,9 @@ class FusionHead(nn.Module):
         self.linear_fuse = FuseConv(4 * dim, dim, fuse_norm)
         self.linear_pred = nn.Conv2d(dim, num_classes, 1)
         self.dropout = nn.Dropout2d(dropout_ratio)
-        self.loss_decode = build_loss(loss_decode or dict(type="CrossEntropyLoss"))
+        if loss_decode is None:
+            loss_decode = dict(type="CrossEntropyLoss")
+        self.loss_decode = HeadLoss(loss_decode, num_classes, ignore_index, sampler)
 
     @property
     def projections(self) -> list[nn.Linear]:

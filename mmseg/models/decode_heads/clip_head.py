@@ -155,13 +155,14 @@ class ClipHead(FusionHead):
         img_metas: Sequence[dict] | None = None,
         **context: Any,
     ) -> dict[str, Tensor]:
-        """Half the cross entropy of A of all frames plus that of the target's predictions.
+        """Half the loss of A of all frames plus that of the target's predictions.
 
         Args:
             labels: (B, T, 1, H, W) int64.
 
         Returns:
-            ``loss_seg`` (scalar) and ``acc_seg``: accuracy of A in percent of all pixels, ignored ones included.
+            ``loss_seg`` (scalar), or several losses by their names; and ``acc_seg``, the accuracy of A in percent of
+            all pixels, ignored ones included.
 
         Raises:
             ConfigError: clips of another length than `num_clips`.
@@ -170,9 +171,10 @@ class ClipHead(FusionHead):
         context = self.clip_context(img_metas, context)
         frame_logits, target_logits = self.train_logits(feats, batch_size, num_clips, **context)
         target_labels = labels[:, -1:, 0].expand(-1, target_logits.shape[1], -1, -1)  # (B, P, H, W)
-        frame_loss, correct = self.loss_decode(frame_logits.flatten(0, 1), labels.flatten(0, 2), self.ignore_index)
-        target_loss, _ = self.loss_decode(target_logits.flatten(0, 1), target_labels.flatten(0, 1), self.ignore_index)
-        return {"loss_seg": 0.5 * frame_loss + target_loss, "acc_seg": 100 * correct / labels.numel()}
+        of_frames, correct = self.loss_decode(frame_logits.flatten(0, 1), labels.flatten(0, 2))
+        of_target, _ = self.loss_decode(target_logits.flatten(0, 1), target_labels.flatten(0, 1))
+        losses = {name: 0.5 * of_frames[name] + of_target[name] for name in of_target}
+        return {**losses, "acc_seg": 100 * correct / labels.numel()}
 
     def _check_length(self, num_clips: int) -> None:
         if num_clips != self.num_clips:

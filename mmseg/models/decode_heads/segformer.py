@@ -42,5 +42,5 @@ class SegFormerHead(FusionHead):
         self, feats: Sequence[Tensor], batch_size: int, num_clips: int, labels: Tensor, **context: Any
     ) -> dict[str, Tensor]:
         """Mean cross entropy and accuracy in percent over all pixels of all frames; `labels` (B, T, 1, H, W)."""
-        loss, correct = self.loss_decode(self(feats), labels.flatten(0, 2), self.ignore_index)
-        return {"loss_seg": loss, "acc_seg": 100 * correct / labels.numel()}
+        losses, correct = self.loss_decode(self(feats), labels.flatten(0, 2))
+        return {**losses, "acc_seg": 100 * correct / labels.numel()}

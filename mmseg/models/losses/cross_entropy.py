@@ -1,39 +1,134 @@
-"""The loss entry of head configs."""
+"""Cross entropy of upsampled logits, whose gradient is computed while their rows are in the cache."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmseg import distributed
 from mmseg.errors import ConfigError
-from mmseg.models.losses.upsampled_ce import upsampled_cross_entropy
+from mmseg.models.layers.precision import full_precision
+from mmseg.models.losses.base import PixelLoss, of_labels
+from mmseg.models.losses.upsampled import accumulator, all_rows, widened
 from mmseg.registry import MODELS
-from mmseg.values import NonNegativeFloat
 
 
 @MODELS.register_module()
-class CrossEntropyLoss(nn.Module):
-    """Cross entropy of logits that are coarser than the labels, averaged over **all** pixels.
+class CrossEntropyLoss(PixelLoss):
+    """Weighted cross entropy, summed and divided by the number of **all** pixels, ignored ones included.
 
     Args:
         use_sigmoid: only False (softmax over the classes) exists.
-        loss_weight: factor of the loss.
+        avg_non_ignore: divide by the number of labelled pixels (in distributed training, of a mean process: each
+            labelled pixel of all processes counts the same).
+        kwargs: see :class:`~mmseg.models.losses.base.PixelLoss`. Also with `class_weight` the denominator is a number
+            of pixels.
 
     Raises:
         ConfigError: `use_sigmoid` is set.
     """
 
-    def __init__(self, use_sigmoid: bool = False, loss_weight: NonNegativeFloat = 1.0) -> None:
-        super().__init__()
+    own_name = "loss_ce"
+
+    def __init__(self, use_sigmoid: bool = False, avg_non_ignore: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if use_sigmoid:
             raise ConfigError("loss_decode.use_sigmoid=True", "use_sigmoid=False (softmax)", "remove the key")
-        self.loss_weight = loss_weight
+        self.avg_non_ignore = avg_non_ignore
 
-    def forward(self, logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
-        """Loss and number of correctly classified pixels.
-
-        Args:
-            logits: (n, K, h, w), resized bilinearly to the size of the labels.
-            labels: (n, H, W) int64; `ignore_index` contributes 0 and stays in the denominator.
-        """
-        loss, correct = upsampled_cross_entropy(logits, labels, ignore_index)
+    def forward(
+        self, logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`PixelLoss.forward`."""
+        if self.class_weight is not None:
+            factor = of_labels(self.class_weight, labels, widened(logits))
+            weight = factor if weight is None else weight * factor
+        total = None
+        if self.avg_non_ignore:
+            total = distributed.mean((labels != ignore_index).sum()).clamp(min=1)
+        loss, correct = upsampled_cross_entropy(logits, labels, ignore_index, weight, total)
         return self.loss_weight * loss, correct
+
+
+@torch.compiler.disable
+def upsampled_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    total: Tensor | None = None,
+    slice_numbers: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of `logits`, resized bilinearly (align_corners False) to the size of `labels`.
+
+    Args:
+        logits: (n, K, h, w).
+        labels: (n, H, W) int64.
+        ignore_index: label of pixels without a class; they contribute 0.
+        weight: (n, H, W) factors of the pixels.
+        total: what the sum is divided by; default: the number of all pixels.
+        slice_numbers: how many upsampled logits may exist at once; by default what suits the device.
+
+    Returns:
+        The loss (scalar) and the number of pixels whose argmax equals their label (scalar, float32).
+    """
+    with full_precision(logits):
+        return _CrossEntropy.apply(widened(logits), labels, ignore_index, weight, total, slice_numbers)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Loss and, in the same slices, its gradient: the loss is a scalar, so backward only has to scale it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        ignore_index: int,
+        weight: Tensor | None,
+        total: Tensor | None,
+        slice_numbers: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        needs_grad = ctx.needs_input_grad[0]
+        grad = torch.zeros_like(logits, memory_format=torch.contiguous_format) if needs_grad else None
+        loss, correct = accumulator(logits), torch.zeros((), dtype=torch.int64, device=logits.device)
+        for rows in all_rows(logits, labels.shape[-2:], slice_numbers):
+            z, target = rows.upsample(logits, labels.shape[-1]), labels[rows.sample, rows.part]
+            valid = target != ignore_index
+            factor = None if weight is None else weight[rows.sample, rows.part]
+            slice_loss, slice_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
+            loss += slice_loss
+            correct += slice_correct
+            if needs_grad:
+                rows.add_gradient(grad, z)
+        total = labels.numel() if total is None else total
+        if needs_grad:
+            ctx.save_for_backward(grad.div_(total))
+        ctx.mark_non_differentiable(correct := correct.float())
+        return (loss / total).to(logits.dtype), correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grad_loss, None, None, None, None, None
+
+
+def _cross_entropy_(
+    z: Tensor, target: Tensor, valid: Tensor, factor: Tensor | None, needs_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy of logits `z` (K, rows, W) and number of hits; leaves the gradient in `z`."""
+    highest, winner = z.max(0)
+    index = torch.where(valid, target, 0)[None]
+    factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, W)
+    z -= highest
+    picked = z.gather(0, index)[0]
+    total = z.exp_().sum(0)
+    loss = torch.where(valid, (total.log() - picked) * factor, 0.0).sum(dtype=accumulator(z).dtype)
+    if needs_grad:
+        z *= factor / total
+        z.scatter_add_(0, index, -factor[None])
+    return loss, (winner == target).sum()

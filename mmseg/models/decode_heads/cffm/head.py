@@ -49,7 +49,8 @@ class CFFMHead(ClipHead):
 
     Args:
         in_channels, channels, num_classes, kwargs: see :class:`~mmseg.models.decode_heads.base.FusionHead`.
-        num_clips: frames per clip, at least 3. References are frames 0, 1, 2 of the clip, whatever its length.
+        num_clips: frames per clip, at least 3. References are frames 0, 1, 2 of the clip, whatever its length; in a
+            clip of 3 the third is the target itself.
         decoder_params: ``dict(embed_dim=256, depths=2)``: channels and number of focal blocks.
 
     Raises:

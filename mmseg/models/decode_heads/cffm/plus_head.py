@@ -126,8 +126,8 @@ class CFFMPlusHead(CFFMHead):
         with torch.no_grad():
             fused = self.fuse([feat.unflatten(0, (batch_size, -1))[:, -1] for feat in feats])
         logits = self._branch_logits(fused, context.get("prototypes"))
-        loss, correct = self.loss_decode(logits, labels[:, -1, 0], self.ignore_index)
-        return {"loss_seg": loss, "acc_seg": 100 * correct / labels[:, -1].numel()}
+        losses, correct = self.loss_decode(logits, labels[:, -1, 0])
+        return {**losses, "acc_seg": 100 * correct / labels[:, -1].numel()}
 
     # ------------------------------------------------------------------ one frame after the other
 
