@@ -45,6 +45,7 @@ Dilation = Annotated[
     Sequence[Annotated[int, Le(0)]], AfterValidator(_ascending)
 ]  # of the references, oldest first: [-9, -6, -3]
 Channels = Annotated[Sequence[PositiveInt], Len(4, 4)]  # of the maps of strides 4, 8, 16, 32
+NumClasses = Annotated[int, Gt(0), Le(255)]  # label maps are 8-bit, and 255 is no class
 Size = Annotated[Sequence[PositiveInt], Len(2, 2)]  # (height, width), or the two sides of a scale
 
 

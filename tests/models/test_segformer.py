@@ -189,11 +189,11 @@ def test_a_head_for_other_maps_than_those_of_the_backbone_is_reported(name):
 
 def test_two_files_to_start_from_are_refused():
     backbone = dict(type="mit_b0", init_cfg=dict(type="Pretrained", checkpoint="a.pth"))
-    with pytest.raises(ConfigError, match=r"beside backbone\.init_cfg"):
+    with pytest.raises(ConfigError, match=r"beside model\.backbone\.init_cfg"):
         build_segmentor({**segmentor_config(), "backbone": backbone, "pretrained": "b.pth"})
 
 
-@pytest.mark.parametrize("value", [None, dict(type="SyncBN", requires_grad=True), dict(type="BN")])
+@pytest.mark.parametrize("value", [dict(type="SyncBN", requires_grad=True), dict(type="BN")])
 def test_norm_cfg_that_asks_for_something_else_is_answered_in_the_log(value, caplog):
     build_head(head_config(fuse_norm="BN", norm_cfg=value))
     assert ("norm_cfg" in caplog.text) == (value == dict(type="BN"))

@@ -14,7 +14,7 @@ from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import resize
 from mmseg.models.losses import HeadLoss
-from mmseg.values import Byte, Channels, Fraction, Keys, PositiveInt
+from mmseg.values import Byte, Channels, Fraction, Keys, NumClasses, PositiveInt
 
 
 class DecoderParams(Keys, total=False):
@@ -106,7 +106,7 @@ class FusionHead(nn.Module):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         decoder_params: DecoderParams | None = None,
         dropout_ratio: Fraction = 0.1,
         in_index: Sequence[int] = (0, 1, 2, 3),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FusionHead
-from mmseg.values import Channels, PositiveInt
+from mmseg.values import Channels, NumClasses, PositiveInt
 
 
 class ClipHead(FusionHead):
@@ -41,7 +41,7 @@ class ClipHead(FusionHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         num_clips: PositiveInt = 4,
         **kwargs: Any,
     ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmseg.models.decode_heads.base import FusionHead
 from mmseg.registry import MODELS
-from mmseg.values import Channels, PositiveInt
+from mmseg.values import Channels, NumClasses, PositiveInt
 
 
 @MODELS.register_module()
@@ -26,7 +26,7 @@ class SegFormerHead(FusionHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         fuse_norm: Literal["BN", "GN"] = "GN",
         **kwargs: Any,
     ) -> None:

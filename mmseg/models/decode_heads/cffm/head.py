@@ -16,7 +16,7 @@ from mmseg.models.decode_heads.cffm.focal import FocalDecoder, FoldedFocal, to_m
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
-from mmseg.values import Channels, PositiveInt
+from mmseg.values import Channels, NumClasses, PositiveInt
 
 MIN_CLIPS = 3  # two references; the third is then the target itself
 
@@ -63,7 +63,7 @@ class CFFMHead(ClipHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         num_clips: Annotated[int, Ge(MIN_CLIPS)] = 4,
         decoder_params: CFFMParams | None = None,
         **kwargs: Any,

@@ -18,7 +18,7 @@ from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, Whol
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
-from mmseg.values import Channels, Fraction, PositiveInt
+from mmseg.values import Channels, Fraction, NumClasses, PositiveInt
 
 BRANCH_WEIGHT = 0.5  # of the prototype branch P3 in the final prediction P + 0.5 P3
 
@@ -58,7 +58,7 @@ class CFFMPlusHead(CFFMHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         dropout_ratio: Fraction = 0.1,
         save_path: str = "./cluster_centers/",
         prototypes: Literal["files", "auto"] = "files",

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetState
 from mmseg.registry import MODELS
-from mmseg.values import Channels, PositiveInt
+from mmseg.values import Channels, NumClasses, PositiveInt
 
 
 @MODELS.register_module()
@@ -34,7 +34,7 @@ class CFFMPrototypeHead(CFFMHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         save_path: str = "./cluster_centers/",
         n_clusters: PositiveInt = 100,
         max_iter: PositiveInt = 10,

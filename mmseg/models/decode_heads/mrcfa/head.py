@@ -19,7 +19,7 @@ from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFram
 from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
-from mmseg.values import Channels, PositiveInt
+from mmseg.values import Channels, NumClasses, PositiveInt
 
 NUM_REFERENCES = 3
 EMBED_DIM = 256
@@ -74,7 +74,7 @@ class MRCFAHead(ClipHead):
         self,
         in_channels: Channels,
         channels: PositiveInt,
-        num_classes: PositiveInt,
+        num_classes: NumClasses,
         num_clips: PositiveInt = NUM_REFERENCES + 1,
         backbone: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b1",
         hypercorre: bool = True,
