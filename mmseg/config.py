@@ -107,7 +107,7 @@ def _read(path: Path) -> Config:
     _refuse_quotes(path)
     try:
         return Config.fromfile(str(path), lazy_import=False, import_custom_modules=False)
-    except Exception as error:  # whatever the file's own code raises
+    except (Exception, SystemExit) as error:  # whatever the file's own code raises
         raise ConfigError(
             f"config file {path} cannot be read: {type(error).__name__}: {error}",
             "a Python file of assignments, its _base_ files present",
@@ -135,15 +135,28 @@ def _is_read(key: str) -> bool:
 
 
 def _merge(config: Config, options: Mapping[str, Any]) -> None:
-    """Put the values of dotted keys of sections into `config`."""
-    for key in options:
+    """Put the values of dotted keys of sections into `config`, one after the other."""
+    for key, value in options.items():
         _check_option(config, key)
-    try:
-        config.merge_from_dict(dict(options))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"--options {' '.join(options)} cannot be applied: {error}", "keys that do not contradict", "fix them"
-        ) from error
+        try:
+            config.merge_from_dict(dict([_whole_list(config, key, value)]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"--options {key} cannot be applied: {error}", "a key that its section has room for", "fix it"
+            ) from error
+
+
+def _whole_list(config: Config, key: str, value: Any) -> tuple[str, Any]:
+    """`key` and `value`; for an entry of a list (``dilation.0``) those of the list, since only dicts can be merged."""
+    holder, _, part = key.rpartition(".")
+    node: Any = config
+    for name in holder.split(".") if holder else ():
+        node = node[int(name)] if isinstance(node, list | tuple) else node.get(name) if node else None
+    if not isinstance(node, list | tuple) or isinstance(value, Mapping):
+        return key, value
+    entries = list(node)
+    entries[int(part)] = value
+    return _whole_list(config, holder, type(node)(entries))
 
 
 def _check_option(config: Config, key: str) -> None:

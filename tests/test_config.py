@@ -49,6 +49,24 @@ def test_options_may_set_known_keys_that_the_file_leaves_out():
     assert cfg.optimizer_config.grad_clip.max_norm == 1
 
 
+def test_options_override_entries_of_lists():
+    cfg = load_config(
+        TOY,
+        {
+            "data.train.dataset.dilation.0": -12,
+            "data.test.pipeline.1.img_scale.1": 64,
+            "data.test.pipeline.1.transforms.2.mean.0": 1,
+            "data.train.dataset.pipeline.4": dict(prob=0.0),
+            "optimizer.betas.1": 0.99,
+        },
+    )
+    assert cfg.data.train.dataset.dilation == [-12, -6, -3] and cfg.data.val.dilation == [-9, -6, -3]
+    assert cfg.data.test.pipeline[1].img_scale == (160, 64)
+    assert cfg.data.test.pipeline[1].transforms[2].mean == [1, 116.28, 103.53]
+    assert cfg.data.train.dataset.pipeline[4] == dict(type="RandomFlip", prob=0.0)
+    assert cfg.optimizer.betas == (0.9, 0.99)
+
+
 @pytest.mark.parametrize(
     ("option", "path", "suggestion"),
     [
@@ -186,6 +204,7 @@ def test_data_root_of_files_that_have_copied_it():
         ("optimiser = dict(type='AdamW')", "did you mean 'optimizer'"),
         ("checkpoint_config = 4000", "checkpoint_config = 4000"),
         ("runner = dict(", "cannot be read"),
+        ("import sys\nsys.exit(0)", "cannot be read: SystemExit"),
         ("_base_ = ['./missing.py']", "cannot be read"),
         ("fp16 = dict(loss_scale=512.)", r"amp=dict\(dtype='float16'\)"),
         ("optim_wrapper = dict(optimizer=dict(type='AdamW'))", r"optimizer=dict"),
