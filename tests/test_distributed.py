@@ -12,7 +12,7 @@ import torch
 
 from mmseg import distributed
 from mmseg.errors import ConfigError
-from tests.tools.processes import ROOT, environment, patience
+from tests.tools.processes import ENVIRONMENTS, ROOT, environment, finish_all, launch, patience
 
 JOIN = """
 import json, sys, warnings
@@ -121,51 +121,11 @@ def main():
 run(main)
 """
 
-ENVIRONMENTS = {
-    "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-    "mpi": (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
-}
-
-
-def launch(program: str, *arguments: object, launcher: str = "pytorch") -> list[subprocess.Popen]:
-    """Two processes, as a launcher starts them."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    processes = []
-    for rank in (0, 1):
-        env = environment(MASTER_PORT=str(port)) | dict(zip(ENVIRONMENTS[launcher], map(str, (rank, 2, rank, 2))))
-        if launcher == "pytorch":
-            env["MASTER_ADDR"] = "127.0.0.1"
-        if launcher == "slurm":
-            env["SLURM_NODELIST"] = "127.0.0.1"
-        command = [sys.executable, "-c", program, *map(str, arguments)]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        )
-    return processes
-
-
-def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """Status, output and messages of each."""
-    try:
-        outputs = [p.communicate(timeout=patience(30)) for p in processes]
-        return [(p.returncode, *output) for p, output in zip(processes, outputs)]
-    finally:
-        for process in processes:
-            process.kill()
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", list(ENVIRONMENTS))
 def test_two_processes_join(launcher):
-    for rank, (status, out, messages) in enumerate(finish(launch(JOIN, launcher, launcher=launcher))):
+    for rank, (status, out, messages) in enumerate(finish_all(launch(JOIN, launcher, launcher=launcher))):
         assert status == 0, messages
         found = json.loads(out.splitlines()[-1])
         assert found.pop("error") < 1e-6
@@ -183,7 +143,7 @@ def test_two_processes_join(launcher):
 
 @pytest.mark.slow
 def test_two_processes_exchange_and_agree(tmp_path):
-    for rank, (status, out, messages) in enumerate(finish(launch(EXCHANGE, tmp_path))):
+    for rank, (status, out, messages) in enumerate(finish_all(launch(EXCHANGE, tmp_path))):
         assert status == 0, messages
         assert json.loads(out.splitlines()[-1]) == {
             "mean": [1.5, 15.0],
@@ -214,7 +174,7 @@ def test_one_process_that_fails_ends_both_with_one_message(how, statuses):
     processes = launch(VANISH, how)
     processes[1].wait(patience(30))
     began = time.monotonic()
-    results = finish(processes)
+    results = finish_all(processes)
     assert time.monotonic() - began < patience(3)
     assert [status for status, *_ in results] == statuses
     messages = [text for *_, text in results]

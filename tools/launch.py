@@ -91,6 +91,7 @@ if __name__ == "__main__":
     except ChildFailedError as error:
         sys.exit(_explain(list(error.failures.values())))
     except SignalException as error:
+        sys.stderr.write(f"{signal.Signals(error.sigval).name}: all processes have been stopped\n")
         sys.exit(128 + error.sigval)
     except SegError as error:
         sys.stderr.write(f"error: {error.found}; expected {error.expected}; {error.action}\n")

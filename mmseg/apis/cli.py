@@ -143,7 +143,7 @@ def run(main: Callable[[], int | None]) -> None:
             status = main() or 0
     except Interrupted as leaving:
         status = leaving.code
-        if _own_rank() == 0 and not distributed.has_lost_neighbour():  # else it is the launcher's, because of that one
+        if _own_rank() == 0 and LAUNCHER_PID not in os.environ:  # which says so, or why it has stopped this process
             sys.stderr.write(f"{signal.Signals(status - 128).name}: stopped\n")
     except SegError as error:
         status = _report(error)

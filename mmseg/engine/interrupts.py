@@ -15,7 +15,7 @@ from mmseg import distributed
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME = 1.0  # seconds in which signals are one request: torchrun passes on a Ctrl-C that its processes had already
-_ALONE = 5.0  # seconds after a request that are left when another process of this machine has ended
+_ALONE = 10.0  # seconds after a request that are left when another process of this machine has ended
 _STUCK = 10.0  # seconds after a request that are left for what needs no finishing
 
 

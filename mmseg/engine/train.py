@@ -166,7 +166,7 @@ class Trainer:
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
         """One update, logged. False, and no update, if any process was asked to stop."""
         begin, done = time.perf_counter(), iteration + 1
-        micro_batches = self._next(batches)
+        micro_batches = self._next(batches, iteration)
         if not micro_batches:
             return False
         loaded = time.perf_counter()
@@ -183,11 +183,11 @@ class Trainer:
         self.log.iteration(done, lr, time.perf_counter() - begin, loaded - begin)
         return True
 
-    def _next(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _next(self, batches: Iterator[Mapping[str, Any]], iteration: int) -> list[Mapping[str, Any]]:
         """The batches of an update; none if any process was asked to stop.
 
         The forward pass exchanges numbers between the processes. All enter it, or none does: where one of them cannot
-        have its batches, all raise.
+        have its batches, all raise, and what has been trained is saved.
         """
         micro_batches, failure = [], None
         try:
@@ -196,7 +196,12 @@ class Trainer:
         except Exception as error:
             failure = error
         if distributed.any_of(not micro_batches):
-            distributed.agree(failure)
+            try:
+                distributed.agree(failure)
+            except Exception:
+                if iteration > self.start:
+                    self._save(iteration)
+                raise
             return []
         return micro_batches
 

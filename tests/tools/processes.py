@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,16 @@ from collections.abc import Callable, Iterator
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = [sys.executable, str(ROOT / "tools" / "train.py")]
 DIST = [str(ROOT / "tools" / "dist_train.sh")]
+ENVIRONMENTS = {
+    "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    "mpi": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+}
 
 
 @functools.cache
@@ -100,3 +111,32 @@ def read_until(process: subprocess.Popen, pattern: str) -> str:
         if re.search(pattern, line):
             return seen
     raise AssertionError(f"{pattern!r} never came:\n{seen}")
+
+
+def launch(program: str, *arguments: object, launcher: str = "pytorch") -> list[subprocess.Popen]:
+    """Two processes, as a launcher starts them."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        env = environment(MASTER_PORT=str(port)) | dict(zip(ENVIRONMENTS[launcher], map(str, (rank, 2, rank, 2))))
+        if launcher == "pytorch":
+            env["MASTER_ADDR"] = "127.0.0.1"
+        if launcher == "slurm":
+            env["SLURM_NODELIST"] = "127.0.0.1"
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        processes.append(
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        )
+    return processes
+
+
+def finish_all(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """Status, output and messages of each."""
+    try:
+        outputs = [p.communicate(timeout=patience(30)) for p in processes]
+        return [(p.returncode, *output) for p, output in zip(processes, outputs)]
+    finally:
+        for process in processes:
+            process.kill()

@@ -123,6 +123,7 @@ def test_a_killed_data_worker_ends_all_with_one_message(tmp_path, config):
     assert process.returncode == 2 and "Traceback" not in output
     assert re.findall(r".*Error: .*", output) == re.findall(r"\[rank 1\] DataError: data worker \d .*SIGKILL.*", output)
     assert output.count("DataError") == 1 and "/dev/shm" in output and "workers_per_gpu" in output
+    assert read_checkpoint(tmp_path / "w" / "latest.pth")["meta"]["iter"] >= 6  # nothing is lost
 
 
 @pytest.mark.slow
