@@ -57,7 +57,7 @@ def override(config: Config, options: Mapping[str, Any], path: Path | None = Non
     config = _with_variables(copy.deepcopy(config), path, options)
     _merge(config, {key: value for key, value in options.items() if _is_read(key)})
     if "data_root" in config:
-        _share_data_root(config, override="data_root" in options)
+        _share_data_root(config, options)
     check_config(config, config.filename or "config")
     _import_modules(config.get("custom_imports"))
     return config
@@ -242,12 +242,14 @@ def _contains(node: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
     return all(key in node and node[key] == entry for key, entry in value.items())
 
 
-def _share_data_root(config: Config, override: bool) -> None:
-    """Give ``data_root`` of the config to the data sets that have none, or to all of them."""
-    data = config.get("data")
+def _share_data_root(config: Config, options: Mapping[str, Any]) -> None:
+    """Give ``data_root`` of the config to the data sets that have none; that of the options to all but those that the
+    options give their own."""
+    data, override = config.get("data"), "data_root" in options
     for name in _DATA_SETS if isinstance(data, Mapping) else ():
-        for _, dataset in data_sets(data.get(name), f"data.{name}"):
-            if (override or "data_root" not in dataset) and _takes_data_root(dataset.get("type")):
+        for place, dataset in data_sets(data.get(name), f"data.{name}"):
+            given = f"{place}.data_root" in options
+            if not given and (override or "data_root" not in dataset) and _takes_data_root(dataset.get("type")):
                 dataset["data_root"] = config["data_root"]
 
 

@@ -181,7 +181,11 @@ data = dict(
 
 @pytest.mark.parametrize(
     ("options", "roots"),
-    [({}, ["top", "own", "top", "own"]), ({"data_root": "given"}, ["given"] * 4)],
+    [
+        ({}, ["top", "own", "top", "own"]),
+        ({"data_root": "given"}, ["given"] * 4),
+        ({"data_root": "given", "data.val.data_root": "other"}, ["given", "given", "other", "given"]),
+    ],
 )
 def test_one_data_root_for_all_data_sets(tmp_path, options, roots):
     data = load_config(write(tmp_path / "config.py", DATA), options).data

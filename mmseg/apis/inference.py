@@ -62,7 +62,7 @@ def init_segmentor(
     model_cfg = {**cfg.model, "pretrained": None}  # the checkpoint holds the backbone as well
     model = build_segmentor(model_cfg, cfg.get("train_cfg"), cfg.get("test_cfg"))
     meta = load_checkpoint(model, checkpoint, purpose="test").get("meta", {}) if checkpoint is not None else {}
-    test = cfg.get("data", {}).get("test", {})
+    test = (cfg.get("data") or {}).get("test") or {}
     dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
     for name in ("CLASSES", "PALETTE"):
         known = (meta.get(name), getattr(dataset, name, None))
@@ -244,12 +244,12 @@ def _predicted(model: VideoModel, frames: Iterable[Frame], aug_test: bool, amp: 
 def _settings(model: VideoModel) -> dict[str, Any]:
     """The stream settings of the config that `model` was made from."""
     cfg = getattr(model, "cfg", {})
-    return stream_settings(cfg.get("data", {}).get("test"), model.test_cfg, model)
+    return stream_settings((cfg.get("data") or {}).get("test"), model.test_cfg, model)
 
 
 def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
     """The test pipeline of the config that `model` was made from. Raises ConfigError if it has none."""
-    test = getattr(model, "cfg", {}).get("data", {}).get("test", {})
+    test = (getattr(model, "cfg", {}).get("data") or {}).get("test") or {}
     if "pipeline" not in test:
         raise ConfigError(
             "the model's config has no data.test.pipeline", "a test pipeline", "make the model with init_segmentor"
