@@ -211,9 +211,15 @@ def amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtyp
     return getattr(torch, section.dtype)
 
 
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """`batch` with its tensors on `device`; anything else as it is.
+def to_device(batch: Any, device: torch.device) -> Any:
+    """`batch` with its tensors on `device`, those in lists and dicts as well; anything else as it is.
 
     Copies from pinned memory, which the loader takes for GPUs, run while the GPU computes.
     """
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list):
+        return [to_device(value, device) for value in batch]
+    return batch

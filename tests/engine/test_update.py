@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg.engine.step import Updater, accumulation_steps, norms_to_synchronise, synchronise
+from mmseg.engine.step import Updater, accumulation_steps, norms_to_synchronise, synchronise, to_device
 from mmseg.errors import ConfigError
 from tests.engine.toy import ToySegmentor, batch_of
 
@@ -127,3 +127,10 @@ def test_synchronised_norms_keep_weights_and_names():
     assert list(kinds) == ["head.fuse", "head.blocks.0"]
     assert list(model.state_dict()) == list(before.state_dict())
     assert all(torch.equal(v, before.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_tensors_in_lists_travel_to_the_device_too():
+    batch = {"img": torch.ones(2, 3), "masks": [torch.ones(4), torch.ones(2)], "img_metas": [{"video": "a"}, {"n": 1}]}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["img"].is_meta and [mask.is_meta for mask in moved["masks"]] == [True, True]
+    assert moved["img_metas"] == batch["img_metas"] and not batch["masks"][0].is_meta
