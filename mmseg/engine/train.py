@@ -145,8 +145,9 @@ class Trainer:
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
         last = max(self.start, self.max_iters)
-        if self.patience and self.patience.is_exhausted:
-            last = self.start  # the run that is resumed had been ended
+        if self.patience and self.evaluate is not None and self.patience.is_exhausted:
+            logger.info("early stopping had ended this run: nothing is trained (raise its patience to go on)")
+            last = self.start
         with Interrupts() as self.interrupts, self._open_log() as self.log:
             with self._batches() as batches:
                 for iteration in range(self.start, last):
