@@ -1,13 +1,12 @@
 """Networks: backbones, decode heads, losses and the segmentors that join them."""
 
 from mmseg.models import backbones, decode_heads, losses, segmentors
-from mmseg.models.builder import build_backbone, build_head, build_loss, build_segmentor
+from mmseg.models.builder import build_backbone, build_head, build_segmentor
 
 __all__ = [
     "backbones",
     "build_backbone",
     "build_head",
-    "build_loss",
     "build_segmentor",
     "decode_heads",
     "losses",

@@ -21,11 +21,6 @@ def build_head(cfg: Mapping[str, Any]) -> nn.Module:
     return build(MODELS, cfg, where="model.decode_head")
 
 
-def build_loss(cfg: Mapping[str, Any]) -> nn.Module:
-    """The loss of ``dict(type='CrossEntropyLoss', ...)``. Raises ConfigError for an unknown type or key."""
-    return build(MODELS, cfg, where="model.decode_head.loss_decode")
-
-
 def build_segmentor(
     cfg: Mapping[str, Any], train_cfg: Mapping[str, Any] | None = None, test_cfg: Mapping[str, Any] | None = None
 ) -> nn.Module:

@@ -107,9 +107,13 @@ def test_augmentation_averages_probabilities_over_views(tmp_path, data):
 
 def test_bfloat16_is_close(tmp_path, data):
     model, dataset = load(tmp_path, clip=False)
-    exact, rounded = Keep(), Keep()
+    exact, rounded, types = Keep(), Keep(), []
+    model.backbone.block4[0].attn.q.register_forward_hook(lambda _m, _i, out: types.append(out.dtype))
     run_test(model, dataset, writers=[exact], progress=False)
+    assert set(types) == {torch.float32}
+    types.clear()
     run_test(model, dataset, writers=[rounded], progress=False, amp=torch.bfloat16)
+    assert set(types) == {torch.bfloat16}
     same = np.mean([(a.labels == b.labels).mean() for a, b in zip(exact.results, rounded.results)])
     assert 0.9 < same <= 1
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
-from mmseg.models.layers.drop_path import DropPath
+from mmseg.models.backbones.mit import DropPath
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
 

@@ -21,7 +21,6 @@ from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
-from mmseg.models.layers.drop_path import DropPath
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -98,6 +97,25 @@ class MixFFN(nn.Module):
 
     def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
         return self.fc2(F.gelu(self.dwconv(x, h, w)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training zeroes its input per sample (axis 0) with probability `drop_prob` and scales what
+    is kept by ``1 / (1 - drop_prob)``; an identity in eval mode and for `drop_prob` 0."""
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.drop_prob
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:.4f}"
 
 
 class Block(nn.Module):

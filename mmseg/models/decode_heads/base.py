@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
+from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import pointwise_conv
-from mmseg.models.layers.precision import full_precision
 from mmseg.models.layers.resize import resize
 from mmseg.models.losses import HeadLoss
 from mmseg.values import Byte, Channels, Fraction, Keys, NumClasses, PositiveInt
@@ -24,18 +24,15 @@ class DecoderParams(Keys, total=False):
 
 
 class LevelProjection(nn.Module):
-    """Linear layer on every position of a map (n, C, h, w) -> (n, dim, h, w)."""
+    """Linear layer on every position of a map, which is applied as part of :class:`FoldedFuse`."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Linear(in_channels, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
 
 class FuseConv(nn.Module):
-    """1x1 convolution without bias, norm, ReLU. The steps that went into folded weights are left out."""
+    """1x1 convolution without bias, norm, ReLU; the convolution is part of :class:`FoldedFuse`."""
 
     def __init__(self, in_channels: int, dim: int, norm: Literal["BN", "GN"]) -> None:
         super().__init__()
@@ -50,12 +47,9 @@ class FuseConv(nn.Module):
     def norm(self) -> nn.Module:
         return self.bn if hasattr(self, "bn") else self.gn
 
-    def forward(self, x: Tensor, conv: bool = True, norm: bool = True) -> Tensor:
-        if conv:
-            x = self.conv(x)
-        if norm:
-            x = self.norm(x)
-        return F.relu(x, inplace=True)
+    def forward(self, x: Tensor, norm: bool) -> Tensor:
+        """What comes after the convolution; `norm` False if the norm is folded as well."""
+        return F.relu(self.norm(x) if norm else x, inplace=True)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ class FusionHead(nn.Module):
         x = pointwise_conv(feats[0], folded.weights[0], folded.bias)
         for feat, weight in zip(feats[1:], folded.weights[1:]):
             x += resize(pointwise_conv(feat, weight), size)
-        return self.linear_fuse(x, conv=False, norm=folded.norm)
+        return self.linear_fuse(x, folded.norm)
 
     def frame_logits(self, fused: Tensor) -> Tensor:
         """The per-frame prediction A (n, K, h, w) from F (n, dim, h, w)."""

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from mmseg import distributed
 from mmseg.errors import ConfigError
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 from mmseg.models.losses.base import PixelLoss, of_labels
 from mmseg.models.losses.upsampled import accumulator, all_rows, widened
 from mmseg.registry import MODELS

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.

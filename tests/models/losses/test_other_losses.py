@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg.errors import ConfigError
-from mmseg.models import build_loss
 from mmseg.models.losses import CrossEntropyLoss, DiceLoss, FocalLoss, OHEMPixelSampler, upsampled
+from mmseg.registry import MODELS, build
 from tests.models.losses.test_cross_entropy import SIZES, sample
 
 CLASSES = 12
@@ -96,7 +96,7 @@ def test_class_weights_from_a_file(tmp_path, name):
         np.save(path, np.array(WEIGHTS, np.float32))
     else:
         path.write_text(json.dumps(WEIGHTS))
-    assert build_loss(dict(type="CrossEntropyLoss", class_weight=str(path))).class_weight == pytest.approx(WEIGHTS)
+    assert build(MODELS, dict(type="CrossEntropyLoss", class_weight=str(path))).class_weight == pytest.approx(WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_files_that_hold_no_class_weights(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"class_weight = .*weights\.json"):
-        build_loss(dict(type="DiceLoss", class_weight=str(path)))
+        build(MODELS, dict(type="DiceLoss", class_weight=str(path)))
 
 
 def test_arrays_that_are_no_class_weights(tmp_path):
     path = tmp_path / "weights.npy"
     np.save(path, np.array([{"a": 1}], dtype=object))
     with pytest.raises(ConfigError, match="class_weight"):
-        build_loss(dict(type="FocalLoss", class_weight=str(path)))
+        build(MODELS, dict(type="FocalLoss", class_weight=str(path)))
 
 
 # ---------------------------------------------------------------------- focal
@@ -285,4 +285,4 @@ def test_weight_and_nothing_labelled(loss):
 )
 def test_values_that_cannot_work(cfg, told):
     with pytest.raises(ConfigError, match=told):
-        build_loss(cfg)
+        build(MODELS, cfg)

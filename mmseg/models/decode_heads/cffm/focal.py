@@ -28,8 +28,8 @@ from mmseg.models.decode_heads.cffm.focal_geometry import (
     resize_matrix,
     ring_index,
 )
+from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import Linear, Mlp
-from mmseg.models.layers.precision import full_precision
 
 _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a window, by reference role
 

@@ -86,13 +86,9 @@ class CFFMHead(ClipHead):
     ) -> Tensor:
         """P as (B, 1, K, h, w)."""
         half = halve(fused).unflatten(0, (batch_size, num_clips))  # (B, T, C, h2, w2)
-        return self._classify_mined(half, fused.shape[-2:])[:, None]
-
-    def _classify_mined(self, half: Tensor, size: Sequence[int]) -> Tensor:
-        """P (B, K, h, w) from G (B, T, C, h2, w2)."""
         mined = self.decoder_focal(half)
         both = torch.cat([half[:, -1], mined[:, -1]], 1)  # (B, 2C, h2, w2)
-        return resize(self.linear_pred2(self.dropout(both)), size)
+        return resize(self.linear_pred2(self.dropout(both)), fused.shape[-2:])[:, None]
 
     # ------------------------------------------------------------------ one frame after the other
 

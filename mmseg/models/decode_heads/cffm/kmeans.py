@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import DataError
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from mmseg.models.decode_heads.cffm.head import CFFMHead, FoldedCFFM, TargetStat
 from mmseg.models.decode_heads.cffm.prototype_attention import PrototypeDecoder
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, video_seed
 from mmseg.models.decode_heads.cffm.video_prototypes import LivePrototypes, WholeVideo, whole_video_prototypes
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 from mmseg.values import Channels, Fraction, NumClasses, PositiveInt

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmseg.models.cpu.pieces import maps_at_once
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 
 SCORED_POSITIONS = 5  # target positions whose affinities make the score of a reference token
 

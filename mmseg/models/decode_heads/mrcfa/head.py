@@ -16,7 +16,7 @@ from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import DecoderParams, FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
-from mmseg.models.layers.precision import full_precision
+from mmseg.models.layers import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
 from mmseg.values import Channels, NumClasses, PositiveInt
