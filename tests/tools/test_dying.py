@@ -106,7 +106,8 @@ def test_processes_stop_with_their_launcher_and_save(tmp_path, config):
             for pid in everyone:
                 if not gone([pid]):
                     os.kill(pid, signal.SIGKILL)
-    assert output.count("the launcher has gone") == 1 and "Traceback" not in output
+    # not said where the other rank notices first, and the main process, which has the log, stops because that one does
+    assert output.count("the launcher has gone") <= 1 and "Traceback" not in output
     done = int(re.search(r"SIGTERM: stopped after iteration (\d+), which is saved", output)[1])
     assert read_checkpoint(tmp_path / "w" / "latest.pth")["meta"]["iter"] == done
 
