@@ -42,8 +42,12 @@ def test_masks_without_labels_are_refused(tmp_path):
     for path in tmp_path.glob("data/a/mask/*.png"):
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), np.where(mask == 2, 255, 0).astype(np.uint8))
-    with pytest.raises(DataError, match=r"no labelled pixel in 4 of 4 masks(.|\n)*\[0, 255\]"):
+    message = r"no labelled pixel in 4 of 4 masks(.|\n)*\[0, 255\]"
+    with pytest.raises(DataError, match=message):
         report_data(vspw(tmp_path))
+    section = dict(type="VSPWDataset", data_root=str(tmp_path), classes=list(CLASSES), dilation=[-1])
+    with pytest.raises(DataError, match=message):
+        run(tmp_path / "run", tmp_path, options={"data.train": section})
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def test_training_is_not_touched_and_the_average_is_evaluated_and_saved(tmp_path
         assert torch.equal(averaged["state_dict"][name], plain["state_dict"][name])
 
 
+def test_updates_are_counted_from_0(tmp_path):
+    """The share of the first update is 1 / warm_up."""
+    options = {"ema": {"momentum": 0.9, "warm_up": 10}, "runner.max_iters": 1, "lr_config.warmup": None}
+    run = trainer(tmp_path, options)
+    before = run.model.head.weight.detach().clone()
+    run.run()
+    expected = before + (run.model.head.weight - before) / 10
+    torch.testing.assert_close(run.average.averages["head.weight"], expected)
+
+
 def test_hook_and_section_are_the_same(tmp_path):
     for name, options in (("hook", HOOK), ("section", SECTION)):
         trainer(tmp_path / name, options).run()

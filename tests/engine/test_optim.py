@@ -204,12 +204,14 @@ def test_every_kind_of_file_goes_on(saved_as):
     assert float(restored.state[second["head"].weight]["step"]) == 3
 
 
-def test_equally_shaped_layers_in_another_order_are_found_by_name():
+@pytest.mark.parametrize("each", [False, True], ids=["merged groups", "one group each"])
+def test_equally_shaped_layers_in_another_order_are_found_by_name(each):
     model = layers()
     optimizer = stepped(model, 2, {**ADAMW, **NORM_FREE})
+    saved = one_group_each(optimizer, model, names=True) if each else optimizer.state_dict()
     turned = nn.ModuleDict({name: layers()[name] for name in ("norm_head", "norm", "head")})
     restored = build_optimizer(turned, {**ADAMW, **NORM_FREE})
-    load_optimizer_state(restored, optimizer.state_dict(), order_of(turned), "iter_2.pth")
+    load_optimizer_state(restored, saved, order_of(turned), "iter_2.pth")
     assert_same_moments(moments(model, optimizer), moments(turned, restored))
 
 

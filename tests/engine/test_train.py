@@ -157,6 +157,19 @@ def test_signal_finishes_the_iteration_and_saves(tmp_path):
     assert_same_checkpoint(whole / "iter_6.pth", stopped / "iter_6.pth")
 
 
+def test_signal_in_the_last_iteration_ends_as_in_any_other(tmp_path):
+    run = trainer(tmp_path)
+
+    def interrupt(module, args):
+        if args[1] == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.model.register_forward_pre_hook(interrupt)
+    with pytest.raises(Interrupted) as ended:
+        run.run()
+    assert ended.value.code == 143 and os.readlink(tmp_path / "latest.pth") == "iter_6.pth"
+
+
 def test_signal_during_evaluation_saves_at_once(tmp_path):
     def evaluate(model):
         os.kill(os.getpid(), signal.SIGINT)
