@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,21 +24,9 @@ from mmseg.files import (
     write_json,
     write_text,
 )
-from tests.tools.processes import patience
+from tests.tools.processes import patience, python
 
 ROOT = Path(__file__).parents[1]
-
-
-@contextlib.contextmanager
-def python(code: str, *args: object):
-    """A real process that runs `code`; killed at the end if it still lives."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *map(str, args)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def names(folder: Path) -> list[str]:

@@ -16,19 +16,7 @@ from mmseg import locks
 from mmseg.errors import WriteError
 from mmseg.folder_lock import FolderLock
 from mmseg.parent import is_alive
-from tests.tools.processes import ROOT, patience
-
-
-@contextlib.contextmanager
-def python(code: str, *args: object):
-    """A real process that runs `code`; killed at the end if it still lives."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *map(str, args)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+from tests.tools.processes import patience, python
 
 
 def names(folder: Path) -> list[str]:

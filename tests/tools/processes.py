@@ -140,3 +140,15 @@ def finish_all(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     finally:
         for process in processes:
             process.kill()
+
+
+@contextlib.contextmanager
+def python(code: str, *args: object) -> Iterator[subprocess.Popen]:
+    """A real process that runs `code`; killed at the end if it still lives."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, args)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
