@@ -5,4 +5,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$repo_root"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n "${TEST_PROCESSES:-2}" "$@"
+exec python -m pytest -n "${TEST_PROCESSES:-2}" --dist worksteal "$@"
