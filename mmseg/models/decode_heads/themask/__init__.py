@@ -1,0 +1,1 @@
+"""THE-Mask: temporal-aware hierarchical mask classification (arXiv:2309.08020)."""
