@@ -1,0 +1,215 @@
+"""The protocols of DAVIS: 2016, 2017 semi-supervised and unsupervised, vos-benchmark, and HFAN's during training.
+
+J, F and their averages as the public toolkits give them; where those stop without a word, or count in 8 bits, an error
+or the right number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mmseg.errors import DataError
+from mmseg.evaluation.frame_statistics import RECALL_THRESHOLD
+from mmseg.evaluation.histogram import joint_counts
+from mmseg.evaluation.object_evaluator import ObjectEvaluator, ObjectVideo, mean
+from mmseg.evaluation.object_scores import VOID, Scores, foreground_scores, label_scores, proposal_scores
+from mmseg.registry import METRICS
+
+MAX_PROPOSALS = 20
+_MOST_VALUES = 64  # a mask of more different values is a soft map
+
+
+@METRICS.register_module()
+class DAVIS16Evaluator(ObjectEvaluator):
+    """DAVIS-2016, semi- and unsupervised: one object, of everything that is not 0; mean over sequences.
+
+    Perazzi et al., CVPR 2016. Long-Videos is judged by the same formulas over its annotated frames.
+
+    Args:
+        video_order: see :class:`ObjectEvaluator`.
+        all_frames: count the first and the last frame, too.
+    """
+
+    protocol_name = "DAVIS-2016"
+    equals = "the DAVIS-2016 toolkit (Matlab and Python) and PyDavis16EvalToolbox"
+
+    def __init__(self, video_order: Sequence[str] | None = None, all_frames: bool = False) -> None:
+        super().__init__(video_order)
+        self.inner = not all_frames
+
+    def object_name(self, video: str, number: int) -> str:
+        return video
+
+    def _begin(self, state: dict, target: np.ndarray) -> None:
+        state["ids"] = (1,)
+
+    def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
+        check_binary(state["name"], frame, pred)
+        j, f = foreground_scores(pred, target, self._masks)
+        return np.array([j]), np.array([f])
+
+
+def check_binary(video: str, frame: int, pred: np.ndarray) -> None:
+    """Raise DataError for a soft map: every value that is not 0 would count as object."""
+    if pred.max() > _MOST_VALUES and ((pred != pred.max()) & (pred != 0)).any():
+        values = np.count_nonzero(np.bincount(pred.reshape(-1), minlength=256))
+        if values > _MOST_VALUES:
+            raise DataError(
+                f"prediction of frame {frame} of video {video!r}: {values} different values",
+                "a mask of 0 and 255, or of object ids: everything that is not 0 counts as object",
+                "threshold soft maps before (they can be scored as they are by --protocol vsod)",
+            )
+
+
+@METRICS.register_module()
+class DAVIS17Evaluator(ObjectEvaluator):
+    """DAVIS-2017, semi-supervised: ids are given in the first frame; mean over all objects of all videos.
+
+    Pont-Tuset et al., arXiv:1704.00675. The objects are 1..K, K being the largest id of the first mask; 255 in the
+    truth is background.
+    """
+
+    protocol_name = "DAVIS-2017, semi-supervised"
+    equals = "the davis2017-evaluation toolkit (semi-supervised)"
+
+    def _begin(self, state: dict, target: np.ndarray) -> None:
+        state["ids"] = tuple(range(1, largest_id(target) + 1))
+        state["excess"] = None
+
+    def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
+        if state["excess"]:  # the frame before was not the last
+            raise state["excess"]
+        number, objects = int(pred.max()), len(state["ids"])
+        if number > objects:
+            state["excess"] = DataError(
+                f"prediction of frame {frame} of video {state['name']!r}: id {number}",
+                f"0..{objects}, the ids of the first mask of the video",
+                "store ids as given in the first mask, and background as 0 (not 255)",
+            )
+        return label_scores(pred, target, state["ids"], self._masks)
+
+
+def largest_id(labels: np.ndarray) -> int:
+    """The largest id in labels (H, W), void aside."""
+    largest = int(labels.max())
+    return largest if largest != VOID else int(np.where(labels == VOID, 0, labels).max())
+
+
+@METRICS.register_module()
+class DAVIS17UnsupervisedEvaluator(ObjectEvaluator):
+    """DAVIS-2017, unsupervised: up to 20 proposals a video, matched with its objects one to one; all frames count.
+
+    Caelles et al., arXiv:1905.00737. Pixels of label 255 in the truth are taken out of both masks. The matching is the
+    best for the mean of J and F; results are told by object, not by proposal as the toolkit's table does.
+    """
+
+    protocol_name = "DAVIS-2017, unsupervised"
+    equals = "the davis2017-evaluation toolkit (unsupervised)"
+    inner = False
+
+    def _begin(self, state: dict, target: np.ndarray) -> None:
+        state["ids"] = tuple(range(1, largest_id(target) + 1))
+        state["proposals"] = 0
+
+    def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> tuple[dict[int, Scores], Scores]:
+        number = int(pred.max())
+        if number > MAX_PROPOSALS:
+            raise DataError(
+                f"prediction of frame {frame} of video {state['name']!r}: proposal {number}",
+                f"at most {MAX_PROPOSALS} proposals, numbered from 1",
+                "keep the best ones, and store background as 0 (not 255)",
+            )
+        state["proposals"] = max(state["proposals"], number)
+        return proposal_scores(pred, target, len(state["ids"]), self._masks)
+
+    def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
+        ids = state["ids"]
+        number = max(state["proposals"], len(ids))
+        # (frames, measures, proposals, objects)
+        scores = np.array([[found.get(p + 1, absent) for p in range(number)] for found, absent in rows])
+        scores = scores.reshape(len(rows), number, 2, len(ids)).transpose(2, 1, 3, 0)
+        best = linear_sum_assignment(-(scores[0].mean(axis=-1) + scores[1].mean(axis=-1)) / 2)
+        proposal_of = {int(k): int(p) for p, k in zip(*best)}
+        rows_of = [proposal_of[k] for k in range(len(ids))]
+        region, boundary = (scores[m, rows_of, range(len(ids))] for m in range(2))
+        matches = {k + 1: p + 1 if p < state["proposals"] else 0 for k, p in proposal_of.items()}
+        return ObjectVideo(frames, ids, region, boundary, matches)
+
+
+@METRICS.register_module()
+class VOSBenchmarkEvaluator(ObjectEvaluator):
+    """As vos-benchmark: every id but 0 is an object, from the first frame on in which truth or prediction shows it.
+
+    Ids that only the prediction has do not count. 255 is an id like any other.
+
+    Args:
+        video_order: see :class:`ObjectEvaluator`.
+        all_frames: count the first and the last frame, too.
+    """
+
+    protocol_name = "vos-benchmark"
+    equals = "the package vos-benchmark (which gives percent)"
+
+    def __init__(self, video_order: Sequence[str] | None = None, all_frames: bool = False) -> None:
+        super().__init__(video_order)
+        self.inner = not all_frames
+
+    def _begin(self, state: dict, target: np.ndarray) -> None:
+        state["seen"] = set()
+
+    def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> tuple[set[int], dict]:
+        codes, _ = joint_counts(target, pred)
+        shown = set(np.unique(codes >> 8).tolist()) - {0}
+        state["seen"] |= shown | set(np.unique(codes & 255).tolist()) - {0}
+        ids = sorted(state["seen"])
+        j, f = label_scores(pred, target, ids, self._masks)
+        return shown, dict(zip(ids, zip(j, f)))
+
+    def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
+        ids = tuple(sorted(set().union(*(shown for shown, _ in rows))))
+        scores = np.full((2, len(ids), len(rows)), np.nan)
+        for t, (_, found) in enumerate(rows):
+            for k, number in enumerate(ids):
+                if number in found:
+                    scores[:, k, t] = found[number]
+        return ObjectVideo(frames, ids, *scores)
+
+
+@METRICS.register_module()
+class PooledFramesEvaluator(DAVIS16Evaluator):
+    """HFAN's evaluation during training (metric VOS): JM, JO, FM, FO over the frames of all videos in one list.
+
+    Long videos weigh more here, and the first and last frames count: these are not the numbers of the papers. JO and
+    FO, the shares above 0.5, leave the very first and the very last frame of the whole list out.
+    """
+
+    protocol_name = "all frames pooled, as HFAN during training"
+    equals = "JM, JO, FM, FO of HFAN's training log (not the DAVIS-2016 numbers of its paper)"
+
+    def __init__(self, video_order: Sequence[str] | None = None) -> None:
+        super().__init__(video_order, all_frames=True)
+
+    def compute(self) -> dict[str, object]:
+        """``JM, JO, FM, FO`` as fractions, and what the DAVIS-2016 evaluator gives over all frames."""
+        found = super().compute()
+        videos = self.videos.values()
+        pooled = {}
+        for measure, lists in (("J", [v.region[0] for v in videos]), ("F", [v.boundary[0] for v in videos])):
+            values = np.concatenate(lists or [np.empty(0)])
+            pooled[f"{measure}M"] = mean(values)
+            pooled[f"{measure}O"] = mean(values[1:-1] > RECALL_THRESHOLD)
+        return {**pooled, **found}
+
+    def mmseg_evaluate(self) -> dict[str, float]:
+        """What the published ``dataset.evaluate`` returns: round(100 x, 2) / 100."""
+        return {name: float(np.round(100 * value, 2)) / 100 for name, value in self.scores().items()}
+
+    @property
+    def score_names(self) -> list[str]:
+        return ["JM", "JO", "FM", "FO"]
+
+    def why_undefined(self, name: str) -> str:
+        return "there are fewer than three frames"
