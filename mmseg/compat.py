@@ -27,12 +27,16 @@ _SYSTEMS: dict[tuple[str, str], tuple[str, str, dict[str, Any]]] = {
     (_CLIPS, "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4"): ("ClipSegmentor", "MRCFAHead", {}),
     # named by MRCFA's baseline config and never released: the per-frame branch with batch norm
     (_CLIPS, "SegFormerHead_clips2_resize_1_8"): ("FrameSegmentor", "SegFormerHead", {"fuse_norm": "BN"}),
+    ("EncoderDecoder", "HFANVOS_Head"): ("TwoStreamSegmentor", "HFANHead", {}),
 }
 _SEGMENTORS = {"EncoderDecoder": "FrameSegmentor", _CLIPS: "ClipSegmentor"}  # before a head with a name of ours
 
 # registry -> official type -> (our type, keys unless given)
 _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "model": {head: (name, added) for (_, head), (_, name, added) in _SYSTEMS.items()},
+    "model": {
+        **{head: (name, added) for (_, head), (_, name, added) in _SYSTEMS.items()},
+        "HFANVOS": ("TwoStream", {}),
+    },
     "dataset": {"VSPWDataset2": ("VSPWDataset", {})},
     "transform": {
         "LoadImageFromFile": ("LoadFrames", {}),
@@ -57,8 +61,8 @@ _LATER = {
         "VideoMultiScaleMaskedTransformerDecoder",
     ),
     "HFAN": (
-        "HFANVOS", "HFANVOS_Head", "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages",
-        "NormalizeMultiImages", "ResizeToMultiple",
+        "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages", "NormalizeMultiImages",
+        "ResizeToMultiple",
     ),
     "GSFM": ("GSFM",),
 }  # fmt: skip

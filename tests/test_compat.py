@@ -59,8 +59,6 @@ def test_a_segmentor_that_does_not_fit_the_head_is_refused(segmentor, head, righ
 @pytest.mark.parametrize(
     ("registry", "name", "system"),
     [
-        (MODELS, "HFANVOS", "HFAN"),
-        (MODELS, "HFANVOS_Head", "HFAN"),
         (MODELS, "THEMaskHead", "THE-Mask"),
         (MODELS, "MultiScaleMaskedTransformerDecoder", "THE-Mask"),
         (TRANSFORMS, "NormalizeMultiImages", "HFAN"),
@@ -69,12 +67,6 @@ def test_a_segmentor_that_does_not_fit_the_head_is_refused(segmentor, head, righ
 def test_methods_that_are_not_in_the_house_say_so(registry, name, system):
     with pytest.raises(ConfigError, match=rf"^a\.b\.type = '{name}': {system} is not in this version"):
         build(registry, dict(type=name, any_key=1), where="a.b")
-
-
-def test_a_whole_config_of_a_method_that_is_not_in_the_house():
-    cfg = dict(type="EncoderDecoder", backbone=dict(type="HFANVOS", ori_type="mit_b1", style="pytorch"))
-    with pytest.raises(ConfigError, match="HFAN is not in this version"):
-        build_segmentor({**cfg, "decode_head": dict(type="HFANVOS_Head", select_method="hfan", **HEAD)})
 
 
 # ---------------------------------------------------------------------- keys without effect

@@ -30,6 +30,7 @@ class VideoModel(nn.Module):
         stream_settings: names of the settings that :meth:`stream` takes.
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
+        takes_flow: frames come with a picture of their optical flow, and network inputs have 6 channels.
         finetune_trains: part of the names of the parameters that fine-tuning trains; None trains all.
     """
 
@@ -39,6 +40,7 @@ class VideoModel(nn.Module):
     PALETTE: Sequence[Sequence[int]] | None = None
     stream_settings: tuple[str, ...] = ()
     synchronised_norms: tuple[str, ...] = ("",)
+    takes_flow = False
     finetune_trains: str | None = None
     batch_keys: tuple[str, ...] = ()
 
@@ -239,10 +241,14 @@ class Segmentor(VideoModel):
         """
         imgs, labels, head = batch["img"], batch["gt_semantic_seg"], self.decode_head
         with torch.set_grad_enabled(torch.is_grad_enabled() and not head.frozen_backbone):
-            feats = self.backbone(imgs[:, head.train_frames].flatten(0, 1))
+            feats = self.features(imgs[:, head.train_frames].flatten(0, 1))
         context = {key: batch[key] for key in head.context_keys if key in batch}
         losses = head.loss(feats, *imgs.shape[:2], labels, img_metas=batch.get("img_metas"), **context)
         return {f"decode.{name}": value for name, value in losses.items()}
+
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """The maps of frames (n, C, H, W) that the head is given."""
+        return self.backbone(frames)
 
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
         """Logits (B, K, H, W) of the last frames of clips `imgs` (B, T, 3, H, W), at input size, in eval mode."""

@@ -43,6 +43,7 @@ class System:
         official: (folder, case) of a golden case that lists an official state dict.
         config: makes the config of the small model.
         clip: frames of a training clip.
+        channels: of a frame as the network sees it.
         settings: of its streams.
         extra: further entries of a training batch of n clips.
         unused: parts of the names of parameters that no loss reaches.
@@ -53,6 +54,7 @@ class System:
     official: tuple[str, str]
     config: Callable[[], dict[str, Any]]
     clip: int = 4
+    channels: int = 3
     settings: Callable[[], dict[str, Any]] = dict
     extra: Callable[[int], dict[str, Any]] = lambda n: {}
     unused: tuple[str, ...] = ("conv_seg",)
@@ -69,20 +71,24 @@ class System:
             0, NUM_CLASSES, (clips, self.clip, 1, SIZE[0] // 16, SIZE[1] // 16), generator=generator
         )
         labels = patches.repeat_interleave(16, -1).repeat_interleave(16, -2)
-        colours = torch.randn(NUM_CLASSES, 3, generator=generator)
+        colours = torch.randn(NUM_CLASSES, self.channels, generator=generator)
         imgs = colours[labels[:, :, 0]].movedim(-1, 2) + 0.1 * torch.randn(
-            clips, self.clip, 3, *SIZE, generator=generator
+            clips, self.clip, self.channels, *SIZE, generator=generator
         )
         labels[..., :8, :] = 255
         metas = [dict(video=f"video {i}") for i in range(clips)]
         return {"img": imgs, "gt_semantic_seg": labels, "img_metas": metas, **self.extra(clips)}
+
+    def video(self, num_frames: int, seed: int = 0) -> Tensor:
+        """Frames (n, C, H, W) of a video as the network sees them."""
+        return video(num_frames, seed, channels=self.channels)
 
     def stream(self, model: nn.Module) -> Stream:
         """A stream of the model."""
         return model.stream("some video", **self.settings())
 
     def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
-        """The prediction (K, H, W) of frame `t` of `frames` (n, 3, H, W) from its clip, all of it encoded for it."""
+        """The prediction (K, H, W) of frame `t` of `frames` (n, C, H, W) from its clip, all of it encoded for it."""
         return model.encode_decode(frames[self.numbers(t)][None], **self.context())[0]
 
     def context(self) -> dict[str, Any]:
@@ -90,10 +96,10 @@ class System:
         return {name: value for name, value in self.settings().items() if name in self.extra(1)}
 
 
-def video(num_frames: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
-    """Frames (n, 3, H, W) of smooth noise that drifts."""
+def video(num_frames: int, seed: int = 0, size: tuple[int, int] = SIZE, channels: int = 3) -> Tensor:
+    """Frames (n, C, H, W) of smooth noise that drifts."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(num_frames, 3, size[0] // 8, size[1] // 8, generator=generator)
+    coarse = torch.randn(num_frames, channels, size[0] // 8, size[1] // 8, generator=generator)
     return nn.functional.interpolate(coarse, size=size, mode="bilinear")
 
 
@@ -101,7 +107,13 @@ def _prototypes(n: int) -> Tensor:
     return torch.randn(n, 7, 256, generator=torch.Generator().manual_seed(5))
 
 
+def hfan() -> dict[str, Any]:
+    """Its backbone is named inside of another one."""
+    return {**small(HFAN), "backbone": dict(type="HFANVOS", ori_type="mit_b0")}
+
+
 CFFM, CFFM_PLUS, MRCFA = ("cffm", "cffm_b1_seg"), ("cffm", "cffmpp_b1_seg"), ("mrcfa", "mrcfa_b1_seg")
+HFAN = ("hfan", "hfan_b1_seg")
 SYSTEMS = [
     System("SegFormer", ("cffm", "segformer_b0_head"), frame_model, clip=2, numbers=lambda t: [t]),
     System("CFFM", CFFM, partial(small, CFFM)),
@@ -124,4 +136,5 @@ SYSTEMS = [
         ),
     ),
     System("MRCFA", MRCFA, partial(small, MRCFA, backbone="b0")),
+    System("HFAN", HFAN, hfan, clip=1, channels=6, numbers=lambda t: [t]),
 ]

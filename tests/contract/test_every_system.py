@@ -15,7 +15,7 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.models import build_head, build_segmentor
 from mmseg.structures import View
 from mmseg.weights import load_checkpoint
-from tests.contract.systems import SIZE, SYSTEMS, System, video
+from tests.contract.systems import SIZE, SYSTEMS, System
 from tests.golden_cases import Case
 
 pytestmark = pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
@@ -74,7 +74,7 @@ def test_loss_falls_on_one_batch(system: System):
 
 
 def test_stream_equals_whole_clips(system: System):
-    model, frames = system.model(), video(14)
+    model, frames = system.model(), system.video(14)
     stream = system.stream(model)
     if stream.answers_at_once:
         got = [stream.step(frame) for frame in frames]
@@ -88,7 +88,7 @@ def test_stream_equals_whole_clips(system: System):
 
 
 def test_two_streams_at_once(system: System):
-    model, (first, second) = system.model(), (video(11, seed=1), video(11, seed=2))
+    model, (first, second) = system.model(), (system.video(11, seed=1), system.video(11, seed=2))
     alone = answers(system.stream(model), second)
     a, b = system.stream(model), system.stream(model)
     mixed = []
@@ -100,14 +100,14 @@ def test_two_streams_at_once(system: System):
 
 
 def test_unwanted_frames_get_no_scores_and_change_none(system: System):
-    model, frames = system.model(), video(12)
+    model, frames = system.model(), system.video(12)
     every = answers(system.stream(model), frames)
     for t, values in answers(system.stream(model), frames, wanted=lambda t: t in (2, 9, 11)).items():
         torch.testing.assert_close(values, every[t], rtol=1e-5, atol=1e-5)
 
 
 def test_finish_and_reset_begin_a_new_video(system: System):
-    model, frames = system.model(), video(5)
+    model, frames = system.model(), system.video(5)
     stream = system.stream(model)
     first = labels(stream, frames)
     assert torch.equal(labels(stream, frames), first)
@@ -119,13 +119,13 @@ def test_finish_and_reset_begin_a_new_video(system: System):
 
 
 def test_a_frame_that_does_not_fit_is_refused_and_forgotten(system: System):
-    model, frames = system.model(), video(5)
+    model, frames = system.model(), system.video(5)
     expected = answers(system.stream(model), frames)
     stream, got = system.stream(model), []
     for t, frame in enumerate(frames):
         if t == 3:
             with pytest.raises(DataError, match="frame 3"):
-                stream.push(View(t, {"img": torch.zeros(3, 2 * SIZE[0], SIZE[1])}))
+                stream.push(View(t, {"img": torch.zeros(system.channels, 2 * SIZE[0], SIZE[1])}))
         got += stream.push(View(t, {"img": frame}))
     got += stream.finish()
     assert all(torch.equal(s.values, expected[s.number]) for s in got)
@@ -134,7 +134,7 @@ def test_a_frame_that_does_not_fit_is_refused_and_forgotten(system: System):
 @pytest.mark.parametrize("precision", ["double", "bfloat16", "autocast"])
 def test_other_precisions(system: System, precision: str):
     """Equal in float64 up to rounding; in bfloat16 other numbers, and by far most labels the same."""
-    model, frames = system.model(), video(11)
+    model, frames = system.model(), system.video(11)
     exact = answers(system.stream(model), frames)
     context = nullcontext()
     if precision == "autocast":
@@ -173,7 +173,7 @@ def other_weights(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_weights_that_change_under_a_stream(system: System, change: str):
     """A clear error in the middle of a video; right results afterwards, from the same stream and from a new one."""
-    model, frames = system.model(), video(11)
+    model, frames = system.model(), system.video(11)
     stream = system.stream(model)
     for t in range(10):
         list(stream.push(View(t, {"img": frames[t]})))
@@ -191,7 +191,7 @@ def test_weights_that_change_under_a_stream(system: System, change: str):
 
 
 def test_weights_written_in_place_are_noticed_at_reset(system: System):
-    model, frames = system.model(), video(11)
+    model, frames = system.model(), system.video(11)
     stream = system.stream(model)
     before = answers(stream, frames)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_weights_written_in_place_are_noticed_at_reset(system: System):
 
 
 def test_autocast_that_changes_under_a_stream(system: System):
-    model, frames = system.model(), video(11)
+    model, frames = system.model(), system.video(11)
     expected = answers(system.stream(model), frames)
     stream = system.stream(model)
     with torch.autocast("cpu", torch.bfloat16):
@@ -222,7 +222,7 @@ def test_autocast_that_changes_under_a_stream(system: System):
 
 
 def test_save_and_load(system: System, tmp_path):
-    model, frames = system.model(), video(11)
+    model, frames = system.model(), system.video(11)
     torch.save({"meta": {}, "state_dict": other_weights(model)}, tmp_path / "model.pth")
     load_checkpoint(model, tmp_path / "model.pth", strict=True)
     again = build_segmentor(system.config()).eval()
@@ -231,7 +231,7 @@ def test_save_and_load(system: System, tmp_path):
 
 
 def test_memory_of_a_stream_does_not_grow(system: System):
-    model, frames = system.model(), video(10)
+    model, frames = system.model(), system.video(10)
 
     def held() -> int:
         gc.collect()

@@ -9,7 +9,7 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.engine.step import norms_to_synchronise, synchronise
 from mmseg.models.cpu.label_map import label_map, resize_logits
 from mmseg.structures import View
-from tests.contract.systems import SYSTEMS, System, video
+from tests.contract.systems import SYSTEMS, System
 from tests.contract.test_every_system import answers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -61,7 +61,7 @@ def test_training_step(system: System, precision: str):
 
 @every_system
 def test_stream_equals_that_of_the_cpu(system: System):
-    frames = video(12)
+    frames = system.video(12)
     expected = answers(system.stream(system.model()), frames)
     got = answers(gpu_stream(system, system.model().cuda()), frames.cuda())
     for t, values in got.items():
@@ -71,7 +71,7 @@ def test_stream_equals_that_of_the_cpu(system: System):
 @every_system
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_streams(system: System, precision: str):
-    model, frames = system.model().cuda(), video(12).cuda()
+    model, frames = system.model().cuda(), system.video(12).cuda()
     exact = answers(gpu_stream(system, model), frames)
     with torch.autocast("cuda", PRECISIONS[precision]):
         rounded = answers(gpu_stream(system, model), frames)
@@ -81,7 +81,7 @@ def test_mixed_precision_streams(system: System, precision: str):
 
 @every_system
 def test_two_streams_at_once(system: System):
-    model, (first, second) = system.model().cuda(), (video(11, seed=1).cuda(), video(11, seed=2).cuda())
+    model, (first, second) = system.model().cuda(), (system.video(11, seed=1).cuda(), system.video(11, seed=2).cuda())
     alone = answers(gpu_stream(system, model), second)
     a, b = gpu_stream(system, model), gpu_stream(system, model)
     mixed = []
@@ -95,7 +95,7 @@ def test_two_streams_at_once(system: System):
 
 @every_system
 def test_memory_of_a_long_stream_is_flat(system: System):
-    model, frames = system.model().cuda(), video(10).cuda()
+    model, frames = system.model().cuda(), system.video(10).cuda()
     stream, seen = gpu_stream(system, model), {}
     for t in range(200):
         list(stream.push(View(t, {"img": frames[t % 10]})))

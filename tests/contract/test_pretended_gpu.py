@@ -76,7 +76,7 @@ def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode
         scores = []
         for t in range(11):
             with torch.autocast("cuda", amp, enabled=amp is not None):
-                scores += stream.push(View(t, {"img": torch.empty(3, *SIZE, device=CUDA)}))
+                scores += stream.push(View(t, {"img": torch.empty(system.channels, *SIZE, device=CUDA)}))
         scores += stream.finish()
         assert [s.number for s in scores] == list(range(11))
         assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)

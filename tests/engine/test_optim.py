@@ -20,9 +20,17 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, floa
     return {name: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for name in g["names"]}
 
 
-@pytest.mark.parametrize(("folder", "train_case"), [("cffm", "cffm_b1_train"), ("mrcfa", "mrcfa_b1_train")])
-def test_official_parameter_groups(folder, train_case):
-    case = Case(folder, "param_groups_b1")
+@pytest.mark.parametrize(
+    ("folder", "name", "train_case"),
+    [
+        ("cffm", "param_groups_b1", "cffm_b1_train"),
+        ("mrcfa", "param_groups_b1", "mrcfa_b1_train"),
+        ("hfan", "param_groups_160k", "hfan_b1_train"),
+        ("hfan", "param_groups_refine", "hfan_b1_train"),
+    ],
+)
+def test_official_parameter_groups(folder, name, train_case):
+    case = Case(folder, name)
     model = build_segmentor(Case(folder, train_case).config)
     optimizer = build_optimizer(model, case.config)
     found = settings_of(optimizer)

@@ -17,9 +17,12 @@ def schedule(lr_config: dict, max_iters: int = 100, rates: tuple[float, ...] = (
     return Schedule(torch.optim.SGD(groups, lr=0.1), lr_config, max_iters)
 
 
-def test_official_learning_rates():
-    case = Case("cffm", "lr_schedule")
-    lr_config = {key: value for key, value in case.config.items() if key != "max_iters"}
+@pytest.mark.parametrize(
+    ("folder", "name"), [("cffm", "lr_schedule"), ("hfan", "lr_schedule_160k"), ("hfan", "lr_schedule_refine")]
+)
+def test_official_learning_rates(folder, name):
+    case = Case(folder, name)
+    lr_config = case.config.get("lr_config") or {k: v for k, v in case.config.items() if k != "max_iters"}
     official = schedule(lr_config, case.config["max_iters"])
     for iteration, *expected in case["expected"]:
         rates = [official.rate(base, iteration) for base in case["inputs"]["bases"]]

@@ -17,6 +17,7 @@ _FILES = {
     "CFFMHead": "cffm",
     "CFFMPlusHead": "cffm_plus",
     "MRCFAHead": "mrcfa",
+    "HFANHead": "hfan",
 }
 
 

@@ -101,9 +101,10 @@ def backbone_weights(content: Any, source: str = "the file", prefix: str | None 
         )
     named = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     state = strip_prefix(named, "module.")
-    prefix = "backbone." if prefix is None else prefix
-    if any(name.startswith(prefix) for name in state):
-        state = strip_prefix({name: value for name, value in state.items() if name.startswith(prefix)}, prefix)
+    prefix, layers = ("backbone.", 2) if prefix is None else (prefix, 1)  # HFAN's backbone lies in another one
+    for _ in range(layers):
+        if any(name.startswith(prefix) for name in state):
+            state = strip_prefix({name: value for name, value in state.items() if name.startswith(prefix)}, prefix)
     return {name: value for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
 
 

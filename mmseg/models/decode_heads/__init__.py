@@ -5,6 +5,7 @@ from mmseg.models.decode_heads.cffm.head import CFFMHead
 from mmseg.models.decode_heads.cffm.plus_head import CFFMPlusHead
 from mmseg.models.decode_heads.cffm.prototype_head import CFFMPrototypeHead
 from mmseg.models.decode_heads.clip_head import ClipHead
+from mmseg.models.decode_heads.hfan.head import HFANHead
 from mmseg.models.decode_heads.mrcfa.head import MRCFAHead
 from mmseg.models.decode_heads.segformer import SegFormerHead
 
@@ -14,6 +15,7 @@ __all__ = [
     "CFFMPrototypeHead",
     "ClipHead",
     "FusionHead",
+    "HFANHead",
     "MRCFAHead",
     "SegFormerHead",
 ]

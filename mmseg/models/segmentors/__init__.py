@@ -3,6 +3,16 @@
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.segmentors.clip import ClipSegmentor, ClipStream
 from mmseg.models.segmentors.frame import FrameSegmentor, FrameStream
+from mmseg.models.segmentors.frame_flow import TwoStreamSegmentor
 from mmseg.models.stream import Stream
 
-__all__ = ["ClipSegmentor", "ClipStream", "FrameSegmentor", "FrameStream", "Segmentor", "Stream", "VideoModel"]
+__all__ = [
+    "ClipSegmentor",
+    "ClipStream",
+    "FrameSegmentor",
+    "FrameStream",
+    "Segmentor",
+    "Stream",
+    "TwoStreamSegmentor",
+    "VideoModel",
+]

@@ -61,7 +61,7 @@ class FrameSegmentor(Segmentor):
         frames = imgs[:, -1] if imgs.ndim == 5 else imgs
         if self.windows is not None:
             return torch.stack([slide(self._window_logits, frame, *self.windows) for frame in frames])
-        return resize(self.decode_head(self.backbone(frames)), frames.shape[-2:])
+        return self._window_logits(frames)
 
     def frame_scores(self, img: Tensor, folded: Any = None) -> Tensor:
         """Logits (K, h, w) of a frame (C, H, W): as coarse as the head gives them, or of frame size with windows."""
@@ -73,7 +73,7 @@ class FrameSegmentor(Segmentor):
         return resize(self._coarse_logits(windows, folded), windows.shape[-2:])
 
     def _coarse_logits(self, frames: Tensor, folded: Any) -> Tensor:
-        return self.decode_head.frame_logits(self.decode_head.fuse(self.backbone(frames), folded))
+        return self.decode_head.frame_logits(self.decode_head.fuse(self.features(frames), folded))
 
     def stream(self, video: Any = None, **settings: Any) -> FrameStream:
         """See :meth:`VideoModel.stream`."""
