@@ -37,7 +37,10 @@ _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         **{head: (name, added) for (_, head), (_, name, added) in _SYSTEMS.items()},
         "HFANVOS": ("TwoStream", {}),
     },
-    "dataset": {"VSPWDataset2": ("VSPWDataset", {})},
+    "dataset": {
+        "VSPWDataset2": ("VSPWDataset", {}),
+        "VSPWDataset_multiFrameTest": ("VSPWClipDataset", {}),  # THE-Mask's alone
+    },
     "transform": {
         "LoadImageFromFile": ("LoadFrames", {}),
         "LoadAnnotations": ("LoadLabels", {}),
@@ -53,6 +56,13 @@ _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "ImageToTensor_clips": ("ImageToTensor", {}),
     },
 }
+
+# head -> official data set -> ours, where the released code of a method has a class of its own under a common name
+_DATA_SETS: dict[str, dict[str, str]] = {
+    head: {"VSPWDataset2": "VSPWClipDataset"}
+    for head in ("THEMask1fHead", "THEMaskHead", "THEMaskFrameHead", "THEMaskVideoHead")
+}
+_NO_CLIPS = 32  # test_size of THE-Mask's base config, which gives none
 
 # Types of official configs of methods that are not in the house yet.
 _LATER = {
@@ -187,6 +197,24 @@ def _segmentor(name: str, head: Any, place: str) -> str:
             f"{place}.type = {name!r} with decode_head.type = {head_type!r}", " or ".join(known), f"set {place}.type"
         )
     return _SYSTEMS[name, head_type][0]
+
+
+def data_set(head: Any, cfg: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The keys of a data set's config that the method of `head` takes in another way than others do.
+
+    Args:
+        head: type of the decode head.
+        cfg: of the data set, with an official name or with ours.
+        place: its dotted path.
+    """
+    name = cfg.get("type")
+    changes: dict[str, Any] = {}
+    if isinstance(head, str) and isinstance(name, str) and name in _DATA_SETS.get(head, {}):
+        changes["type"] = _DATA_SETS[head][name]
+    if name == "VSPWDataset_multiFrameTest" and place == "data.val" and cfg.get("test_size") == _NO_CLIPS:
+        _warn_once(f"{place}.test_size = {_NO_CLIPS} gives no clips: frames are validated one by one (test_size = 1)")
+        changes["test_size"] = 1
+    return changes
 
 
 def official_names(registry: str) -> list[str]:

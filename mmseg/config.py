@@ -58,6 +58,7 @@ def override(config: Config, options: Mapping[str, Any], path: Path | None = Non
     _merge(config, {key: value for key, value in options.items() if _is_read(key)})
     if "data_root" in config:
         _share_data_root(config, options)
+    _name_data_sets(config)
     check_config(config, config.filename or "config")
     _import_modules(config.get("custom_imports"))
     return config
@@ -240,6 +241,33 @@ def _places(node: Any, value: Any, place: str) -> Iterator[str]:
 
 def _contains(node: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
     return all(key in node and node[key] == entry for key, entry in value.items())
+
+
+def with_data_sets_of_method(config: Config) -> Config:
+    """`config`, or a copy of it in which official data sets have the names of those that its method means by them."""
+    if not _renamed(config):
+        return config
+    config = copy.deepcopy(config)
+    _name_data_sets(config)
+    return config
+
+
+def _name_data_sets(config: Config) -> None:
+    for dataset, changes in _renamed(config):
+        dataset.update(changes)
+
+
+def _renamed(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The data sets that mean something else by the name of their type in this method, and what they are here."""
+    model, data = config.get("model"), config.get("data")
+    head = model.get("decode_head") if isinstance(model, Mapping) else None
+    kind = head.get("type") if isinstance(head, Mapping) else None
+    found = []
+    for name in _DATA_SETS if isinstance(data, Mapping) else ():
+        for place, dataset in data_sets(data.get(name), f"data.{name}"):
+            if changes := compat.data_set(kind, dataset, place):
+                found.append((dataset, changes))
+    return found
 
 
 def _share_data_root(config: Config, options: Mapping[str, Any]) -> None:

@@ -25,7 +25,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network")
     parser.add_argument(
-        "--out", default="work_dirs/res.pkl", help="pickled list of label maps (.pkl or .pickle); 'None' writes none"
+        "--out",
+        default="work_dirs/res.pkl",
+        help="pickled list of label maps (.pkl or .pickle), other files go beside it; a name without suffix is a "
+        "folder for these, and no pickle; 'None' writes none of them",
     )
     parser.add_argument(
         "--format-only", action="store_true", help="write submission PNGs beside --out, do not evaluate"
@@ -54,6 +57,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     cli.add_device(parser)
     parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
     parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
+    for flag in ("--seed", "--finetune-from"):  # of published commands
+        parser.add_argument(flag, help="without effect")
     return parser.parse_args(argv)
 
 
@@ -89,7 +94,7 @@ def main() -> None:
         for evaluator in evaluators:
             print(evaluator.tables() + "\n")
         if evaluators and options.out is not None:
-            print(f"written: {options.out}, {options.json}")
+            print(f"written: {', '.join(str(path) for path in (options.pickle, options.json) if path is not None)}")
     finally:
         distributed.shutdown()
 

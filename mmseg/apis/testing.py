@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis.inference import init_segmentor
-from mmseg.config import require
+from mmseg.config import require, with_data_sets_of_method
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.class_names import first_difference
@@ -78,6 +78,7 @@ def test_model(
         options = replace(options, metrics=() if options.format_only else options.metrics)
         options.check()
         require(cfg, "model", "data.test")
+        cfg = with_data_sets_of_method(cfg)
         dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
         chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
         model = init_segmentor(cfg, checkpoint, device)
@@ -96,7 +97,7 @@ def test_model(
             options.report = partial(_report, evaluators, cfg, checkpoint, options)
         writers = dataset.writers(options)
     if options.format_only and distributed.is_main():
-        logger.info("writing PNGs to %s", options.submission)
+        logger.info("writing PNGs to %s", options.folder / dataset.submission)
     test_dataset(model, dataset, evaluators, writers, device, options.aug_test, options.progress, options.amp, settings)
     return evaluators if distributed.is_main() else []
 
@@ -195,6 +196,7 @@ def _report(
         "aug_test": options.aug_test,
         "precision": "float32" if options.amp is None else str(options.amp).removeprefix("torch."),
         "dilation": list(cfg.data.test.get("dilation", ())),
+        **{key: cfg.data.test[key] for key in ("test_size",) if key in cfg.data.test},
     }
     return {"run": run, **joined_reports(evaluators)}
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.apis.testing import Validation, check_num_classes
-from mmseg.config import check_config, data_sets, require
+from mmseg.config import check_config, data_sets, require, with_data_sets_of_method
 from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
@@ -78,6 +78,7 @@ def train_segmentor(
         with distributed.together():
             check_config(cfg, tell=True)
             require(cfg, *_SECTIONS)
+            cfg = with_data_sets_of_method(cfg)
             _try_optimizer(cfg)
         resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
         resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all

@@ -9,6 +9,7 @@ from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.vspw import VSPWDataset
+from mmseg.datasets.vspw_clips import VSPWClipDataset
 from mmseg.datasets.wrappers import ConcatDataset, RepeatDataset, Wrapper, check_same_classes
 from mmseg.errors import ConfigError
 from mmseg.registry import DATASETS, build
@@ -17,6 +18,7 @@ __all__ = [
     "ConcatDataset",
     "RepeatDataset",
     "TrainLoader",
+    "VSPWClipDataset",
     "VSPWDataset",
     "VideoDataset",
     "VideoFiles",

@@ -96,6 +96,7 @@ class VideoDataset:
     CLASSES: tuple[str, ...] | None = None
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
+    submission = "result_submission"  # folder of the PNGs of --format-only and --save-png
 
     def __init__(
         self,

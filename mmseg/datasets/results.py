@@ -15,6 +15,7 @@ from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_pickle import LabelPickleWriter
 from mmseg.writing.label_png import LabelPngWriter
 from mmseg.writing.pictures import ContactSheetWriter, OverlayVideoWriter, WindowWriter, has_display
+from mmseg.writing.text import ReportWriter
 
 if TYPE_CHECKING:
     from mmseg.datasets.base import VideoDataset
@@ -86,10 +87,12 @@ def label_writers(dataset: VideoDataset, options: ResultOptions) -> list[ResultW
     """The writers that `options` ask for. Made in every process."""
     table = palette_table(options.palette or dataset.PALETTE, dataset.num_classes or None)
     writers: list[ResultWriter] = []
-    if options.out is not None:
-        writers.append(LabelPickleWriter(options.out, options.tmpdir, options.gpu_collect, options.report))
+    if options.pickle is not None:
+        writers.append(LabelPickleWriter(options.pickle, options.tmpdir, options.gpu_collect, options.report))
+    elif options.report is not None and options.json is not None:
+        writers.append(ReportWriter(options.json, options.report))
     if options.format_only or options.save_png:
-        writers.append(LabelPngWriter(options.submission, table))
+        writers.append(LabelPngWriter(options.folder / dataset.submission, table))
     if options.show_dir is not None:
         names = options.class_names or dataset.CLASSES or None
         writers.append(OverlayVideoWriter(options.show_dir, table))

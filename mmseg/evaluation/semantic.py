@@ -74,6 +74,19 @@ def mmseg_scores(confusion: np.ndarray) -> dict[str, float]:
     }
 
 
+def frame_miou(pred: np.ndarray, truth: np.ndarray, ignore_index: int = 255) -> float:
+    """The mean IoU of one frame over the classes in its truth, nan if nothing is labelled.
+
+    Args:
+        pred, truth: (H, W) uint8, contiguous.
+        ignore_index: label of pixels that do not count.
+    """
+    codes, counts = joint_counts(truth, pred)
+    confusion = np.bincount(codes, counts, minlength=256 * 256).reshape(256, 256)
+    confusion[ignore_index] = 0
+    return vspw_scores(confusion)["mIoU"]
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # 0/0 is nan and means undefined
         return np.true_divide(numerator, denominator)

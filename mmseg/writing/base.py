@@ -47,7 +47,8 @@ class ResultOptions:
     """What a test run leaves behind. A data set makes metrics and writers of it.
 
     Attributes:
-        out: the pickle of label maps; None writes none. Other files go beside it.
+        out: the pickle of label maps, other files go beside it; or, without a suffix, the folder of these other files,
+            and no pickle. None writes none of them.
         metrics: names of the data set's metrics; None: the first of them; empty: no evaluation.
         metric_options: further arguments of the data set's evaluators.
         format_only: write the submission PNGs and do not evaluate.
@@ -76,32 +77,44 @@ class ResultOptions:
 
     def check(self) -> None:
         """Raise ConfigError for options that cannot work together."""
-        if self.out is not None:
-            check_pickle_path(self.out)
-        elif self.format_only or self.save_png:
+        if self.pickle is not None:
+            check_pickle_path(self.pickle)
+        elif self.out is None and (self.format_only or self.save_png):
             raise ConfigError(
                 "--out None with --format-only or --save-png", "a file, the PNGs go beside it", "give --out"
             )
 
     @property
-    def json(self) -> Path | None:
-        """Where the scores go."""
-        return None if self.out is None else self.out.with_suffix(".json")
+    def pickle(self) -> Path | None:
+        """Where the label maps go."""
+        is_folder = self.out is None or not self.out.suffix or (not _is_pickle(self.out) and self.out.is_dir())
+        return None if is_folder else self.out
 
     @property
-    def submission(self) -> Path | None:
-        """Where the PNGs go."""
-        return None if self.out is None else self.out.parent / "result_submission"
+    def folder(self) -> Path | None:
+        """Where everything else goes."""
+        return self.out if self.pickle is None else self.pickle.parent
+
+    @property
+    def json(self) -> Path | None:
+        """Where the scores go."""
+        if self.out is None:
+            return None
+        return self.out / "res.json" if self.pickle is None else self.pickle.with_suffix(".json")
 
 
 def check_pickle_path(path: str | Path) -> Path:
     """`path` as a Path. Raises ConfigError unless it ends in .pkl or .pickle."""
     path = Path(path)
-    if path.suffix not in (".pkl", ".pickle"):
+    if not _is_pickle(path):
         raise ConfigError(
             f"--out {path}", "a file name that ends in .pkl or .pickle", f"use {path.with_suffix('.pkl')}"
         )
     return path
+
+
+def _is_pickle(path: Path) -> bool:
+    return path.suffix in (".pkl", ".pickle")
 
 
 def inside(folder: str | Path, name: str, suffix: str = "") -> Path:
