@@ -1,0 +1,5 @@
+# THE-Mask with MiT-B2 on VSPW, stage 2: clips. Trained by --finetune-from a checkpoint of stage 1, see docs/themask.md.
+_base_ = ["./1f_themask_mit_b2.py"]
+model = dict(
+    decode_head=dict(type="THEMaskVideoHead", transformer_decoder_cfg=dict(type="VideoQueryDecoder")),
+)
