@@ -1,0 +1,121 @@
+"""Multi-scale deformable attention (arXiv:2010.04159, section 4.1): every query reads a few points of every level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmseg.models.cpu.deformable import gathers_rows, sample_rows
+from mmseg.models.layers.linear import Linear
+
+Size = tuple[int, int]
+
+
+def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples (zeros outside of the maps, half-pixel centres).
+
+    Args:
+        value: (n, S, heads, d), the levels one after the other, row-major.
+        sizes: (h, w) of the levels.
+        locations: (n, L, heads, levels, points, 2), x first, 0 and 1 being the borders of a map.
+        weights: (n, L, heads, levels, points).
+
+    Returns:
+        (n, L, heads * d).
+    """
+    return sample(value, sizes, locations * level_sizes(tuple(sizes), locations.device) - 0.5, weights)
+
+
+def sample(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
+    """:func:`deformable_attention` for positions in pixels of their level, the centre of the first being 0.
+
+    Samples are taken in float32 at least: half precision cannot tell the positions of a large map apart.
+    """
+    exact = torch.promote_types(value.dtype, torch.float32)
+    with torch.autocast(value.device.type, enabled=False):
+        args = value.to(exact), sizes, pixels.to(exact), weights.to(exact)
+        out = sample_rows(*args) if gathers_rows(args[0]) else _sample_levels(*args)
+    return out.to(value.dtype)
+
+
+def _sample_levels(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
+    """:func:`sample`, level by level: one level's samples exist at a time."""
+    n, _, heads, dim = value.shape
+    maps = value.permute(0, 2, 3, 1).split([h * w for h, w in sizes], dim=-1)  # each (n, heads, d, h * w)
+    grids = (2 * pixels + 1) / level_sizes(tuple(sizes), pixels.device) - 1
+    grids = grids.permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, n * heads, L, points, 2)
+    shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, n * heads, 1, L, points)
+    total: Tensor | None = None  # (n * heads, d, L)
+    for part, size, grid, share in zip(maps, sizes, grids, shares):
+        level = part.unflatten(-1, size).flatten(0, 1)  # (n * heads, d, h, w)
+        samples = F.grid_sample(level, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        found = (samples * share).sum(dim=-1)
+        total = found if total is None else total + found
+    return total.view(n, heads * dim, -1).transpose(1, 2)
+
+
+@lru_cache(maxsize=64)
+def level_sizes(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
+    """Width and height of every level, (levels, 1, 2) float32."""
+    with torch.inference_mode(False):
+        return torch.tensor([[[float(w), float(h)]] for h, w in sizes], device=device)
+
+
+class MSDeformAttn(nn.Module):
+    """Deformable attention with its projections.
+
+    Args:
+        d_model: channels C.
+        n_levels, n_heads, n_points: per query and head, `n_points` on each of `n_levels`.
+    """
+
+    def __init__(self, d_model: int = 256, n_levels: int = 3, n_heads: int = 8, n_points: int = 4) -> None:
+        super().__init__()
+        self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
+        self.sampling_offsets = Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = Linear(d_model, d_model)
+        self.output_proj = Linear(d_model, d_model)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """At first, the points of head h lie on a ray of angle 2 pi h / heads, one pixel apart on every level."""
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        rays = []
+        for head in range(self.n_heads):
+            angle = 2 * math.pi * head / self.n_heads
+            x, y = math.cos(angle), math.sin(angle)
+            longest = max(abs(x), abs(y))
+            points = [(x / longest * (i + 1), y / longest * (i + 1)) for i in range(self.n_points)]
+            rays.append([points] * self.n_levels)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(torch.tensor(rays).flatten())
+
+    def forward(self, query: Tensor, reference_points: Tensor, value: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Attention of L queries to S tokens.
+
+        Args:
+            query: (n, L, C).
+            reference_points: (n or 1, L, levels or 1, 2) in [0, 1], x first.
+            value: (n, S, C), what is read.
+            sizes: (h, w) of the levels.
+
+        Returns:
+            (n, L, C).
+        """
+        per_query = (self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*per_query, 2))  # in pixels of the level
+        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1)
+        centres = reference_points[:, :, None, :, None] * level_sizes(tuple(sizes), query.device) - 0.5
+        value = self.value_proj(value).unflatten(-1, (self.n_heads, -1))  # (n, S, heads, d)
+        return self.output_proj(sample(value, sizes, centres + offsets, weights.unflatten(-1, per_query[1:])))
