@@ -50,3 +50,30 @@ def prototype_clip(num_frames: int, count: int = 10) -> list[int]:
     """
     interval = num_frames // count
     return [int((k + 0.5) * interval) for k in range(count)]
+
+
+BLOCK_SPACING = 3  # between the frames of a clip inside of a block
+
+
+def block_clips(size: int) -> list[list[int]]:
+    """The clips that a block of ``BLOCK_SPACING * size`` frames is cut into at test time, for THE-Mask.
+
+    Frames of a clip lie as far apart as in training; every frame is in one clip. Frames alone are blocks of one.
+    """
+    if size == 1:
+        return [[0]]
+    return [[first + BLOCK_SPACING * k for k in range(size)] for first in range(BLOCK_SPACING)]
+
+
+def rest_clips(num_frames: int, size: int) -> list[list[int]]:
+    """The clips that an incomplete block is cut into: consecutive frames, the last clip possibly being shorter."""
+    return [list(range(first, min(first + size, num_frames))) for first in range(0, num_frames, size)]
+
+
+def video_clips(num_frames: int, size: int) -> list[list[int]]:
+    """All clips of a video: block after block, then the rest."""
+    clips = block_clips(size)
+    length = sum(map(len, clips))
+    whole = num_frames - num_frames % length
+    clips = [[start + place for place in clip] for start in range(0, whole, length) for clip in clips]
+    return clips + [[whole + place for place in clip] for clip in rest_clips(num_frames - whole, size)]

@@ -25,6 +25,8 @@ _SYSTEMS: dict[tuple[str, str], tuple[str, str, dict[str, Any]]] = {
     (_CLIPS, "CFFMHead_clips_resize1_8_gene_prototype"): ("ClipSegmentor", "CFFMPrototypeHead", {}),
     (_CLIPS, "CFFMHead_clips_resize1_8_finetune_w_prototype3"): ("ClipSegmentor", "CFFMPlusHead", {}),
     (_CLIPS, "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4"): ("ClipSegmentor", "MRCFAHead", {}),
+    (_CLIPS, "THEMask1fHead"): ("BlockSegmentor", "THEMaskFrameHead", {}),
+    (_CLIPS, "THEMaskHead"): ("BlockSegmentor", "THEMaskVideoHead", {}),
     # named by MRCFA's baseline config and never released: the per-frame branch with batch norm
     (_CLIPS, "SegFormerHead_clips2_resize_1_8"): ("FrameSegmentor", "SegFormerHead", {"fuse_norm": "BN"}),
     ("EncoderDecoder", "HFANVOS_Head"): ("TwoStreamSegmentor", "HFANHead", {}),
@@ -36,6 +38,9 @@ _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "model": {
         **{head: (name, added) for (_, head), (_, name, added) in _SYSTEMS.items()},
         "HFANVOS": ("TwoStream", {}),
+        "MSDeformAttnPixelDecoder": ("DeformablePixelDecoder", {}),
+        "MultiScaleMaskedTransformerDecoder": ("FrameQueryDecoder", {}),
+        "VideoMultiScaleMaskedTransformerDecoder": ("VideoQueryDecoder", {}),
     },
     "dataset": {
         "VSPWDataset2": ("VSPWDataset", {}),
@@ -66,10 +71,6 @@ _NO_CLIPS = 32  # test_size of THE-Mask's base config, which gives none
 
 # Types of official configs of methods that are not in the house yet.
 _LATER = {
-    "THE-Mask": (
-        "THEMask1fHead", "THEMaskHead", "MSDeformAttnPixelDecoder", "MultiScaleMaskedTransformerDecoder",
-        "VideoMultiScaleMaskedTransformerDecoder",
-    ),
     "HFAN": (
         "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages", "NormalizeMultiImages",
         "ResizeToMultiple",
@@ -88,6 +89,7 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
             "the norm is that of fuse_norm, batch norm being that of all processes",
         )
     },
+    "MaskHead": {"loss_weight": ((1.0,), "loss_cfg has the weights of the losses")},
     "MRCFAHead": {"decoder_params.depths": ((), "there are no blocks to be counted")},
     "MixVisionTransformer": {"style": (("pytorch",), "MiT has one style")},
     "SegFormerHead": {

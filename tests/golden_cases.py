@@ -95,14 +95,20 @@ def points(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def fill_themask(model: torch.nn.Module) -> None:
-    """The weights of THE-Mask's golden cases: those of :func:`fill.fill`, with queries that differ."""
-    weights = model.decode_head.criterion.empty_weight.clone()
-    fill.fill(model)
-    model.decode_head.criterion.empty_weight.copy_(weights)
-    for name, parameter in model.named_parameters():
+def fill_queries(module: torch.nn.Module) -> None:
+    """The weights of THE-Mask's query decoders: those of :func:`fill.fill`, with queries that differ."""
+    fill.fill(module)
+    for name, parameter in module.named_parameters():
         if name.endswith(("query_feat.weight", "query_embed.weight")):
             parameter *= 32
+
+
+@torch.no_grad()
+def fill_themask(model: torch.nn.Module) -> None:
+    """The weights of whole models of THE-Mask, whose losses keep the weights of their classes."""
+    weights = model.decode_head.criterion.empty_weight.clone()
+    fill_queries(model)
+    model.decode_head.criterion.empty_weight.copy_(weights)
 
 
 def build_filled(builder, config: dict, mode: str = "eval", filler=fill.fill) -> torch.nn.Module:

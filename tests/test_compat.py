@@ -59,8 +59,6 @@ def test_a_segmentor_that_does_not_fit_the_head_is_refused(segmentor, head, righ
 @pytest.mark.parametrize(
     ("registry", "name", "system"),
     [
-        (MODELS, "THEMaskHead", "THE-Mask"),
-        (MODELS, "MultiScaleMaskedTransformerDecoder", "THE-Mask"),
         (TRANSFORMS, "NormalizeMultiImages", "HFAN"),
     ],
 )

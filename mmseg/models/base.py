@@ -201,6 +201,15 @@ class Segmentor(VideoModel):
                 "use test_cfg=dict(mode='whole')",
             )
 
+    def _require_head(self, fits: bool, expected: str) -> None:
+        """Raise ConfigError for a head of another kind of segmentor."""
+        if not fits:
+            raise ConfigError(
+                f"model.type = {type(self).__name__!r} with a {type(self.decode_head).__name__}",
+                expected,
+                f"set model.type={getattr(self.decode_head, 'segmentor', 'ClipSegmentor')!r}",
+            )
+
     def _check_parts(self) -> None:
         """Raise ConfigError unless the head takes the backbone's maps, and ``test_cfg`` has keys that are read."""
         made, taken = getattr(self.backbone, "out_channels", None), getattr(self.decode_head, "in_channels", None)
@@ -242,7 +251,7 @@ class Segmentor(VideoModel):
         imgs, labels, head = batch["img"], batch["gt_semantic_seg"], self.decode_head
         with torch.set_grad_enabled(torch.is_grad_enabled() and not head.frozen_backbone):
             feats = self.features(imgs[:, head.train_frames].flatten(0, 1))
-        context = {key: batch[key] for key in head.context_keys if key in batch}
+        context = {key: value for key, value in {**batch, "iteration": iteration}.items() if key in head.context_keys}
         losses = head.loss(feats, *imgs.shape[:2], labels, img_metas=batch.get("img_metas"), **context)
         return {f"decode.{name}": value for name, value in losses.items()}
 

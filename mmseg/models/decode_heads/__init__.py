@@ -8,6 +8,7 @@ from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.decode_heads.hfan.head import HFANHead
 from mmseg.models.decode_heads.mrcfa.head import MRCFAHead
 from mmseg.models.decode_heads.segformer import SegFormerHead
+from mmseg.models.decode_heads.themask.head import THEMaskFrameHead, THEMaskVideoHead
 
 __all__ = [
     "CFFMHead",
@@ -18,4 +19,6 @@ __all__ = [
     "HFANHead",
     "MRCFAHead",
     "SegFormerHead",
+    "THEMaskFrameHead",
+    "THEMaskVideoHead",
 ]

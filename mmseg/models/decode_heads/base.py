@@ -82,6 +82,7 @@ class FusionHead(nn.Module):
         align_corners: must be False.
 
     Attributes:
+        segmentor: the segmentor that it belongs to.
         compiled_methods: names of the methods that ``compile=True`` compiles; they take and give tensors and numbers.
         context_keys: entries of a training batch, besides images and labels, that :meth:`loss` takes as arguments.
         frozen_backbone: the backbone runs without a graph in training.
@@ -91,6 +92,7 @@ class FusionHead(nn.Module):
         ConfigError: a value that cannot work.
     """
 
+    segmentor = "FrameSegmentor"
     compiled_methods: tuple[str, ...] = ("forward",)
     context_keys: tuple[str, ...] = ()
     frozen_backbone = False

@@ -35,6 +35,7 @@ class ClipHead(FusionHead):
 
     default_dilation: tuple[int, ...] = ()
 
+    segmentor = "ClipSegmentor"
     compiled_methods = ("train_logits",)
 
     def __init__(

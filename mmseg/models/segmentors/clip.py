@@ -23,12 +23,7 @@ class ClipSegmentor(Segmentor):
     """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.clip_head.ClipHead` on the clip."""
 
     def _check_parts(self) -> None:
-        if not isinstance(self.decode_head, ClipHead):
-            raise ConfigError(
-                f"model.type = 'ClipSegmentor' with a {type(self.decode_head).__name__}",
-                "a head for clips",
-                "set model.type='FrameSegmentor' for a head of single frames",
-            )
+        self._require_head(isinstance(self.decode_head, ClipHead), "a head for the last frame of a clip")
         super()._check_parts()
 
     @property

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
@@ -36,12 +35,8 @@ class FrameSegmentor(Segmentor):
             super()._check_mode(mode)
 
     def _check_parts(self) -> None:
-        if isinstance(self.decode_head, ClipHead):
-            raise ConfigError(
-                f"model.type = 'FrameSegmentor' with a {type(self.decode_head).__name__}",
-                "a head of single frames",
-                "set model.type='ClipSegmentor' for a head for clips",
-            )
+        head = self.decode_head
+        self._require_head(hasattr(head, "frame_logits") and not isinstance(head, ClipHead), "a head of single frames")
         super()._check_parts()
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:

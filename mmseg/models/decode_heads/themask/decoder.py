@@ -7,16 +7,16 @@ other, and predict again, layer by layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
-from mmseg.models.decode_heads.themask.attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps
 from mmseg.models.decode_heads.themask.position import code_3d
 from mmseg.models.decode_heads.themask.prediction import Prediction
+from mmseg.models.decode_heads.themask.query_layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.resize import resize
 from mmseg.registry import MODELS
@@ -63,8 +63,8 @@ class QueryDecoder(nn.Module):
     def __init__(
         self,
         num_classes: NumClasses,
-        CONVS_DIM: PositiveInt = 256,  # noqa: N803 (published keys)
-        MASK_DIM: PositiveInt = 256,  # noqa: N803
+        CONVS_DIM: PositiveInt = 256,
+        MASK_DIM: PositiveInt = 256,
         hidden_dim: PositiveInt = 256,
         num_queries: PositiveInt = 100,
         nheads: PositiveInt = 8,
@@ -78,8 +78,14 @@ class QueryDecoder(nn.Module):
     ) -> None:
         super().__init__()
         _check(CONVS_DIM, MASK_DIM, hidden_dim, mask_dim, nheads)
-        self.num_classes, self.hidden_dim, self.num_queries, self.mask_dim = num_classes, hidden_dim, num_queries, mask_dim
+        self.num_classes, self.hidden_dim, self.num_queries, self.mask_dim = (
+            num_classes,
+            hidden_dim,
+            num_queries,
+            mask_dim,
+        )
         self.num_layers, self.num_frames = dec_layers, num_frames
+        self.num_heads, self.ffn_dim = nheads, dim_feedforward
         layers = range(dec_layers)
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(hidden_dim, nheads) for _ in layers)
         self.transformer_cross_attention_layers = nn.ModuleList(CrossAttentionLayer(hidden_dim, nheads) for _ in layers)
@@ -111,9 +117,7 @@ class QueryDecoder(nn.Module):
             levels.append(Level(tokens, tokens + code, small))
         return levels
 
-    def forward(
-        self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None
-    ) -> list[Prediction]:
+    def forward(self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None) -> list[Prediction]:
         """Predictions for B clips of T frames.
 
         Args:
@@ -128,16 +132,14 @@ class QueryDecoder(nn.Module):
 class FrameQueryDecoder(QueryDecoder):
     """One set of queries for all frames of a clip, whose tokens they see together."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, num_classes: NumClasses, **kwargs: Any) -> None:
+        super().__init__(num_classes, **kwargs)
         self.decoder_norm = nn.LayerNorm(self.hidden_dim)
         self._make_queries()
         self.class_embed = self._classifier()
         self.mask_embed = self._embedder()
 
-    def forward(
-        self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None
-    ) -> list[Prediction]:
+    def forward(self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None) -> list[Prediction]:
         """See :meth:`QueryDecoder.forward`."""
         every = self.training if every is None else every
         levels, features = self._levels(maps, num_frames), maps.mask_features.unflatten(0, (-1, num_frames))
@@ -187,4 +189,6 @@ def _check(convs_dim: int, mask_features: int, hidden_dim: int, mask_dim: int, n
             "make them equal",
         )
     if hidden_dim % (2 * num_heads):
-        raise ConfigError(f"hidden_dim={hidden_dim} with nheads={num_heads}", "an even multiple of the heads", "use 256")
+        raise ConfigError(
+            f"hidden_dim={hidden_dim} with nheads={num_heads}", "an even multiple of the heads", "use 256"
+        )

@@ -47,6 +47,14 @@ class PixelMaps:
     mask_features: Tensor
 
 
+def joined(maps: Sequence[PixelMaps]) -> PixelMaps:
+    """Those of all frames, in order."""
+    if len(maps) == 1:
+        return maps[0]
+    levels = tuple(torch.cat(parts) for parts in zip(*(frame.levels for frame in maps)))
+    return PixelMaps(levels, torch.cat([frame.mask_features for frame in maps]))
+
+
 @MODELS.register_module()
 class DeformablePixelDecoder(nn.Module):
     """Pixel decoder with a deformable encoder over three strides; it works in the precision of its weights.
@@ -178,7 +186,9 @@ class NormedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C_in, h, w) -> (n, C_out, h, w)."""
-        return self.norm(pointwise_conv(x, self.weight.flatten(1)) if self.kernel_size == (1, 1) else super().forward(x))
+        return self.norm(
+            pointwise_conv(x, self.weight.flatten(1)) if self.kernel_size == (1, 1) else super().forward(x)
+        )
 
 
 class _Projection(nn.Sequential):
@@ -201,9 +211,7 @@ def _init_conv(conv: nn.Conv2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
-def _check(
-    input_shape: Mapping[str, MapShape], conv_dim: int, num_heads: int, in_features: Sequence[str]
-) -> None:
+def _check(input_shape: Mapping[str, MapShape], conv_dim: int, num_heads: int, in_features: Sequence[str]) -> None:
     if [shape["stride"] for shape in input_shape.values()] != [4, 8, 16, 32]:
         raise ConfigError(
             f"input_shape with strides {[shape['stride'] for shape in input_shape.values()]}",

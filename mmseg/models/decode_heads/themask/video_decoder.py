@@ -6,16 +6,19 @@ Only the frames' queries look at tokens. After each layer the clip's queries gat
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg.models.decode_heads.themask.attention import MultiheadAttention
 from mmseg.models.decode_heads.themask.decoder import LEVELS, QueryDecoder, clip_masks, level_masks, released
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps
 from mmseg.models.decode_heads.themask.prediction import Prediction
+from mmseg.models.decode_heads.themask.query_layers import MultiheadAttention
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS
+from mmseg.values import NumClasses
 
 _DROPOUT = 0.1  # of the temporal layer; there is none elsewhere
 
@@ -82,10 +85,12 @@ class TemporalLayer(nn.Module):
 class VideoQueryDecoder(QueryDecoder):
     """Queries of the clip and of its frames, with predictions of both."""
 
-    def __init__(self, *args, nheads: int = 8, dim_feedforward: int = 2048, **kwargs) -> None:
-        super().__init__(*args, nheads=nheads, dim_feedforward=dim_feedforward, **kwargs)
+    def __init__(self, num_classes: NumClasses, **kwargs: Any) -> None:
+        super().__init__(num_classes, **kwargs)
         # the name of the published files; nothing in it is deformable
-        self.deformabel_transformer_cross_attention_layers = TemporalLayer(self.hidden_dim, nheads, dim_feedforward)
+        self.deformabel_transformer_cross_attention_layers = TemporalLayer(
+            self.hidden_dim, self.num_heads, self.ffn_dim
+        )
         self.decoder_norm1 = nn.LayerNorm(self.hidden_dim)
         self.decoder_norm2 = nn.LayerNorm(self.hidden_dim)
         self._make_queries()
@@ -94,9 +99,7 @@ class VideoQueryDecoder(QueryDecoder):
         self.mask_embed = self._embedder()
         self.mask_embed_aux = self._embedder()
 
-    def forward(
-        self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None
-    ) -> list[Prediction]:
+    def forward(self, maps: PixelMaps, batch_size: int, num_frames: int, every: bool | None = None) -> list[Prediction]:
         """See :meth:`QueryDecoder.forward`."""
         every = self.training if every is None else every
         levels, features = self._levels(maps, num_frames), maps.mask_features.unflatten(0, (-1, num_frames))

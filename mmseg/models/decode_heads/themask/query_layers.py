@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -101,7 +103,7 @@ class MLP(nn.Module):
     def __init__(self, dim: int, hidden_dim: int, out_dim: int, num_layers: int = 3) -> None:
         super().__init__()
         widths = [dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., out_dim)."""

@@ -1,0 +1,121 @@
+"""Models that predict all frames of a clip together, block after block of a video: THE-Mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmseg.clips import block_clips, rest_clips
+from mmseg.errors import ConfigError
+from mmseg.models.base import Segmentor
+from mmseg.models.decode_heads.themask.head import MaskHead
+from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps, joined
+from mmseg.models.layers.resize import resize
+from mmseg.models.stream import Stream
+from mmseg.registry import MODELS
+from mmseg.structures import Scores, View
+
+TEST_SIZES = (1, 2, 4)  # frames of a clip
+
+
+@MODELS.register_module()
+class BlockSegmentor(Segmentor):
+    """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.themask.head.MaskHead` on clips of frames."""
+
+    stream_settings = ("test_size",)
+
+    def _check_parts(self) -> None:
+        self._require_head(isinstance(self.decode_head, MaskHead), "a head that predicts all frames of a clip")
+        super()._check_parts()
+        made, taken = getattr(self.backbone, "out_channels", None), self.decode_head.input_channels
+        if made is not None and tuple(made) != taken:
+            raise ConfigError(
+                f"model.decode_head.input_shape with channels {list(taken)} after a {type(self.backbone).__name__}",
+                f"{list(made)}, the channels of its maps",
+                "set model.decode_head.input_shape, or model.backbone.type",
+            )
+
+    @torch.no_grad()
+    def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
+        """Scores (B, T, K, H, W) of all frames of clips `imgs` (B, T, 3, H, W), at input size.
+
+        Raises:
+            ConfigError: the model is in training mode.
+        """
+        self.require_eval()
+        scores = self.decode_head(self.backbone(imgs.flatten(0, 1)), *imgs.shape[:2])
+        return resize(scores.flatten(0, 1), imgs.shape[-2:]).unflatten(0, imgs.shape[:2])
+
+    def stream(self, video: Any = None, test_size: int = 1) -> BlockStream:
+        """See :meth:`VideoModel.stream`.
+
+        Args:
+            video: its name, or the whole video; not looked at.
+            test_size: frames that are predicted together; with 1 every frame is answered at once, with 2 and 4 a block
+                of 6 and 12 frames is.
+        """
+        self.check_settings({"test_size": test_size})
+        return BlockStream(self, test_size)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError for a setting that the stream does not have, or a size that gives no clips."""
+        super().check_settings(settings)
+        size = settings.get("test_size", 1)
+        if type(size) is not int or size not in TEST_SIZES:
+            raise ConfigError(
+                f"test_size={size!r}: the frames of a video cannot be cut into such clips",
+                f"one of {', '.join(map(str, TEST_SIZES))}",
+                "set data.test.test_size to the frames of a clip",
+            )
+
+
+class BlockStream(Stream):
+    """Every frame passes backbone and pixel decoder once; a block of them is decoded when its last frame has come.
+
+    No clip may be decoded earlier: a block that stays incomplete is cut into clips in another way.
+    """
+
+    def __init__(self, model: BlockSegmentor, test_size: int) -> None:
+        self.head, self.test_size = model.decode_head, test_size
+        self.clips = block_clips(test_size)
+        self.answers_at_once = test_size == 1
+        super().__init__(model)
+
+    def reset(self) -> None:
+        super().reset()
+        self._views: list[View] = []  # of the open block, without their pictures
+        self._maps: list[PixelMaps] = []  # what the head needs of them
+
+    def _take(self, view: View) -> Iterable[Scores]:
+        self._maps.append(self.head.embed(self.model.backbone(view.inputs["img"][None]), self._folded))
+        self._views.append(View(view.number, {}, wanted=view.wanted))
+        if len(self._views) < sum(map(len, self.clips)):
+            return []
+        answers = self._decoded(self.clips)
+        return list(answers) if self.answers_at_once else answers
+
+    def _rest(self) -> Iterable[Scores]:
+        return self._decoded(rest_clips(len(self._views), self.test_size)) if self._views else []
+
+    def _decoded(self, clips: Sequence[Sequence[int]]) -> Iterator[Scores]:
+        """Scores of the wanted frames of the open block, in order; it is closed."""
+        views, maps = self._views, self._maps
+        self._views, self._maps = [], []
+        return self._in_order(views, maps, clips)
+
+    def _in_order(self, views: list[View], maps: list[PixelMaps], clips: Sequence[Sequence[int]]) -> Iterator[Scores]:
+        """A clip is decoded when the first of its wanted frames is due, and what it was made of is forgotten."""
+        clip_of = {place: clip for clip in clips for place in clip}
+        done: dict[int, Tensor] = {}
+        for place, view in enumerate(views):
+            clip = clip_of[place]
+            if view.wanted and place not in done:
+                scores = self.head.decode(joined([maps[p] for p in clip]), len(clip), self._folded)[0]
+                done.update(zip(clip, scores))
+                for p in clip:
+                    maps[p] = None
+            if view.wanted:
+                yield Scores(view.number, done.pop(place), kind="scores")
