@@ -91,15 +91,12 @@ class MSDeformAttn(nn.Module):
         for layer in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        rays = []
-        for head in range(self.n_heads):
-            angle = 2 * math.pi * head / self.n_heads
-            x, y = math.cos(angle), math.sin(angle)
-            longest = max(abs(x), abs(y))
-            points = [(x / longest * (i + 1), y / longest * (i + 1)) for i in range(self.n_points)]
-            rays.append([points] * self.n_levels)
+        angle = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
+        ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        ray = ray / ray.abs().amax(dim=-1, keepdim=True)  # (heads, 2)
+        points = ray[:, None, None] * torch.arange(1, self.n_points + 1)[:, None]  # (heads, 1, points, 2)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(torch.tensor(rays).flatten())
+            self.sampling_offsets.bias.copy_(points.expand(-1, self.n_levels, -1, -1).flatten())
 
     def forward(self, query: Tensor, reference_points: Tensor, value: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Attention of L queries to S tokens.
