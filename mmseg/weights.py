@@ -211,7 +211,10 @@ def load_checkpoint(
     state, own = checkpoint["state_dict"], model.state_dict()
     adapt = getattr(model, "adapt_weights", None)
     if adapt is not None:
-        state = checkpoint["state_dict"] = dict(adapt(state, purpose or "test"))
+        try:
+            state = checkpoint["state_dict"] = dict(adapt(state, purpose or "test"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error.found}", error.expected, error.action) from error
     shared = [name for name in own if name in state]
     check_values(path, {name: state[name] for name in shared}, own)
     misshapen = [name for name in shared if state[name].shape != own[name].shape]

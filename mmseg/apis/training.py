@@ -234,9 +234,12 @@ def _build_model(cfg: Config, seed: int, dataset: Any) -> VideoModel:
     seed_all(seed)
     model = build_segmentor(cfg.model, cfg.get("train_cfg"), cfg.get("test_cfg"))
     check_num_classes(model, dataset, "data.train")
-    for place, section in data_sets(cfg.data.train, "data.train"):
+    parts = getattr(dataset, "parts", [dataset])
+    for (place, section), part in zip(data_sets(cfg.data.train, "data.train"), parts):
         with at(place):
             stream_settings(section, None, model)  # training clips are as long as those of testing
+        given = section.get("dilation", list(part.dilation))
+        model.check_training_clips(1 + len(part.dilation), f"{place}.dilation = {given}")
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     return model
 

@@ -343,5 +343,6 @@ def stream_settings(
                 raise ConfigError(
                     f"{place}.{name} = {value!r}, but data.test says {settings[name]!r}", "one value", "drop one"
                 )
-    model.check_settings(settings)
+    clips = (data or {}).get("test_size", 1)  # 1 is what all models do
+    model.check_settings(settings if clips == 1 else {"test_size": clips, **settings})
     return settings

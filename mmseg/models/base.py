@@ -86,6 +86,9 @@ class VideoModel(nn.Module):
         """The entries of a checkpoint as this model wants them, before they are matched by name and shape."""
         return state
 
+    def check_training_clips(self, num_frames: int, place: str) -> None:
+        """Raise ConfigError unless the model can be trained on clips of `num_frames`, as `place` has them."""
+
     # ------------------------------------------------------------------ inference
 
     def stream(self, video: Any = None, **settings: Any) -> Stream:
@@ -249,7 +252,8 @@ class Segmentor(VideoModel):
             "loss" in their name.
         """
         imgs, labels, head = batch["img"], batch["gt_semantic_seg"], self.decode_head
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not head.frozen_backbone):
+        trained = not head.frozen_backbone and any(p.requires_grad for p in self.backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             feats = self.features(imgs[:, head.train_frames].flatten(0, 1))
         context = {key: value for key, value in {**batch, "iteration": iteration}.items() if key in head.context_keys}
         losses = head.loss(feats, *imgs.shape[:2], labels, img_metas=batch.get("img_metas"), **context)

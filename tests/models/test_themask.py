@@ -197,7 +197,6 @@ def model_of(name: str = "video_b1_eval_t1", backbone: str = "b1", **head) -> di
     ("head", "message"),
     [
         (dict(num_classes=9), r"num_classes=9, but transformer_decoder_cfg\.num_classes=124"),
-        (dict(loss_cfg__dec_layers=9), r"loss_cfg\.dec_layers=9"),
         (dict(loss_cfg__no_objects=0.1), r"decode_head\.loss_cfg\.no_objects: unknown key"),
         (dict(loss_cfg__round_weight=[1.0]), r"decode_head\.loss_cfg\.round_weight"),
         (dict(pixel_decoder_cfg__conv_dim=128), "conv_dim=128"),

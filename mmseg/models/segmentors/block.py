@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmseg.clips import block_clips, rest_clips
-from mmseg.errors import ConfigError
-from mmseg.models.base import Segmentor
+from mmseg.errors import CheckpointError, ConfigError
+from mmseg.models.base import Purpose, Segmentor
 from mmseg.models.decode_heads.themask.head import MaskHead
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps, joined
 from mmseg.models.layers.resize import resize
@@ -18,7 +19,10 @@ from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
 from mmseg.structures import Scores, View
 
+logger = logging.getLogger("mmseg.models")
+
 TEST_SIZES = (1, 2, 4)  # frames of a clip
+_PREDICTOR = "decode_head.predictor."
 
 
 @MODELS.register_module()
@@ -26,6 +30,7 @@ class BlockSegmentor(Segmentor):
     """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.themask.head.MaskHead` on clips of frames."""
 
     stream_settings = ("test_size",)
+    finetune_trains = "predictor"  # the query decoder; frozen parts stay in training mode, drop path and all
 
     def _check_parts(self) -> None:
         self._require_head(isinstance(self.decode_head, MaskHead), "a head that predicts all frames of a clip")
@@ -37,6 +42,42 @@ class BlockSegmentor(Segmentor):
                 f"{list(made)}, the channels of its maps",
                 "set model.decode_head.input_shape, or model.backbone.type",
             )
+
+    def check_training_clips(self, num_frames: int, place: str) -> None:
+        """See :meth:`VideoModel.check_training_clips`."""
+        if num_frames != self.decode_head.predictor.num_frames:
+            raise ConfigError(
+                f"{place}, clips of {num_frames} frame(s), with "
+                f"model.decode_head.transformer_decoder_cfg.num_frames = {self.decode_head.predictor.num_frames}",
+                "dilation [0] with num_frames=1, [-3] with num_frames=2, [-9, -6, -3] with num_frames=4",
+                "make the two keys agree",
+            )
+
+    def adapt_weights(self, state: dict[str, Tensor], purpose: Purpose) -> dict[str, Tensor]:
+        """Entries of a checkpoint of this model; for fine-tuning the video model, of the one-frame model as well.
+
+        The final norm of the one-frame model has no place in the video model, whose own start new, as released.
+
+        Raises:
+            CheckpointError: a checkpoint of the one-frame model, for the video model and anything but fine-tuning.
+        """
+        norm, own = f"{_PREDICTOR}decoder_norm.weight", self.state_dict()
+        if norm in own or norm not in state:
+            return state
+        if purpose != "finetune":
+            raise CheckpointError(
+                "a checkpoint of the one-frame model of THE-Mask, for the video model",
+                "a checkpoint of the video model",
+                "train the video model from this one first: tools/train.py ... --finetune-from FILE (docs/themask.md)",
+            )
+        mapped = {name: value for name, value in state.items() if name in own}
+        new = sorted({name.removeprefix(_PREDICTOR).split(".")[0] for name in own if name not in state})
+        logger.info(
+            "one-frame model: %d of its %d entries are mapped to those of the same name, %s.{weight,bias} has no place "
+            "in the video model; new are the %d entries of %s",
+            *(len(mapped), len(state), norm.removesuffix(".weight"), len(own) - len(mapped), ", ".join(new)),
+        )
+        return mapped
 
     @torch.no_grad()
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:

@@ -7,6 +7,7 @@ and one for every frame.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from mmseg.models.decode_heads.themask.video_decoder import VideoQueryDecoder
 from mmseg.models.layers import full_precision
 from mmseg.registry import MODELS, absolute, build, check_arguments
 from mmseg.values import NumClasses
+
+logger = logging.getLogger("mmseg.models")
 
 _NAMES = ("res2", "res3", "res4", "res5")
 
@@ -106,11 +109,11 @@ class MaskHead(nn.Module):
 
     def _criterion(self, loss_cfg: dict[str, Any]) -> HierarchicalCriterion:
         predictions = self.predictor.num_layers + 1
-        if loss_cfg.setdefault("dec_layers", predictions) != predictions:
-            raise ConfigError(
-                f"loss_cfg.dec_layers={loss_cfg['dec_layers']}, but the query decoder has {predictions - 1} layers",
-                f"{predictions}: a prediction before the first layer and one after each",
-                "leave loss_cfg.dec_layers out",
+        if (layers := loss_cfg.get("dec_layers", predictions)) != predictions:
+            logger.warning(
+                "%s = %r has no effect: the query decoder makes %d predictions, one before its first layer and one "
+                "after each, and a loss is taken of all",
+                *(absolute("loss_cfg.dec_layers"), layers, predictions),
             )
         own = {"num_classes": self.num_classes, "video": self.for_videos}
         return HierarchicalCriterion(**check_arguments(HierarchicalCriterion, loss_cfg, absolute("loss_cfg"), own))

@@ -85,6 +85,14 @@ class TemporalLayer(nn.Module):
 class VideoQueryDecoder(QueryDecoder):
     """Queries of the clip and of its frames, with predictions of both."""
 
+    new_parts = (  # what a checkpoint of the one-frame model does not have
+        "deformabel_transformer_cross_attention_layers",
+        "decoder_norm1",
+        "decoder_norm2",
+        "class_embed_aux",
+        "mask_embed_aux",
+    )
+
     def __init__(self, num_classes: NumClasses, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
         # the name of the published files; nothing in it is deformable
