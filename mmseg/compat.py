@@ -75,7 +75,6 @@ _LATER = {
         "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages", "NormalizeMultiImages",
         "ResizeToMultiple",
     ),
-    "GSFM": ("GSFM",),
 }  # fmt: skip
 
 # class (or a base of it) or section -> key -> (values that ask for what is done anyway, what is done)

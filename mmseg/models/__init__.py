@@ -1,6 +1,6 @@
 """Networks: backbones, decode heads, losses and the segmentors that join them."""
 
-from mmseg.models import backbones, decode_heads, losses, segmentors
+from mmseg.models import backbones, decode_heads, losses, networks, segmentors
 from mmseg.models.builder import build_backbone, build_head, build_segmentor
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "build_segmentor",
     "decode_heads",
     "losses",
+    "networks",
     "segmentors",
 ]

@@ -31,11 +31,9 @@ def load_pretrained(backbone: nn.Module, pretrained: str, prefix: str | None = N
     Raises:
         CheckpointError: the file is damaged, or its weights do not fit.
     """
-    path = Path(pretrained)
-    local = Path("pretrained") / path.name
-    found = next((candidate for candidate in (path, local) if path.name and candidate.exists()), None)
+    found = find_pretrained(pretrained)
     if found is None:
-        logger.warning("%s", _missing(pretrained, local))
+        logger.warning("%s", _missing(pretrained, Path("pretrained") / Path(pretrained).name))
         return
     own = backbone.state_dict()
     state = backbone_weights(read_weights_file(found), str(found), prefix)
@@ -54,6 +52,12 @@ def load_pretrained(backbone: nn.Module, pretrained: str, prefix: str | None = N
         )
     backbone.load_state_dict(state)
     logger.info("weights of the backbone: %s", found)
+
+
+def find_pretrained(pretrained: str) -> Path | None:
+    """The file `pretrained`, or the one of its name in ``pretrained/``; None if there is neither."""
+    path = Path(pretrained)
+    return next((c for c in (path, Path("pretrained") / path.name) if path.name and c.exists()), None)
 
 
 def init_from_config(backbone: nn.Module, init_cfg: Any, where: str = "model.backbone.init_cfg") -> None:

@@ -1,0 +1,57 @@
+"""Reading a memory of keys and values by similarity: all of it in training, the most similar positions in inference.
+
+Cheng et al., Rethinking Space-Time Networks with Improved Memory Coverage for Efficient Video Object Segmentation
+(STCN), NeurIPS 2021: the similarity is the negative squared L2 distance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg.models.cpu.linear import linear
+
+_AT_ONCE = 2**22  # similarities that are held at a time
+
+
+def read_all(keys: Tensor, values: Tensor, queries: Tensor) -> Tensor:
+    """Means of the values, weighted by the softmax of the similarities over all memory positions.
+
+    Args:
+        keys: (B, C, N) of the memory.
+        values: (B, k, D, N) of k objects.
+        queries: (B, C, P).
+
+    Returns:
+        (B, k, D, P).
+    """
+    similarity = (2 * keys.mT @ queries - keys.square().sum(1)[:, :, None]) / math.sqrt(keys.shape[1])  # (B, N, P)
+    return values @ similarity.softmax(dim=1)[:, None].to(values.dtype)
+
+
+def read_best(keys: Tensor, values: Tensor, queries: Tensor, top_k: int, key_norms: Tensor | None = None) -> Tensor:
+    """Means of the values of the `top_k` most similar memory positions, weighted by a softmax over those.
+
+    Args:
+        keys: (N, C) of the memory.
+        values: (N, D).
+        queries: (P, C).
+        top_k: as many positions, or all if there are fewer.
+        key_norms: (N,) ``keys.square().sum(1)``, where it is at hand.
+
+    Returns:
+        (P, D).
+    """
+    scale = 1 / math.sqrt(keys.shape[1])
+    norms = keys.square().sum(1) if key_norms is None else key_norms
+    top_k, step = min(top_k, len(keys)), max(_AT_ONCE // len(keys), 1)
+    parts = []
+    for some in queries.split(step):
+        similarity = linear(some * (2 * scale), keys, norms * -scale)  # (p, N)
+        best, positions = similarity.topk(top_k, dim=1, sorted=False)
+        weights = best.softmax(dim=1).to(values.dtype)
+        parts.append(F.embedding_bag(positions, values, per_sample_weights=weights, mode="sum"))
+    return torch.cat(parts)

@@ -1,0 +1,131 @@
+"""Blocks of convolutions without normalisation, and convolutions of inputs that several objects have in common.
+
+The objects of a frame see the same picture. Where a convolution is applied to the channels of an object joined with
+those of its frame, it is the sum of two convolutions, and that of the frame is computed once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that keeps the size."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with other weights, such as a part of its own."""
+        return F.conv2d(x, weight, bias, padding=1)
+
+
+class ResBlock(nn.Module):
+    """``skip(x) + conv2(relu(conv1(relu(x))))`` (GSFM specification, section 1.2, = STCN)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.downsample = Conv3x3(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+        self.conv1 = Conv3x3(in_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C_in, h, w) -> (n, C_out, h, w)."""
+        return self.downsample(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+    def of_objects(self, own: Tensor, shared: Tensor) -> Tensor:
+        """The block on the channels of each object followed by those of its frame.
+
+        Args:
+            own: (B * k, C, h, w), those of the k objects of B frames.
+            shared: (B, C_in - C, h, w), those of the frames.
+
+        Returns:
+            (B * k, C_out, h, w).
+        """
+        skip = conv_of_objects(self.downsample, own, shared)
+        hidden = conv_of_objects(self.conv1, F.relu(own), F.relu(shared))
+        return skip + self.conv2(F.relu(hidden))
+
+
+def conv_of_objects(conv: nn.Conv2d, own: Tensor, shared: Tensor, own_first: bool = True) -> Tensor:
+    """``conv`` on the channels of each object joined with those of its frame.
+
+    Args:
+        conv: takes the channels of both.
+        own: (B * k, C, h, w), those of the k objects of B frames.
+        shared: (B, C', h, w), those of the frames.
+        own_first: in which order the channels are joined.
+
+    Returns:
+        (B * k, C_out, h', w').
+    """
+    if own_first:
+        own_weight, shared_weight = conv.weight.split([own.shape[1], shared.shape[1]], dim=1)
+    else:
+        shared_weight, own_weight = conv.weight.split([shared.shape[1], own.shape[1]], dim=1)
+    convolve = (
+        conv.convolve if isinstance(conv, Conv3x3) else partial(F.conv2d, stride=conv.stride, padding=conv.padding)
+    )
+    of_frames = convolve(shared, shared_weight, conv.bias)  # (B, C_out, h', w')
+    of_objects = convolve(own, own_weight, None)
+    return plus_shared(of_objects, of_frames)
+
+
+def plus_shared(own: Tensor, shared: Tensor) -> Tensor:
+    """`own` (B * k, C, h, w) plus, for every object, `shared` (B, C, h, w) of its frame."""
+    if len(own) == len(shared):
+        return own + shared
+    return (own.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)
+
+
+class ChannelGate(nn.Module):
+    """Factors of the channels from their global mean and maximum."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(),
+            nn.Linear(channels // reduction, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) -> the same."""
+        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        return x * gate.sigmoid()[:, :, None, None]
+
+
+class SpatialGate(nn.Module):
+    """Factors of the positions from maximum and mean over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = nn.Sequential()
+        self.spatial.conv = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) -> the same."""
+        pooled = torch.stack([x.amax(1), x.mean(1)], dim=1)  # (n, 2, h, w)
+        return x * self.spatial.conv(pooled).sigmoid()
+
+
+class CBAM(nn.Module):
+    """Attention to channels, then to positions (Woo et al., ECCV 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.ChannelGate = ChannelGate(channels)  # the names of the official state dict
+        self.SpatialGate = SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) -> the same."""
+        return self.SpatialGate(self.ChannelGate(x))

@@ -1,0 +1,120 @@
+"""The low- and high-frequency modules of GSFM: convolutions of the spectrum of a map, behind a fixed filter.
+
+The formula (specification, section 1.4) is ``x + Re(ifft2(conv2(relu(conv1(filter * fft2(x))))))`` with real and
+imaginary parts as channels. Two exact reformulations (section 13) make it several times cheaper:
+
+- The spectrum of a real map is that of its half, conjugated and mirrored, so that only half of it passes the
+  convolutions: with A and B the products of the two halves of conv1's weights with real and imaginary part, the
+  positions (u, v) and (-u, -v) see A + B and A - B.
+- The filter of the high-frequency module is below 1e-9 outside of a window around the highest frequency. There the
+  convolutions give one constant, which is an impulse at pixel (0, 0).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmseg.models.layers import full_precision
+
+SIGMA = 7.0  # frequency bins, whatever the size of the map
+_REACH = 46  # bins from the highest frequency at which the filter is below 1e-9
+
+
+class SpectralModule(nn.Module):
+    """A residual of the spectrum of a map, behind a filter of the low or of the high frequencies.
+
+    Args:
+        channels: C of the map.
+        high: whether the high frequencies pass, else the low ones.
+    """
+
+    def __init__(self, channels: int, high: bool) -> None:
+        super().__init__()
+        self.channels, self.high = channels, high
+        self.conv1 = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.conv2 = nn.Conv2d(2 * channels, 2 * channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) -> the same, at least in float32."""
+        size = x.shape[-2:]
+        window = filter_window(*size, self.high, x.device)
+        with full_precision(x):
+            x = x if x.dtype is torch.float64 else x.float()
+            spectrum = torch.fft.rfft2(x)[..., window.rows, window.columns] * window.larger.to(x.dtype)
+        real, imaginary = self._convolved(spectrum, window)
+        with full_precision(x):
+            constant = self._constant().to(x.dtype)
+            result = torch.complex(real.to(x.dtype) - constant[:, None, None], imaginary.to(x.dtype))
+            result = F.pad(result, window.outside)
+            residual = torch.fft.irfft2(result, s=size)
+            # of all positions at once, a constant spectrum is an impulse
+            residual = residual + F.pad(constant[:, None, None], (0, size[1] - 1, 0, size[0] - 1))
+            return x + residual
+
+    def _convolved(self, spectrum: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part (n, C, h', w') of the Hermitian part of what the convolutions give.
+
+        Args:
+            spectrum: (n, C, h', w') complex, times the larger one of the filters at (u, v) and (-u, -v).
+        """
+        dtype, C = self.conv1.weight.dtype, self.channels
+        a = F.conv2d(spectrum.real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
+        b = F.conv2d(spectrum.imag.to(dtype), self.conv1.weight[:, C:])
+        bias = self.conv1.bias[:, None, None].to(a.dtype)
+        here, mirrored = F.relu((a + b) * window.here + bias), F.relu((a - b) * window.mirrored + bias)
+        real = F.conv2d((here + mirrored) / 2, self.conv2.weight[:C], self.conv2.bias[:C])
+        return real, F.conv2d((here - mirrored) / 2, self.conv2.weight[C:])
+
+    def _constant(self) -> Tensor:
+        """(C,) real part of what the convolutions give where nothing passes the filter; 0 without a window."""
+        if not self.high:
+            return torch.zeros_like(self.conv2.bias[: self.channels])
+        return self.conv2.weight[: self.channels, :, 0, 0] @ F.relu(self.conv1.bias) + self.conv2.bias[: self.channels]
+
+
+class Window(NamedTuple):
+    """The part of a half spectrum that passes the filter."""
+
+    rows: slice
+    columns: slice
+    outside: tuple[int, int, int, int]  # columns left and right of it, rows above and below it
+    larger: Tensor  # (h', w'): the larger one of the filters at (u, v) and at (-u, -v)
+    here: Tensor  # (h', w') or 1.0: the filter at (u, v), divided by the larger one
+    mirrored: Tensor  # (h', w') or 1.0: the filter at (-u, -v), divided by it
+
+
+def spectral_filter(height: int, width: int, high: bool, device: torch.device | None = None) -> Tensor:
+    """(height, width) float64 factors of an unshifted spectrum: a Gaussian at the highest frequency, or 1 minus it."""
+    u = torch.arange(height, dtype=torch.float64, device=device) - height // 2
+    v = torch.arange(width, dtype=torch.float64, device=device) - width // 2
+    gaussian = torch.exp(-(u[:, None] ** 2 + v**2) / (2 * SIGMA**2))
+    return gaussian if high else 1 - gaussian
+
+
+@lru_cache(maxsize=32)
+def filter_window(height: int, width: int, high: bool, device: torch.device) -> Window:
+    """The window of a map's half spectrum; all of it for the low frequencies."""
+    half = width // 2 + 1
+    top, bottom, left = 0, height, 0
+    if high:  # with both (u, v) and (-u, -v), which differ by one for odd sizes
+        top = max(height // 2 - _REACH, 0)
+        bottom = min(height - height // 2 + _REACH + 1, height)
+        left = max(half - 1 - _REACH, 0)
+    with torch.inference_mode(False):
+        full = spectral_filter(height, width, high, device)
+        here = full[top:bottom, left:half]
+        rows = -torch.arange(top, bottom, device=device) % height
+        columns = -torch.arange(left, half, device=device) % width
+        mirrored = full[rows][:, columns]
+        larger = torch.maximum(here, mirrored)
+        safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
+        ratios = ((here / safe).float(), (mirrored / safe).float())
+        if torch.equal(here, mirrored):
+            ratios = (torch.ones((), device=device), torch.ones((), device=device))
+        window = Window(slice(top, bottom), slice(left, half), (left, 0, top, height - bottom), larger, *ratios)
+    return window
