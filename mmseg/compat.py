@@ -48,11 +48,14 @@ _TYPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     },
     "transform": {
         "LoadImageFromFile": ("LoadFrames", {}),
+        "LoadImagesFromFile": ("LoadFrames", {}),
         "LoadAnnotations": ("LoadLabels", {}),
         "RandomCrop_clips": ("RandomCrop", {}),
         "RandomFlip_clips": ("RandomFlip", {}),
         "PhotoMetricDistortion_clips": ("PhotoMetricDistortion", {}),
+        "PhotoMetricDistortionMultiImages": ("PhotoMetricDistortion", {}),
         "Normalize_clips": ("Normalize", {}),
+        "NormalizeMultiImages": ("Normalize", {}),
         "Pad_clips": ("Pad", {}),
         "AlignedResize": ("Resize", {"size_divisor": 32}),
         "AlignedResize_clips": ("Resize", {"size_divisor": 32}),
@@ -68,14 +71,6 @@ _DATA_SETS: dict[str, dict[str, str]] = {
     for head in ("THEMask1fHead", "THEMaskHead", "THEMaskFrameHead", "THEMaskVideoHead")
 }
 _NO_CLIPS = 32  # test_size of THE-Mask's base config, which gives none
-
-# Types of official configs of methods that are not in the house yet.
-_LATER = {
-    "HFAN": (
-        "VOSDataset", "LoadImagesFromFile", "PhotoMetricDistortionMultiImages", "NormalizeMultiImages",
-        "ResizeToMultiple",
-    ),
-}  # fmt: skip
 
 # class (or a base of it) or section -> key -> (values that ask for what is done anyway, what is done)
 _ANY = object()
@@ -221,11 +216,6 @@ def data_set(head: Any, cfg: Mapping[str, Any], place: str) -> dict[str, Any]:
 def official_names(registry: str) -> list[str]:
     """The official type names that :func:`translate` accepts for a registry."""
     return [*_TYPES.get(registry, {}), *(_SEGMENTORS if registry == "model" else ())]
-
-
-def system_of(name: str) -> str | None:
-    """The method whose official configs name this type, if it is one that is not in this version."""
-    return next((system for system, names in _LATER.items() if name in names), None)
 
 
 def effective(

@@ -129,6 +129,45 @@ def check_same_size(frame: np.ndarray, mask: np.ndarray, path: str | Path) -> No
         )
 
 
+def check_flow_size(frame: np.ndarray, flow: np.ndarray, path: str | Path) -> None:
+    """Raise DataError unless the picture of optical flow (H, W, 3) from `path` is as large as its frame (H, W, 3)."""
+    if frame.shape[:2] != flow.shape[:2]:
+        raise DataError(
+            f"{path}: optical flow of {flow.shape[1]}x{flow.shape[0]} pixels for a frame of "
+            f"{frame.shape[1]}x{frame.shape[0]}",
+            "frame and flow of the same size",
+            "make the flow from these frames (tools/generate_flow.py)",
+        )
+
+
+def check_flow(frame: np.ndarray, flow: Any, wanted: bool) -> None:
+    """Raise DataError unless a model that takes optical flow is given a fitting picture of it, and no other is.
+
+    Args:
+        frame: (H, W, 3).
+        flow: what is given beside the frame, or None.
+        wanted: whether the model takes it.
+    """
+    if flow is None:
+        if wanted:
+            raise DataError(
+                "a frame without optical flow for a model that looks at frame and flow",
+                "a picture of the flow to the next frame, (H, W, 3) uint8 BGR",
+                "give step(frame, flow=picture); tools/generate_flow.py makes such pictures",
+            )
+        return
+    if not wanted:
+        raise DataError("optical flow for a model that does not look at it", "the frame alone", "leave flow out")
+    if not isinstance(flow, np.ndarray) or flow.ndim != 3 or flow.shape[2] != 3 or flow.dtype != np.uint8:
+        found = f"{flow.dtype} array {flow.shape}" if isinstance(flow, np.ndarray) else type(flow).__name__
+        raise DataError(
+            f"optical flow that is {found}",
+            "a picture (H, W, 3) uint8 in BGR order, as cv2.imread gives it",
+            "colour the flow as tools/generate_flow.py does",
+        )
+    check_flow_size(frame, flow, "flow")
+
+
 def _open(path: str | Path, data: bytes, formats: Collection[str], load: bool) -> Image.Image:
     """The picture in `data`, of allowed format and size; decoded, which fails for a truncated one, if `load`."""
     if not data:

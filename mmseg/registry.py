@@ -152,11 +152,6 @@ def _find(registry: Registry, name: Any, place: str) -> Any:
     cls = registry.get(name) if isinstance(name, str) else name
     if callable(cls):
         return cls
-    system = compat.system_of(name) if isinstance(name, str) else None
-    if system is not None:
-        raise ConfigError(
-            f"{place}.type = {name!r}: {system} is not in this version", "a method of this version", "see README.md"
-        )
     known = [*registry.module_dict, *compat.official_names(registry.name)]
     raise ConfigError(
         f"{place}: unknown {registry.name} type {values.shown(name)}",

@@ -9,7 +9,7 @@ from mmseg.config import check_config, load_config
 from mmseg.datasets import build_dataset
 from mmseg.errors import ConfigError
 from mmseg.models import build_head, build_segmentor
-from mmseg.registry import MODELS, TRANSFORMS, build
+from mmseg.registry import MODELS
 from tests.datasets.vspw_folder import write_vspw
 
 HEAD = dict(in_channels=[32, 64, 160, 256], channels=128, num_classes=8)
@@ -54,17 +54,6 @@ def test_a_segmentor_that_does_not_fit_the_head_is_refused(segmentor, head, righ
     with pytest.raises(ConfigError, match=r"^model\.type") as error:
         build_segmentor(model(segmentor, head))
     assert right in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("registry", "name", "system"),
-    [
-        (TRANSFORMS, "NormalizeMultiImages", "HFAN"),
-    ],
-)
-def test_methods_that_are_not_in_the_house_say_so(registry, name, system):
-    with pytest.raises(ConfigError, match=rf"^a\.b\.type = '{name}': {system} is not in this version"):
-        build(registry, dict(type=name, any_key=1), where="a.b")
 
 
 # ---------------------------------------------------------------------- keys without effect

@@ -16,6 +16,7 @@ from mmseg.compat import translate
 from mmseg.config import check_config, load_config, override, require
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
+from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
 from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError
 from mmseg.files import make_folder
@@ -254,7 +255,9 @@ def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
         raise ConfigError(
             "the model's config has no data.test.pipeline", "a test pipeline", "make the model with init_segmentor"
         )
-    return TestPipeline(test["pipeline"], aug_test=aug_test, where="data.test.pipeline")
+    dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
+    ratios = getattr(dataset, "augment_ratios", AUGMENT_RATIOS)
+    return TestPipeline(test["pipeline"], aug_test, "data.test.pipeline", ratios)
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -8,6 +8,7 @@ from typing import Any
 from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
+from mmseg.datasets.vos_pairs import VOSDataset
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.datasets.vspw_clips import VSPWClipDataset
 from mmseg.datasets.wrappers import ConcatDataset, RepeatDataset, Wrapper, check_same_classes
@@ -18,6 +19,7 @@ __all__ = [
     "ConcatDataset",
     "RepeatDataset",
     "TrainLoader",
+    "VOSDataset",
     "VSPWClipDataset",
     "VSPWDataset",
     "VideoDataset",

@@ -16,6 +16,7 @@ from mmseg.datasets.labels import count_labels, read_labels
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.results import class_metrics, label_writers
 from mmseg.datasets.transforms import Compose, LoadLabels, TestPipeline
+from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation import Evaluator
 from mmseg.evaluation.vspw import METRIC_NAMES
@@ -97,6 +98,7 @@ class VideoDataset:
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
     submission = "result_submission"  # folder of the PNGs of --format-only and --save-png
+    augment_ratios: tuple[float, ...] = AUGMENT_RATIOS  # of --aug-test, unless a config gives its own
 
     def __init__(
         self,
@@ -118,7 +120,9 @@ class VideoDataset:
         if not self.videos:
             raise DataError("a data set without videos", "at least one video", "check the split")
         if test_mode:
-            self.pipeline = TestPipeline(pipeline) if pipeline is not None else None
+            self.pipeline = None
+            if pipeline is not None:
+                self.pipeline = TestPipeline(pipeline, augment_ratios=self.augment_ratios)
             self._check_names()
         else:
             self.pipeline = Compose(pipeline) if pipeline is not None else None
@@ -153,14 +157,23 @@ class VideoDataset:
         Raises:
             DataError: a file of the clip is missing, damaged or does not fit.
         """
+        self._require_clips()
+        video = self.videos[index]
+        return self._run_pipeline(video, self.draw_clip(len(video.frames), rng), rng)
+
+    def _require_clips(self) -> None:
         if self.pipeline is None or self.test_mode:
             raise ConfigError(
                 "clips of a data set in test mode or without pipeline",
                 "a training data set with a pipeline",
                 "use frames(index), load_frame and load_label to look at a test set",
             )
-        video = self.videos[index]
-        numbers = self.draw_clip(len(video.frames), rng)
+
+    def _run_pipeline(
+        self, video: VideoFiles, numbers: Sequence[int], rng: np.random.Generator, **more: Any
+    ) -> dict[str, Any]:
+        """What the pipeline makes of some frames of a video, the target last; `more` goes to the loaders."""
+        self._require_clips()
         target = video.frames[numbers[-1]]
         return self.pipeline(
             dict(
@@ -169,7 +182,10 @@ class VideoDataset:
                 num_classes=self.num_classes,
                 reduce_zero_label=self.reduce_zero_label,
                 rng=rng,
-                meta=dict(video=video.name, frame=numbers[-1], clip=numbers, filename=target, ori_filename=target),
+                meta=dict(
+                    video=video.name, frame=numbers[-1], clip=list(numbers), filename=target, ori_filename=target
+                ),
+                **more,
             )
         )
 

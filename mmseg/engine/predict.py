@@ -7,9 +7,10 @@ frame order, and what waits for one is kept without its picture.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError, DataError, SegError
-from mmseg.images import check_frame
+from mmseg.images import check_flow, check_frame
 from mmseg.models.base import VideoModel
 from mmseg.models.cpu.label_map import label_map
 from mmseg.structures import Flipped, Frame, Resized, Result, Scores, Size, Step, Video, View
@@ -55,7 +56,8 @@ def predict(
         SegError: bad input; the message names the frame.
     """
     predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp)
-    with closing(_with_views(frames, pipeline, predictor.device.type == "cuda")) as items:
+    views_of = partial(checked_views, pipeline=pipeline, takes_flow=model.takes_flow)
+    with closing(_with_views(frames, views_of, predictor.device.type == "cuda")) as items:
         for frame, views in items:
             yield from predictor.push_views(frame, views)
     yield from predictor.finish()
@@ -98,8 +100,7 @@ class VideoPredictor:
         Raises:
             SegError: the frame does not fit those before it, or the model cannot use it; the message names the frame.
         """
-        check_frame(frame.image)
-        return self.push_views(frame, self.pipeline.views(frame))
+        return self.push_views(frame, checked_views(frame, self.pipeline, self.model.takes_flow))
 
     def push_views(self, frame: Frame, views: Sequence[View]) -> Iterator[Result]:
         """:meth:`push` for a frame whose views were made elsewhere (in a loader thread, say)."""
@@ -260,15 +261,21 @@ def _ids_table(ids: Sequence[int]) -> np.ndarray:
     return np.asarray(ids, np.uint8)
 
 
+def checked_views(frame: Frame, pipeline: TestPipeline, takes_flow: bool) -> list[View]:
+    """The views of a frame, which has optical flow if and only if the model takes it. Raises DataError."""
+    check_frame(frame.image)
+    check_flow(frame.image, frame.flow, takes_flow)
+    return pipeline.views(frame)
+
+
 def _with_views(
-    frames: Iterable[Frame], pipeline: TestPipeline, pin_memory: bool
+    frames: Iterable[Frame], views_of: Callable[[Frame], list[View]], pin_memory: bool
 ) -> Iterator[tuple[Frame, list[View]]]:
     """Every frame with its views, which a background thread makes while the model computes."""
 
-    def views_of(frame: Frame) -> list[View]:
+    def make(frame: Frame) -> list[View]:
         with at(_place(frame)):
-            check_frame(frame.image)
-            views = pipeline.views(frame)
+            views = views_of(frame)
         if pin_memory:  # else copies to the GPU would wait for each other
             for view in views:
                 view.inputs["img"] = view.inputs["img"].pin_memory()
@@ -289,7 +296,7 @@ def _with_views(
             if frame is None:
                 break
             number = frame.number
-            ahead.append((frame, pool.submit(views_of, frame)))
+            ahead.append((frame, pool.submit(make, frame)))
             if len(ahead) > _AHEAD:
                 frame, views = ahead.popleft()
                 yield frame, views.result()

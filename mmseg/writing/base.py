@@ -55,6 +55,8 @@ class ResultOptions:
         save_png: write the PNGs beside the evaluation.
         show_dir: folder for overlay videos and a contact sheet.
         show: show the overlays in a window.
+        output_dir: folder for paintings of object masks; the masks themselves go to ``<output_dir>-DAVIS-16``.
+        opacity: of these paintings.
         tmpdir, gpu_collect: how the result of several processes is joined, see
             :class:`~mmseg.writing.label_pickle.LabelPickleWriter`.
         class_names: of the checkpoint, if they are to be used in place of the data set's.
@@ -69,6 +71,8 @@ class ResultOptions:
     save_png: bool = False
     show_dir: Path | None = None
     show: bool = False
+    output_dir: Path | None = None
+    opacity: float = 1.0
     tmpdir: Path | None = None
     gpu_collect: bool = False
     class_names: Sequence[str] | None = None

@@ -52,7 +52,11 @@ class LabelPngWriter(ResultWriter):
     def add(self, result: Result) -> None:
         if result.labels is not None:
             folder = inside(self._parts.path, result.video.name)
-            write_label_png(inside(folder, result.frame.name, ".png"), result.labels, self._palette)
+            self.write(inside(folder, result.frame.name, ".png"), result.labels)
+
+    def write(self, path: Path, labels: np.ndarray) -> None:
+        """Write one label map (H, W) uint8."""
+        write_label_png(path, labels, self._palette)
 
     def finish(self) -> None:
         distributed.barrier()  # the videos of all processes are complete

@@ -1,10 +1,10 @@
 """Transforms of whole clips; an image is a clip of one frame.
 
-A transform is called with a dict and returns it changed: ``img`` list of (H, W, 3) frames, ``gt`` list of (H, W) uint8
-labels (absent in testing), ``given`` list of (H, W) object ids that are shown to a model (testing only), ``rng``
-a numpy Generator, the only chance, ``meta`` what is known about the target frame, ``steps`` what was done to the
-pictures (:mod:`mmseg.structures`), and what the data set gives to the loaders (``frames``, ``labels``, ``num_classes``,
-``reduce_zero_label``).
+A transform is called with a dict and returns it changed: ``img`` list of (H, W, 3) frames, ``flow`` list of pictures of
+their optical flow (absent for most models), ``gt`` list of (H, W) uint8 labels (absent in testing), ``given`` list of
+(H, W) object ids that are shown to a model (testing only), ``rng`` a numpy Generator, the only chance, ``meta`` what is
+known about the target frame, ``steps`` what was done to the pictures (:mod:`mmseg.structures`), and what the data set
+gives to the loaders (``frames``, ``flows``, ``labels``, ``num_classes``, ``reduce_zero_label``).
 """
 
 from mmseg.datasets.transforms.colour import (
@@ -17,7 +17,7 @@ from mmseg.datasets.transforms.colour import (
 )
 from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.formatting import Collect, ImageToTensor, PackClip
-from mmseg.datasets.transforms.geometry import Pad, RandomCrop, RandomFlip, Resize, rescale_size
+from mmseg.datasets.transforms.geometry import Pad, RandomCrop, RandomFlip, Resize, ResizeToMultiple, rescale_size
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
 from mmseg.datasets.transforms.test_time import MultiScaleFlipAug, TestPipeline
 
@@ -35,6 +35,7 @@ __all__ = [
     "RandomCrop",
     "RandomFlip",
     "Resize",
+    "ResizeToMultiple",
     "TestPipeline",
     "adjust_brightness",
     "adjust_contrast",

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from annotated_types import Ge, Le, Len
 
+from mmseg.datasets.transforms.geometry import PICTURES
 from mmseg.registry import TRANSFORMS
 from mmseg.values import NonNegativeFloat, PositiveFloat, PositiveRange
 
@@ -53,7 +54,7 @@ def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarr
 
 @TRANSFORMS.register_module()
 class PhotoMetricDistortion:
-    """Random brightness, contrast, saturation and hue, each with probability 1/2; every frame of a clip draws its own.
+    """Random brightness, contrast, saturation and hue, each with probability 1/2; every picture draws its own.
 
     Contrast comes before or after the colour steps, by a coin. Each step is clipped and truncated to uint8.
 
@@ -91,7 +92,10 @@ class PhotoMetricDistortion:
         return adjust_contrast(image, rng.uniform(*self.contrast_range)) if rng.integers(2) else image
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        results["img"] = [self.distort(image, results["rng"]) for image in results["img"]]
+        """Frames, then pictures of optical flow: their colours, which tell directions, are distorted as well."""
+        for key in PICTURES:
+            if key in results:
+                results[key] = [self.distort(image, results["rng"]) for image in results[key]]
         return results
 
 
@@ -126,6 +130,8 @@ class Normalize:
         return cv2.LUT(image, self._table) if image.dtype == np.uint8 else self._apply(image)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        results["img"] = [self.normalize(image) for image in results["img"]]
+        for key in PICTURES:
+            if key in results:
+                results[key] = [self.normalize(image) for image in results[key]]
         results["meta"]["img_norm_cfg"] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)
         return results

@@ -13,18 +13,24 @@ from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
 
 
-def to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """T frames (H, W, 3) -> (T, 3, H, W) float32."""
-    height, width, channels = images[-1].shape
-    clip = torch.empty((len(images), channels, height, width), dtype=torch.float32)
-    for out, image in zip(clip.numpy(), images):
-        out[...] = image.transpose(2, 0, 1)
+def to_tensor(*kinds: Sequence[np.ndarray]) -> torch.Tensor:
+    """T frames (H, W, 3), and T further pictures of each kind -> (T, 3 * kinds, H, W) float32."""
+    height, width, channels = kinds[0][-1].shape
+    clip = torch.empty((len(kinds[0]), channels * len(kinds), height, width), dtype=torch.float32)
+    for number, images in enumerate(kinds):
+        for out, image in zip(clip.numpy()[:, channels * number : channels * (number + 1)], images):
+            out[...] = image.transpose(2, 0, 1)
     return clip
+
+
+def _packed(results: dict[str, Any]) -> torch.Tensor:
+    """The frames of `results`, and their optical flow where there is some, which is taken out."""
+    return to_tensor(results["img"], *([results.pop("flow")] if "flow" in results else []))
 
 
 @TRANSFORMS.register_module()
 class ImageToTensor:
-    """``img``: list of frames -> (T, 3, H, W) float32 tensor.
+    """``img``: list of frames -> (T, 3, H, W) float32 tensor; (T, 6, H, W) with those of ``flow``.
 
     Args:
         keys: accepted for official configs; must be ['img'].
@@ -34,16 +40,16 @@ class ImageToTensor:
         self.keys = keys
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        results["img"] = to_tensor(results["img"])
+        results["img"] = _packed(results)
         return results
 
 
 @TRANSFORMS.register_module()
 class PackClip:
-    """``img`` -> (T, 3, H, W) float32 and ``gt`` -> ``gt_semantic_seg`` (T, 1, H, W) int64."""
+    """``img`` -> (T, 3 or, with ``flow``, 6, H, W) float32 and ``gt`` -> ``gt_semantic_seg`` (T, 1, H, W) int64."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        results["img"] = to_tensor(results["img"])
+        results["img"] = _packed(results)
         if "gt" in results:
             results["gt_semantic_seg"] = torch.from_numpy(np.stack(results.pop("gt"))[:, None].astype(np.int64))
         return results

@@ -14,6 +14,9 @@ from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import Flipped, Padded, Resized, Size
 
+PICTURES = ("img", "flow")
+"""Entries that are resized bilinearly: frames, and pictures of their optical flow where there are some."""
+
 MASKS = frozenset(("gt", "given"))
 """Entries that are resized with nearest neighbour: labels, and object ids that are shown to a model."""
 
@@ -27,6 +30,16 @@ def rescale_size(height: int, width: int, scale: Sequence[int]) -> Size:
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """Bilinear resize (half-pixel centres) of (h, w, 3) to `size` (H, W)."""
     return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize_all(results: dict[str, Any], size: Size) -> None:
+    """Resize all pictures and masks of `results`, and note it among its steps."""
+    results.setdefault("steps", []).append(Resized(results["img"][-1].shape[:2]))
+    for key in PICTURES:
+        if key in results:
+            results[key] = [resize_image(image, size) for image in results[key]]
+    for key in MASKS & results.keys():
+        results[key] = [resize_labels(labels, size) for labels in results[key]]
 
 
 def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
@@ -90,15 +103,31 @@ class Resize:
             )
         height, width = results["img"][-1].shape[:2]
         for size in self.sizes(height, width, scale):
-            results.setdefault("steps", []).append(Resized(results["img"][-1].shape[:2]))
-            results["img"] = [resize_image(image, size) for image in results["img"]]
-            for key in MASKS & results.keys():
-                results[key] = [resize_labels(labels, size) for labels in results[key]]
+            resize_all(results, size)
         new_height, new_width = results["img"][-1].shape[:2]
         factors = [new_width / width, new_height / height] * 2
         shape = results["img"][-1].shape
         meta.update(img_shape=shape, pad_shape=shape, keep_ratio=self.keep_ratio)
         meta["scale_factor"] = np.array(factors, dtype=np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class ResizeToMultiple:
+    """A resize that rounds each side up to a multiple; it stretches, and does not pad.
+
+    Args:
+        size_divisor: of which the sides become multiples.
+    """
+
+    def __init__(self, size_divisor: values.PositiveInt = 32) -> None:
+        self.size_divisor = size_divisor
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        sides = results["img"][-1].shape[:2]
+        resize_all(results, tuple(-(-side // self.size_divisor) * self.size_divisor for side in sides))
+        shape = results["img"][-1].shape
+        results["meta"].update(img_shape=shape, pad_shape=shape)
         return results
 
 
@@ -146,7 +175,7 @@ class RandomCrop:
                 if self.is_mixed(self.crop(results["gt"][-1], corner)):
                     break
                 corner = self.draw(height, width, results["rng"])
-        for key in ("img", "gt"):
+        for key in (*PICTURES, "gt"):
             if key in results:
                 results[key] = [self.crop(array, corner) for array in results[key]]
         shape = results["img"][-1].shape
@@ -183,7 +212,7 @@ class RandomFlip:
         if flip:
             results.setdefault("steps", []).append(Flipped(results["img"][-1].shape[:2], self.direction))
             code = 1 if self.direction == "horizontal" else 0  # as cv2.flip counts them
-            for key in {"img", *MASKS} & results.keys():
+            for key in {*PICTURES, *MASKS} & results.keys():
                 results[key] = [cv2.flip(array, code) for array in results[key]]
         return results
 
@@ -225,7 +254,7 @@ class Pad:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         results.setdefault("steps", []).append(Padded(results["img"][-1].shape[:2]))
-        values = {"img": self.pad_val, "gt": self.seg_pad_val, "given": 0}
+        values = {**dict.fromkeys(PICTURES, self.pad_val), "gt": self.seg_pad_val, "given": 0}
         for key in values.keys() & results.keys():
             results[key] = [self.pad(array, values[key]) for array in results[key]]
         results["meta"]["pad_shape"] = results["img"][-1].shape

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mmseg.datasets.labels import read_labels
 from mmseg.errors import ConfigError, DataError
-from mmseg.images import check_same_size, read_frame
+from mmseg.images import check_flow_size, check_same_size, read_frame
 from mmseg.registry import TRANSFORMS
 
 
@@ -14,8 +15,10 @@ from mmseg.registry import TRANSFORMS
 class LoadFrames:
     """Decode the frames of a clip: ``frames`` (paths) -> ``img``, list of (H, W, 3) uint8 BGR.
 
+    Where the data set gives ``flows``, pictures of optical flow, they become ``flow`` in the same way.
+
     Raises:
-        DataError: a file that is missing, damaged, or of another size than the others of the clip.
+        DataError: a file that is missing, damaged, or of another size than the others of the clip or than its frame.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +35,10 @@ class LoadFrames:
                     "all frames of a video to have one size",
                     "split the video where its size changes, or resize its frames",
                 )
+        if results.get("flows") is not None:
+            results["flow"] = [read_frame(path) for path in results["flows"]]
+            for path, image, flow in zip(results["flows"], images, results["flow"]):
+                check_flow_size(image, flow, path)
         shape = images[-1].shape
         results["meta"].update(ori_shape=shape, img_shape=shape, pad_shape=shape)
         return results
@@ -74,10 +81,11 @@ class LoadLabels:
             raise ConfigError("LoadLabels for a data set without labels", "a split with labels", "drop LoadLabels")
         reduced = results["reduce_zero_label"]
         self.check_agrees(reduced)
+        read = results.get("read_labels") or partial(read_labels, num_classes=results["num_classes"], reduced=reduced)
         loaded = {}
         for path, frame in zip(results["labels"], results["img"]):
             if path not in loaded:
-                loaded[path] = read_labels(path, results["num_classes"], reduced)
+                loaded[path] = read(path)
                 check_same_size(frame, loaded[path], path)
         results["gt"] = [loaded[path] for path in results["labels"]]
         return results

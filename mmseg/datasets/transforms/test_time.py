@@ -78,9 +78,10 @@ class TestPipeline:
 
     Args:
         transforms: config dicts: loaders, then one MultiScaleFlipAug, or plain transforms for a single view.
-        aug_test: several scales and flips (multi-scale testing): the ratios of the config, or
-            0.5, 0.75 .. 1.75 where it gives none; flips in any case.
+        aug_test: several scales and flips (multi-scale testing): the ratios of the config, or `augment_ratios` where it
+            gives none; flips in any case.
         where: dotted path of the list in the config file, for error messages.
+        augment_ratios: those that a method was published with.
 
     Raises:
         ConfigError: the list cannot be built or does not end in an ``img`` tensor.
@@ -88,8 +89,14 @@ class TestPipeline:
 
     __test__ = False  # the name starts with "Test", but this is no test case
 
-    def __init__(self, transforms: Sequence[Any], aug_test: bool = False, where: str = "pipeline") -> None:
-        self._config, self._where = transforms, (where := absolute(where))
+    def __init__(
+        self,
+        transforms: Sequence[Any],
+        aug_test: bool = False,
+        where: str = "pipeline",
+        augment_ratios: Sequence[float] = AUGMENT_RATIOS,
+    ) -> None:
+        self._config, self._where, self._ratios = transforms, (where := absolute(where)), augment_ratios
         steps = [t for t in Compose(transforms, where).transforms if not isinstance(t, LoadFrames | LoadLabels)]
         multi = [t for t in steps if isinstance(t, MultiScaleFlipAug)]
         if multi and len(steps) > 1:
@@ -104,11 +111,11 @@ class TestPipeline:
         if aug_test:
             self._multi.flip = True
             if self._multi.scales is None and self._multi.img_ratios is None:
-                self._multi.img_ratios = AUGMENT_RATIOS
+                self._multi.img_ratios = augment_ratios
 
     def augmented(self) -> TestPipeline:
         """The same pipeline with `aug_test`."""
-        return TestPipeline(self._config, aug_test=True, where=self._where)
+        return TestPipeline(self._config, True, self._where, self._ratios)
 
     def views(self, frame: Frame) -> list[View]:
         """The views of a frame: for each scale the plain one, then the mirrored one if wanted.
@@ -124,6 +131,8 @@ class TestPipeline:
         shape = frame.image.shape
         meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, flip=flip)
         results = dict(img=[frame.image], meta=meta, flip=flip, scale=scale, rng=np.random.default_rng(0), steps=[])
+        if frame.flow is not None:
+            results["flow"] = [frame.flow]
         if frame.given is not None:
             results["given"] = [frame.given.astype(np.int32)]  # OpenCV resizes no int64
         collected = self._apply(results)

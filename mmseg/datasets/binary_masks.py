@@ -1,0 +1,95 @@
+"""What the values of masks of one object mean: 0 and 1, 0 and 255, or ids of objects that count as one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from mmseg.errors import DataError
+from mmseg.images import read_mask
+
+logger = logging.getLogger("mmseg.datasets")
+
+MaskValues = Literal["auto", "labels", "objects"]
+_LOOKED_AT = 20  # masks that tell what the values of all of them mean
+_MOST_OBJECTS = 64  # a mask of more different values is a soft map
+_IGNORED = 255
+
+
+class MaskReader:
+    """Reads masks as labels: 0 background, 1 object, 255 ignored.
+
+    Args:
+        mask_values: ``'labels'``: 0 and 1, and 255 for ignored pixels; ``'objects'``: everything that is not 0 is the
+            object; ``'auto'``: 'labels', unless a sample of the masks holds nothing but 0 and 255, which are then
+            background and object.
+        paths: of all masks, from which the sample is taken.
+    """
+
+    def __init__(self, mask_values: MaskValues, paths: Sequence[str]) -> None:
+        self.mask_values = mask_values
+        self._paths = paths
+        self._kind: str | None = None if mask_values == "auto" else mask_values
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """The labels (H, W) uint8 of a mask. Raises DataError if it cannot be read or holds other values."""
+        mask = read_mask(path)
+        kind = self._kind = self._kind or self._guess()
+        values = set(np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256])).tolist())
+        if kind == "objects":
+            if len(values) > _MOST_OBJECTS:
+                raise DataError(
+                    f"{path}: a mask of {len(values)} different values",
+                    "ids of objects, or 0 and 255",
+                    "threshold soft maps, and store masks without loss",
+                )
+            return (mask > 0).astype(np.uint8)
+        allowed = {"labels": {0, 1, _IGNORED}, "0 and 255": {0, 255}}[kind]
+        if not values <= allowed:
+            raise _unexpected(path, values, kind)
+        return mask if kind == "labels" else (mask > 0).astype(np.uint8)
+
+    def counts(self, paths: Sequence[str], masks: int) -> np.ndarray:
+        """Pixels of each label, (256,) int64, in a sample of at most `masks` of the masks `paths`."""
+        total = np.zeros(256, np.int64)
+        for path in _sample(paths, masks):
+            total += np.bincount(self.read(path).reshape(-1), minlength=256)
+        return total
+
+    def _guess(self) -> str:
+        """What the values mean, from a sample."""
+        seen: set[int] = set()
+        sample = _sample(self._paths, _LOOKED_AT)
+        for path in sample:
+            values = set(np.unique(read_mask(path)).tolist())
+            if not values <= {0, 1, _IGNORED}:
+                raise _unexpected(path, values, "0 and 1, or 0 and 255")
+            seen |= values
+        if 1 in seen or 255 not in seen:
+            return "labels"
+        logger.warning(
+            "%d masks looked at hold 0 and 255 (%s): 255 is taken for the object. mask_values='labels' in the data set "
+            "would ignore it",
+            *(len(sample), sample[0]),
+        )
+        return "0 and 255"
+
+
+def _sample(paths: Sequence[str], size: int) -> list[str]:
+    """At most `size` of the paths, spread evenly."""
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(size, len(paths))).astype(int))]
+
+
+def _unexpected(path: str | Path, values: set[int], kind: str) -> DataError:
+    wrong = sorted(values - {0, 1, 255}) or sorted(values)
+    return DataError(
+        f"{path}: values {wrong[:5]} in a mask",
+        "0 and 1 (255 for ignored pixels), as in the packaged data" if kind == "labels" else kind,
+        "where every value but 0 is a part of the object, as in masks of several objects, set mask_values='objects' in "
+        "the data set; masks of both kinds in one data set have to be converted",
+    )

@@ -1,0 +1,285 @@
+"""Frames with pictures of their optical flow and object masks: the layout of DAVIS2SEG and YouTube2SEG (HFAN).
+
+::
+
+    <data_root>/frame/train/<video>_<frame>.jpg      or frame/train/<video>/<frame>.jpg
+    <data_root>/flow/train/...                       the same names
+    <data_root>/mask/train/...                       the same names with .png
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Len
+
+from mmseg import values
+from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.binary_masks import MaskReader, MaskValues
+from mmseg.datasets.results import build_evaluator, chosen_metrics, label_writers
+from mmseg.datasets.vspw import read_split
+from mmseg.errors import DataError
+from mmseg.evaluation import Evaluator
+from mmseg.evaluation.davis import DAVIS16Evaluator, PooledFramesEvaluator
+from mmseg.images import check_flow_size, check_same_size, natural_key, read_frame
+from mmseg.registry import DATASETS
+from mmseg.structures import Frame
+from mmseg.values import Text
+from mmseg.visualization import palette_table
+from mmseg.writing.base import ResultOptions, ResultWriter
+from mmseg.writing.object_masks import ObjectMaskWriter, PaintingWriter
+
+logger = logging.getLogger("mmseg.datasets")
+
+_FRAME, _MASK = ".jpg", ".png"
+_EVALUATORS = {"VOS": PooledFramesEvaluator, "DAVIS16": DAVIS16Evaluator}
+_SHORTEST = 3  # masks that the DAVIS-2016 protocol needs of a video
+_NAMED = 5  # files that a message names
+
+
+@dataclass(frozen=True)
+class FlowVideoFiles(VideoFiles):
+    """A video with the flow picture of every frame; masks may be missing."""
+
+    flows: tuple[str, ...] = ()
+
+
+@DATASETS.register_module()
+class VOSDataset(VideoDataset):
+    """Triples of frame, flow picture and mask. In training every frame is an item of its own.
+
+    Only the frames are listed; the names of the other files follow from theirs.
+
+    Args:
+        data_root: what the other paths are relative to.
+        img1_dir: folder of the frames, ``*.jpg`` at any depth.
+        img2_dir: folder of the flow pictures.
+        ann_dir: folder of the masks, or None.
+        split: text file with names of frames without suffix, one a line, in this order; None takes all frames.
+        pipeline, test_mode: see :class:`VideoDataset`.
+        classes, palette: names and colours of background and object.
+        mask_values: what the values of masks mean in training, see :class:`MaskReader`; in testing all values but 0 are
+            the object.
+        img_suffix, seg_map_suffix, ignore_index, reduce_zero_label: of published configs; they cannot differ.
+
+    Raises:
+        DataError: a folder or the split file is missing, or there are no frames.
+    """
+
+    CLASSES = ("Background", "Foreground")
+    PALETTE = [[0, 0, 0], [255, 0, 0]]  # noqa: RUF012
+    augment_ratios = (0.75, 1.0, 1.75)
+    metric_names = tuple(_EVALUATORS)
+
+    def __init__(
+        self,
+        img1_dir: Text,
+        img2_dir: Text,
+        ann_dir: Text | None = None,
+        data_root: str | Path | None = None,
+        split: Text | None = None,
+        pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
+        test_mode: bool = False,
+        classes: Annotated[Sequence[str], Len(2, 2)] | None = None,
+        palette: Annotated[Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]], Len(2, 2)] | None = None,
+        mask_values: MaskValues = "auto",
+        img_suffix: Literal[".jpg"] = _FRAME,
+        seg_map_suffix: Literal[".png"] = _MASK,
+        ignore_index: Literal[255] = 255,
+        reduce_zero_label: Literal[False] = False,
+    ) -> None:
+        self.data_root = data_root
+        self.img1_dir, self.img2_dir, self.ann_dir = (self._below(path) for path in (img1_dir, img2_dir, ann_dir))
+        if data_root is not None and Path(img1_dir).is_absolute():
+            self.img2_dir = img2_dir  # as published: joined only where the frames are
+        names = find_frames(self.img1_dir) if split is None else read_names(self._below(split))
+        groups = by_video(names)
+        videos = [self._video(video, frames) for video, frames in groups.items()]
+        colours = palette or self.PALETTE
+        super().__init__(videos, pipeline, (), test_mode, classes or self.CLASSES, colours, reduce_zero_label=False)
+        place = {name: (v, t) for v, frames in enumerate(groups.values()) for t, name in enumerate(frames)}
+        self.items = [place[name] for name in names]  # (video, frame), in the order of the list
+        masks = [path for video in self.videos for path in video.labels or ()]
+        self.masks = MaskReader("objects" if test_mode else mask_values, masks)
+
+    def _below(self, path: str | None) -> str | None:
+        return path if path is None or self.data_root is None else os.path.join(self.data_root, path)
+
+    def _video(self, name: str, frames: Sequence[str]) -> FlowVideoFiles:
+        """A video from the names of its frames relative to the folder of frames."""
+        masks = None
+        if self.ann_dir is not None:
+            masks = tuple(os.path.join(self.ann_dir, frame.replace(_FRAME, _MASK)) for frame in frames)
+        images, flows = (tuple(os.path.join(d, frame) for frame in frames) for d in (self.img1_dir, self.img2_dir))
+        return FlowVideoFiles(-1, name, len(frames), images, masks, flows)
+
+    @property
+    def pairs(self) -> list[tuple[str, str, str | None]]:
+        """Paths of frame, flow picture and mask of every frame, in the order of the list."""
+        videos = self.videos
+        return [(videos[v].frames[t], videos[v].flows[t], videos[v].labels and videos[v].labels[t])
+                for v, t in self.items]  # fmt: skip
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.items)
+
+    def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
+        """Run the pipeline on item `index`, a frame with its flow and mask.
+
+        Returns:
+            ``img`` (1, 6, H, W) float32, ``gt_semantic_seg`` (1, 1, H, W) int64, and ``img_metas``.
+
+        Raises:
+            DataError: a file is missing, damaged or does not fit.
+        """
+        number, t = self.items[index]
+        video = self.videos[number]
+        return self._run_pipeline(video, [t], rng, flows=[video.flows[t]], read_labels=self.masks.read)
+
+    def load_label(self, video_index: int, number: int) -> np.ndarray | None:
+        """The mask of a frame, (H, W) uint8 of 0 and 1; None if it has none. Raises DataError if it cannot be read."""
+        paths = self.videos[video_index].labels
+        if paths is None or not os.path.exists(paths[number]):
+            return None
+        return self.masks.read(paths[number])
+
+    def frame(self, video_index: int, number: int) -> Frame:
+        """Frame `number` of a video with its flow and, where there is one, its truth. Raises DataError."""
+        video = self.videos[video_index]
+        path, flow_path = video.frames[number], video.flows[number]
+        image, flow, truth = read_frame(path), read_frame(flow_path), self.load_label(video_index, number)
+        check_flow_size(image, flow, flow_path)
+        if truth is not None:
+            check_same_size(image, truth, video.labels[number])
+        stem = frame_name(os.path.relpath(path, self.img1_dir))[1]
+        return Frame(number, stem, image, flow=flow, truth=truth, path=path, reload=partial(read_frame, path))
+
+    def frames(self, video_index: int) -> Iterator[Frame]:
+        """See :meth:`VideoDataset.frames`. Raises DataError at once if a flow picture is missing."""
+        self.check_flow(self.videos[video_index])
+        return super().frames(video_index)
+
+    def check_flow(self, *videos: FlowVideoFiles) -> None:
+        """Raise DataError unless every frame of the videos (default: all) has a flow picture."""
+        paths = [path for video in videos or self.videos for path in video.flows]
+        missing = [path for path in paths if not os.path.exists(path)]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(paths)} frames without optical flow: {', '.join(missing[:_NAMED])}"
+                + (", ..." if len(missing) > _NAMED else ""),
+                f"a flow picture for every frame of {self.img1_dir}, of the same name, in {self.img2_dir}; "
+                "also for the last of a video",
+                "make them with tools/generate_flow.py, or correct img2_dir",
+            )
+
+    def label_counts(self, masks: int = 200) -> np.ndarray:
+        """See :meth:`VideoDataset.label_counts`.
+
+        Raises:
+            DataError: also for missing flow pictures and, in training, for missing masks.
+        """
+        self.check_flow()
+        paths = [path for video in self.videos for path in video.labels or ()]
+        existing = [path for path in paths if os.path.exists(path)]
+        if not existing or (not self.test_mode and len(existing) < len(self)):
+            first = next((path for path in paths if not os.path.exists(path)), "ann_dir is not set")
+            raise DataError(
+                f"{len(self) - len(existing)} of {len(self)} frames without mask: {first}",
+                "a mask of the same name, with .png, for every frame",
+                "correct ann_dir, or leave these frames out by a split file",
+            )
+        return self.masks.counts(existing, masks)
+
+    def metrics(self, options: ResultOptions) -> list[Evaluator]:
+        """``VOS``: all frames pooled, as in HFAN's training log; ``DAVIS16``: the published numbers."""
+        names = chosen_metrics(self.metric_names, options.metrics)
+        if not names:
+            return []
+        masks = {video.name: sum(map(os.path.exists, video.labels or ())) for video in self.videos}
+        bare = [name for name, count in masks.items() if not count]
+        if bare:
+            raise DataError(
+                f"evaluation of videos without masks ({len(bare)} of {len(masks)}, the first is {bare[0]!r})",
+                f"masks in {self.ann_dir}",
+                "correct ann_dir, or give --eval None",
+            )
+        partial_ones = [v for v in self.videos if masks[v.name] < v.num_frames]
+        if partial_ones:
+            logger.warning(
+                "%d videos have masks for some frames only (%s: %d of %d); they are scored by these",
+                *(len(partial_ones), partial_ones[0].name, masks[partial_ones[0].name], partial_ones[0].num_frames),
+            )
+        given = dict(video_order=list(masks))
+        return [build_evaluator(_EVALUATORS[name], options.metric_options, given) for name in names]
+
+    def has_enough_masks(self) -> bool:
+        """Whether the DAVIS-2016 protocol can be applied to all videos."""
+        return all(sum(map(os.path.exists, video.labels or ())) >= _SHORTEST for video in self.videos)
+
+    def writers(self, options: ResultOptions) -> list[ResultWriter]:
+        """Also, for ``output_dir``, binary masks in ``<output_dir>-DAVIS-16`` and paintings in the folder itself."""
+        writers = label_writers(self, options)
+        if options.output_dir is not None:
+            folder, table = Path(options.output_dir), palette_table(options.palette or self.PALETTE, self.num_classes)
+            writers.append(ObjectMaskWriter(folder.with_name(f"{folder.name}-DAVIS-16"), table))
+            writers.append(PaintingWriter(folder, table, options.opacity))
+        return writers
+
+
+def find_frames(folder: str | Path) -> list[str]:
+    """Frames at any depth of a folder, relative to it, in the natural order of their names.
+
+    Raises:
+        DataError: there is no such folder, or there are none in it.
+    """
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inner = os.path.relpath(root, folder)
+        names = [name for name in files if name.endswith(_FRAME) and not name.startswith(".")]
+        found += [posixpath.normpath(posixpath.join(inner.replace(os.sep, "/"), name)) for name in names]
+    if not found:
+        raise DataError(
+            f"{folder}: {'no frames in it' if os.path.isdir(folder) else 'no such folder'}",
+            f"a folder with frames, {_FRAME}",
+            "set data_root and img1_dir (frames) to where they are; docs/hfan.md shows the layout",
+        )
+    return sorted(found, key=natural_key)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Frames that a split file names, one a line without suffix. Raises DataError, see :func:`read_split`."""
+    return list(dict.fromkeys(f"{line.name}{_FRAME}" for line in read_split(Path(path))))
+
+
+def frame_name(path: str) -> tuple[str, str]:
+    """Video and name of a frame from its path relative to the folder of frames.
+
+    ``bear_00007.jpg`` and ``bear/00007.jpg`` are frame ``00007`` of ``bear``.
+    """
+    folder, stem = posixpath.split(path.replace(os.sep, "/").removesuffix(_FRAME))
+    match = re.fullmatch(r"(.+)_(\d+)", stem)
+    if match is None:
+        return folder or "frames", stem
+    video, number = match.groups()
+    if not folder or posixpath.basename(folder) == video:
+        return folder or video, number
+    return f"{folder}/{video}", number
+
+
+def by_video(names: Sequence[str]) -> dict[str, list[str]]:
+    """Frames by their video, both in the order in which they come."""
+    videos: dict[str, list[str]] = {}
+    for name in names:
+        videos.setdefault(frame_name(name)[0], []).append(name)
+    return videos

@@ -1,0 +1,84 @@
+"""Binary masks as the DAVIS toolkits take them, and the same painted for people."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmseg import distributed
+from mmseg.files import make_folder, write_bytes
+from mmseg.structures import Result, Video
+from mmseg.visualization import colourise, overlay
+from mmseg.writing.base import ResultWriter, inside
+from mmseg.writing.label_png import LabelPngWriter
+
+logger = logging.getLogger("mmseg.writing")
+
+_QUALITY = 95  # of JPEG
+
+
+class ObjectMaskWriter(LabelPngWriter):
+    """8-bit grey PNGs, ``<folder>/<video>/<frame>.png``; 255 where the label is not 0.
+
+    They are written from the label maps, so that nothing is lost. Videos of an earlier run that this one does not have
+    are removed: the folder is scored as a whole.
+    """
+
+    def start(self, videos, owners) -> None:
+        super().start(videos, owners)
+        self._all = {video.name for video in videos}
+
+    def write(self, path: Path, labels: np.ndarray) -> None:
+        """See :meth:`LabelPngWriter.write`."""
+        encoded = io.BytesIO()
+        Image.fromarray(np.where(labels > 0, np.uint8(255), np.uint8(0))).save(encoded, format="PNG")
+        write_bytes(path, encoded.getvalue(), sync=False)
+
+    def finish(self) -> None:
+        super().finish()
+        with distributed.together():
+            if distributed.is_main():
+                self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        for folder in sorted(self.folder.iterdir()):
+            mine = any(name == folder.name or name.startswith(f"{folder.name}/") for name in self._all)
+            if mine or folder.name.startswith(".") or not folder.is_dir():
+                continue
+            if all(path.is_file() and path.suffix == ".png" for path in folder.iterdir()):
+                logger.warning("%s: removed, masks of an earlier run", folder)
+                shutil.rmtree(folder)
+
+
+class PaintingWriter(ResultWriter):
+    """JPEGs ``<folder>/<video>_<frame>.jpg`` with the colours of the labels over the frame.
+
+    Args:
+        folder: where they go.
+        table: (256, 3) uint8 RGB palette.
+        opacity: 1 shows the colours alone.
+    """
+
+    def __init__(self, folder: str | Path, table: np.ndarray, opacity: float = 1.0) -> None:
+        self.folder, self.table, self.opacity = Path(folder), table, opacity
+
+    def start(self, videos: list[Video], owners: list[int]) -> None:
+        with distributed.together():
+            make_folder(self.folder)
+
+    def add(self, result: Result) -> None:
+        if result.labels is None:
+            return
+        if self.opacity < 1:
+            picture = overlay(result.frame.picture(), result.labels, self.table, self.opacity)
+        else:
+            picture = colourise(result.labels, self.table)
+        path = inside(self.folder, f"{result.video.name.replace('/', '_')}_{result.frame.name}", ".jpg")
+        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+        write_bytes(path, encoded.tobytes(), sync=False)
