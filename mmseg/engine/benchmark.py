@@ -63,7 +63,7 @@ class Job:
         amp: 'bfloat16' or 'float16' for autocast, None for float32.
         repeats: measured frames or steps; the median counts.
         clips: batch of a training step; 0 takes the config's.
-        compile: ``torch.compile``: the whole training step, or the backbone of a stream.
+        compile: ``torch.compile``: what ``compile=True`` compiles in a training, or the backbone of a stream.
         reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
         threads: CPU threads; 0 leaves PyTorch's choice.
     """
@@ -192,7 +192,7 @@ def measure_train(job: Job) -> list[Row]:
         provide_prototypes(model, Path(folder))
         model = model.to(device).train()
         if job.compile:
-            model.compile()
+            model.compile_parts()
         optimizer = build_optimizer(model, cfg.optimizer)
         batch = training_batch(model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device)
         timer, memory = StageTimer(device), PeakMemory(device)

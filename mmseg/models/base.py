@@ -236,6 +236,8 @@ class Segmentor(VideoModel):
     def compile_parts(self, **options: Any) -> None:
         """The backbone, and what the head names in `compiled_methods`."""
         self.backbone.compile(**options)
+        for function in self.decode_head.compiled_constants:
+            torch.compiler.assume_constant_result(function)
         for name in self.decode_head.compiled_methods:
             setattr(self.decode_head, name, torch.compile(getattr(self.decode_head, name), **options))
 

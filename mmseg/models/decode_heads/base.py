@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,6 +84,7 @@ class FusionHead(nn.Module):
     Attributes:
         segmentor: the segmentor that it belongs to.
         compiled_methods: names of the methods that ``compile=True`` compiles; they take and give tensors and numbers.
+        compiled_constants: functions that these ask, whose answers do not change; else every question cuts a graph.
         context_keys: entries of a training batch, besides images and labels, that :meth:`loss` takes as arguments.
         frozen_backbone: the backbone runs without a graph in training.
         train_frames: frames of a clip that :meth:`loss` needs.
@@ -94,6 +95,7 @@ class FusionHead(nn.Module):
 
     segmentor = "FrameSegmentor"
     compiled_methods: tuple[str, ...] = ("forward",)
+    compiled_constants: tuple[Callable[..., Any], ...] = ()
     context_keys: tuple[str, ...] = ()
     frozen_backbone = False
     train_frames = slice(None)

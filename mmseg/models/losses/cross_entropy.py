@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from mmseg import distributed
 from mmseg.errors import ConfigError
 from mmseg.models.layers import full_precision
+from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.base import PixelLoss, of_labels
 from mmseg.models.losses.upsampled import accumulator, all_rows, widened
 from mmseg.registry import MODELS
@@ -53,7 +54,7 @@ class CrossEntropyLoss(PixelLoss):
         return self.loss_weight * loss, correct
 
 
-@torch.compiler.disable
+@outside_graphs
 def upsampled_cross_entropy(
     logits: Tensor,
     labels: Tensor,

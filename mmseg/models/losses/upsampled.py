@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmseg.models.layers import full_precision
+from mmseg.models.layers.compiling import outside_graphs
 
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.
@@ -77,7 +78,7 @@ def accumulator(logits: Tensor, *shape: int) -> Tensor:
     return logits.new_zeros(shape, dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
 
 
-@torch.compiler.disable
+@outside_graphs
 def pixel_sums(
     logits: Tensor, labels: Tensor, measure: Measure, weight: Tensor | None = None, slice_numbers: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -136,7 +137,7 @@ def _slice(rows: Rows, logits: Tensor, labels: Tensor, weight: Tensor | None) ->
 
 
 @torch.no_grad()
-@torch.compiler.disable
+@outside_graphs
 def label_probabilities(
     logits: Tensor, labels: Tensor, ignore_index: int = 255, slice_numbers: int | None = None
 ) -> Tensor:

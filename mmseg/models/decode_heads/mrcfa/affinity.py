@@ -160,11 +160,11 @@ def _resize_tokens(tokens: Tensor, size: tuple[int, int], grid: tuple[int, int])
 
 def _exact_dtype(x: Tensor) -> torch.dtype:
     """float64 for float64, and where a float32 product may be taken in TF32 or bfloat16; otherwise float32."""
-    return torch.float64 if _rounds_products(x.device.type) else torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if rounds_products(x.device.type) else torch.promote_types(x.dtype, torch.float32)
 
 
-@torch.compiler.assume_constant_result  # compiled code would be cut in two at every question
-def _rounds_products(device: str) -> bool:
+def rounds_products(device: str) -> bool:
+    """Whether products of float32 matrices are less exact than float32 on a kind of device, as it is set now."""
     if device != "cpu":
         return device == "cuda"  # the other kinds of device have no such setting, and some no float64
     try:

@@ -15,7 +15,13 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import DecoderParams, FoldedFuse
 from mmseg.models.decode_heads.clip_head import ClipHead
-from mmseg.models.decode_heads.mrcfa.affinity import SCORED_POSITIONS, CrossFrameAffinity, gather_tokens, map_to_tokens
+from mmseg.models.decode_heads.mrcfa.affinity import (
+    SCORED_POSITIONS,
+    CrossFrameAffinity,
+    gather_tokens,
+    map_to_tokens,
+    rounds_products,
+)
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.resize import halve, resize
 from mmseg.registry import MODELS
@@ -69,6 +75,7 @@ class MRCFAHead(ClipHead):
     """
 
     default_dilation = CFFM_DILATION
+    compiled_constants = (rounds_products,)
 
     def __init__(
         self,

@@ -1,0 +1,39 @@
+"""What compiled code calls where it stands, and the compiler that is not imported for its sake."""
+
+import subprocess
+import sys
+
+import torch
+
+from mmseg.models.layers.compiling import outside_graphs
+from tests.tools.processes import ROOT, environment
+
+
+def test_a_function_is_left_out_of_compiled_code():
+    seen = []
+
+    @outside_graphs
+    def double(x: torch.Tensor, times: int = 1) -> torch.Tensor:
+        """Doubles."""
+        seen.append(torch.compiler.is_compiling())
+        return x * 2**times
+
+    def formula(x: torch.Tensor, times: int) -> torch.Tensor:
+        return double(x.sin(), times=times).cos()
+
+    compiled, x = torch.compile(formula, backend="eager"), torch.randn(3)
+    for times in (1, 2, 3):
+        assert torch.equal(compiled(x, times), formula(x, times))
+    assert seen == [False] * 6  # its own lines run every time
+    assert double.__name__ == "double" and double.__doc__ == "Doubles."
+
+
+def test_testing_does_not_import_the_compiler():
+    code = (
+        "import sys, torch; from mmseg.models import build_segmentor;"
+        "head = dict(type='SegFormerHead', in_channels=[32, 64, 160, 256], channels=128, num_classes=3);"
+        "model = build_segmentor(dict(type='FrameSegmentor', backbone=dict(type='mit_b0'), decode_head=head)).eval();"
+        "model.stream().step(torch.zeros(3, 64, 64));"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
