@@ -21,6 +21,7 @@ from mmseg import distributed
 from mmseg.errors import DataError
 from mmseg.models.decode_heads.themask.prediction import Prediction
 from mmseg.models.layers import full_precision
+from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.matching import assign, class_costs, mask_costs, without
 from mmseg.models.losses.point_sampling import sample_labels, sample_maps, share_of, uncertain_points
 from mmseg.models.losses.upsampled import widened
@@ -139,7 +140,7 @@ class HierarchicalCriterion(nn.Module):
         """Whether the second round of matching is trained in this iteration."""
         return self.video or (self.two_round_after_warmup and iteration >= self.warmup_iters)
 
-    @torch.compiler.disable
+    @outside_graphs
     def forward(self, predictions: Sequence[Prediction], gt_semantic_seg: Tensor, iteration: int) -> dict[str, Tensor]:
         """Weighted losses by name: ``loss_ce``, ``r0_loss_mask_3``, ``loss_ce_3_aux`` ... (specification, section 6.4).
 
