@@ -17,6 +17,8 @@ _FILES = {
     "CFFMHead": "cffm",
     "CFFMPlusHead": "cffm_plus",
     "MRCFAHead": "mrcfa",
+    "THEMaskFrameHead": "themask",
+    "THEMaskVideoHead": "themask",
     "HFANHead": "hfan",
 }
 
