@@ -138,7 +138,7 @@ class VideoPredictor:
             raise ConfigError(
                 f"step() with a {type(self.model).__name__}, whose results come late",
                 "push() and finish()",
-                "iterate over what they return",
+                self.streams[0].at_once or "iterate over what they return",
             )
 
     def _open(self, num_views: int) -> None:

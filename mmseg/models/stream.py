@@ -26,10 +26,12 @@ class Stream:
     Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
     Weights are folded at the first frame of a video; weights that change before its last one are an error.
 
-    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`.
+    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`; and what to do to get
+    them at once, if that is possible.
     """
 
     answers_at_once = True
+    at_once: str | None = None
 
     def __init__(self, model: VideoModel) -> None:
         self.model = model
@@ -103,7 +105,7 @@ class Stream:
             raise ConfigError(
                 f"step() on a stream of {type(self.model).__name__}, whose results come late",
                 "push() and finish()",
-                "iterate over what they return",
+                self.at_once or "iterate over what they return",
             )
         results = list(self.push(View(self.count, {"img": img, **inputs})))
         if len(results) != 1 or results[0].values is None:

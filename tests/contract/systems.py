@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmseg.clips import CFFM_DILATION, inference_clip
+from mmseg.clips import CFFM_DILATION, inference_clip, video_clips
 from mmseg.models import build_segmentor
 from mmseg.models.stream import Stream
-from tests.golden_cases import Case, build_filled
+from tests.golden_cases import Case, build_filled, fill, fill_themask, points
 
 SIZE = (64, 96)  # of frames; the smallest that all systems take
 NUM_CLASSES = 9
@@ -47,7 +47,10 @@ class System:
         settings: of its streams.
         extra: further entries of a training batch of n clips.
         unused: parts of the names of parameters that no loss reaches.
-        numbers: frame t -> the frames of its whole clip, the target last.
+        numbers: frame t -> the frames of its whole clip in a video of 14, the target last or all of them being targets.
+        filler: gives the model its fixed weights.
+        prepared: makes a function of its inputs of a model that draws.
+        matches: the losses are assigned on the host.
     """
 
     name: str
@@ -59,10 +62,13 @@ class System:
     extra: Callable[[int], dict[str, Any]] = lambda n: {}
     unused: tuple[str, ...] = ("conv_seg",)
     numbers: Callable[[int], list[int]] = lambda t: inference_clip(t, CFFM_DILATION)
+    filler: Callable[[nn.Module], None] = fill.fill
+    prepared: Callable[[nn.Module], nn.Module] = lambda model: model
+    matches: bool = False
 
     def model(self, mode: str = "eval") -> nn.Module:
         """The small model with fixed weights, without any dropout."""
-        return build_filled(build_segmentor, self.config(), mode)
+        return self.prepared(build_filled(build_segmentor, self.config(), mode, self.filler))
 
     def batch(self, clips: int = 2, seed: int = 0) -> dict[str, Any]:
         """A training batch: patches of one class each, whose colour tells the class; some pixels are ignored."""
@@ -89,7 +95,9 @@ class System:
 
     def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
         """The prediction (K, H, W) of frame `t` of `frames` (n, C, H, W) from its clip, all of it encoded for it."""
-        return model.encode_decode(frames[self.numbers(t)][None], **self.context())[0]
+        numbers = self.numbers(t)
+        values = model.encode_decode(frames[numbers][None], **self.context())[0]
+        return values[numbers.index(t)] if values.ndim == 4 else values
 
     def context(self) -> dict[str, Any]:
         """What goes to :meth:`encode_decode` beside the frames of one clip."""
@@ -112,8 +120,33 @@ def hfan() -> dict[str, Any]:
     return {**small(HFAN), "backbone": dict(type="HFANVOS", ori_type="mit_b0")}
 
 
+def themask(name: str, num_frames: int) -> dict[str, Any]:
+    """One of THE-Mask's two models with few queries, layers and channels."""
+    config = copy.deepcopy(Case("themask", name).config)
+    config["backbone"] = dict(type="mit_b0")
+    head = config["decode_head"]
+    head["num_classes"] = NUM_CLASSES
+    for shape, channels in zip(head["input_shape"].values(), (32, 64, 160, 256)):
+        shape["channels"] = channels
+    head["loss_cfg"].update(train_num_points=192, dec_layers=5)
+    head["pixel_decoder_cfg"].update(
+        conv_dim=64, mask_dim=64, transformer_dim_feedforward=128, transformer_enc_layers=2
+    )
+    head["transformer_decoder_cfg"].update(
+        CONVS_DIM=64, MASK_DIM=64, num_classes=NUM_CLASSES, hidden_dim=64, num_queries=20, dim_feedforward=128,
+        dec_layers=4, mask_dim=64, num_frames=num_frames,
+    )  # fmt: skip
+    return config
+
+
+def given_points(model: nn.Module) -> nn.Module:
+    """THE-Mask with points that are a function of the shape, as in its golden cases."""
+    model.decode_head.criterion.draw = points
+    return model
+
+
 CFFM, CFFM_PLUS, MRCFA = ("cffm", "cffm_b1_seg"), ("cffm", "cffmpp_b1_seg"), ("mrcfa", "mrcfa_b1_seg")
-HFAN = ("hfan", "hfan_b1_seg")
+HFAN, THEMASK = ("hfan", "hfan_b1_seg"), ("themask", "video_b1_eval_t1")
 SYSTEMS = [
     System("SegFormer", ("cffm", "segformer_b0_head"), frame_model, clip=2, numbers=lambda t: [t]),
     System("CFFM", CFFM, partial(small, CFFM)),
@@ -137,4 +170,26 @@ SYSTEMS = [
     ),
     System("MRCFA", MRCFA, partial(small, MRCFA, backbone="b0")),
     System("HFAN", HFAN, hfan, clip=1, channels=6, numbers=lambda t: [t]),
+    System(
+        "THE-Mask, one frame",
+        ("themask", "1f_b1_eval_t1"),
+        partial(themask, "1f_b1_eval_t1", 1),
+        clip=1,
+        numbers=lambda t: [t],
+        filler=fill_themask,
+        prepared=given_points,
+        matches=True,
+    ),
+    System(
+        "THE-Mask",
+        THEMASK,
+        partial(themask, THEMASK[1], 2),
+        clip=2,
+        settings=lambda: {"test_size": 2},
+        unused=("conv_seg", "reference_points"),
+        numbers=lambda t: next(clip for clip in video_clips(14, 2) if t in clip),
+        filler=fill_themask,
+        prepared=given_points,
+        matches=True,
+    ),
 ]

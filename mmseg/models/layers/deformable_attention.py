@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.deformable import gathers_rows, sample_rows
 from mmseg.models.layers.linear import Linear
+from mmseg.models.layers.tables import table
 
 Size = tuple[int, int]
 
@@ -59,11 +59,10 @@ def _sample_levels(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights
     return total.view(n, heads * dim, -1).transpose(1, 2)
 
 
-@lru_cache(maxsize=64)
+@table
 def level_sizes(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
     """Width and height of every level, (levels, 1, 2) float32."""
-    with torch.inference_mode(False):
-        return torch.tensor([[[float(w), float(h)]] for h, w in sizes], device=device)
+    return torch.tensor([[[float(w), float(h)]] for h, w in sizes], device=device)
 
 
 class MSDeformAttn(nn.Module):

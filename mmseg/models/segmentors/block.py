@@ -119,6 +119,8 @@ class BlockStream(Stream):
     No clip may be decoded earlier: a block that stays incomplete is cut into clips in another way.
     """
 
+    at_once = "iterate over what they return, or set test_size=1"
+
     def __init__(self, model: BlockSegmentor, test_size: int) -> None:
         self.head, self.test_size = model.decode_head, test_size
         self.clips = block_clips(test_size)

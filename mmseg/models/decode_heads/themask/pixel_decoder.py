@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -21,6 +20,7 @@ from mmseg.models.layers import full_precision
 from mmseg.models.layers.deformable_attention import MSDeformAttn, Size
 from mmseg.models.layers.linear import Linear, pointwise_conv
 from mmseg.models.layers.resize import resize
+from mmseg.models.layers.tables import table
 from mmseg.registry import MODELS
 from mmseg.values import Fraction, Keys, PositiveInt
 
@@ -164,16 +164,15 @@ class EncoderLayer(nn.Module):
         return self.norm2(x + self.dropout(self.linear2(hidden)))
 
 
-@lru_cache(maxsize=64)
+@table
 def token_centres(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
     """Where the tokens of all levels lie in their frame: (1, S, 1, 2) in [0, 1], x first."""
-    with torch.inference_mode(False):
-        centres = []
-        for h, w in sizes:
-            y = (torch.arange(h, device=device) + 0.5) / h
-            x = (torch.arange(w, device=device) + 0.5) / w
-            centres.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).flatten(0, 1))
-        return torch.cat(centres)[None, :, None]
+    centres = []
+    for h, w in sizes:
+        y = (torch.arange(h, device=device) + 0.5) / h
+        x = (torch.arange(w, device=device) + 0.5) / w
+        centres.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).flatten(0, 1))
+    return torch.cat(centres)[None, :, None]
 
 
 class NormedConv(nn.Conv2d):

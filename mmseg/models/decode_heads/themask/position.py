@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from mmseg.models.layers.tables import table
 
 TEMPERATURE = 10000
 EPS = 1e-6
@@ -23,20 +24,18 @@ def axis_code(length: int, features: int, device: torch.device) -> Tensor:
     return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
 
 
-@lru_cache(maxsize=64)
+@table
 def code_2d(h: int, w: int, channels: int, device: torch.device) -> Tensor:
     """Codes of a map: half of the channels tell the row, half the column; (h * w, channels) float32, row-major."""
-    with torch.inference_mode(False):
-        y = axis_code(h, channels // 2, device)[:, None].expand(-1, w, -1)
-        x = axis_code(w, channels // 2, device)[None].expand(h, -1, -1)
-        return torch.cat([y, x], dim=-1).flatten(0, 1)
+    y = axis_code(h, channels // 2, device)[:, None].expand(-1, w, -1)
+    x = axis_code(w, channels // 2, device)[None].expand(h, -1, -1)
+    return torch.cat([y, x], dim=-1).flatten(0, 1)
 
 
-@lru_cache(maxsize=64)
+@table
 def code_3d(num_frames: int, h: int, w: int, channels: int, device: torch.device) -> Tensor:
     """Codes of a clip: those of its maps plus one of all channels for the frame; (T, h * w, channels) float32.
 
     Frames count from 1, so that the code of a single frame is not zero.
     """
-    with torch.inference_mode(False):
-        return code_2d(h, w, channels, device) + axis_code(num_frames, channels, device)[:, None]
+    return code_2d(h, w, channels, device) + axis_code(num_frames, channels, device)[:, None]

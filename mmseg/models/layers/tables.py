@@ -1,0 +1,34 @@
+"""Tensors that depend on sizes alone, such as position codes: made once, kept for the sizes used last."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_KEPT = 64  # results of one function
+
+
+def table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`make`, a function of sizes, device and the like, with a memory.
+
+    A compiled region makes its tables anew, as part of what is compiled.
+    """
+    kept = functools.lru_cache(maxsize=_KEPT)(_for_graphs(make))
+
+    @functools.wraps(make)
+    def look_up(*args) -> Tensor:
+        return make(*args) if torch.compiler.is_compiling() else kept(*args)
+
+    look_up.cache_clear = kept.cache_clear
+    return look_up
+
+
+def _for_graphs(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def made(*args) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return make(*args)
+
+    return made
