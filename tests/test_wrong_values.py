@@ -39,12 +39,19 @@ NONE = (
     "SegFormerHead.loss_decode VSPWDataset.pipeline Resize.ratio_range Resize.size_divisor "
     "RandomFlip.prob data_root optimizer.paramwise_cfg optimizer_config lr_config.warmup checkpoint_config "
     "checkpoint_config.interval evaluation evaluation.interval evaluation.metric log_config log_level dist_params "
-    "dist_params.backend cudnn_benchmark"
+    "dist_params.backend cudnn_benchmark BlockSegmentor.train_cfg BlockSegmentor.test_cfg VSPWClipDataset.pipeline "
+    "THEMaskFrameHead.loss_cfg THEMaskFrameHead.loss_cfg.matcher_cfg THEMaskVideoHead.loss_cfg "
+    "THEMaskVideoHead.loss_cfg.matcher_cfg optimizer_config.grad_clip"
 )
 ACCEPTED = {
     **dict.fromkeys(NONE.split(), "None"),
     "ClipSegmentor.pretrained": "wrong type",  # a name of a file
+    "BlockSegmentor.pretrained": "wrong type",
     "VSPWDataset.dilation": "[]",  # no references
+    "VSPWClipDataset.dilation": "[]",
+    "VSPWClipDataset.dilation.N": "-7",
+    "THEMaskFrameHead.loss_cfg.two_round_after_warmup": "True",
+    "THEMaskVideoHead.loss_cfg.two_round_after_warmup": "True",
     "log_config.hooks": "[]",
     "MultiScaleFlipAug.flip": "True",
     "VSPWDataset.dilation.N": "-7",

@@ -238,8 +238,9 @@ def _build_model(cfg: Config, seed: int, dataset: Any) -> VideoModel:
     for (place, section), part in zip(data_sets(cfg.data.train, "data.train"), parts):
         with at(place):
             stream_settings(section, None, model)  # training clips are as long as those of testing
-        given = section.get("dilation", list(part.dilation))
-        model.check_training_clips(1 + len(part.dilation), f"{place}.dilation = {given}")
+        if hasattr(part, "dilation"):
+            given = section.get("dilation", list(part.dilation))
+            model.check_training_clips(1 + len(part.dilation), f"{place}.dilation = {given}")
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     return model
 
