@@ -8,6 +8,7 @@ type names are translated by :mod:`mmseg.compat` on the way.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,14 @@ DATASETS = Registry("dataset", locations=["mmseg.datasets"])
 TRANSFORMS = Registry("transform", locations=["mmseg.datasets.transforms"])
 METRICS = Registry("metric", locations=["mmseg.evaluation"])
 
+_LATE: dict[tuple[str, str], str] = {}  # (registry, type) -> the module that registers it when it is first built
+
 _place: ContextVar[str] = ContextVar("place", default="")  # dotted path of what is being built
+
+
+def register_late(registry: Registry, module: str, *names: str) -> None:
+    """Let `module`, whose import is slow, register the types `names` when one of them is built."""
+    _LATE.update({(registry.name, name): module for name in names})
 
 
 def build(registry: Registry, cfg: Mapping[str, Any], where: str = "", **extra: Any) -> Any:
@@ -149,10 +157,14 @@ def _bases(cls: Any) -> list[Any]:
 
 def _find(registry: Registry, name: Any, place: str) -> Any:
     """The class of this name. Raises ConfigError if there is none."""
-    cls = registry.get(name) if isinstance(name, str) else name
-    if callable(cls):
-        return cls
-    known = [*registry.module_dict, *compat.official_names(registry.name)]
+    if isinstance(name, str):
+        if (registry.name, name) in _LATE:
+            importlib.import_module(_LATE[registry.name, name])
+        name = registry.get(name) or name
+    if callable(name):
+        return name
+    late = [name for owner, name in _LATE if owner == registry.name]
+    known = [*registry.module_dict, *late, *compat.official_names(registry.name)]
     raise ConfigError(
         f"{place}: unknown {registry.name} type {values.shown(name)}",
         f"a registered {registry.name}; your own are registered by custom_imports",
