@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Segment any video: python tools/infer.py VIDEO_OR_FOLDER CONFIG CHECKPOINT --out DIR (see docs/testing.md)."""
+"""Segment a video: python tools/infer.py VIDEO CONFIG CHECKPOINT --out DIR; or the data set of a config, as published:
+python tools/infer.py --config CONFIG --checkpoint CHECKPOINT --output_dir DIR (see docs/testing.md, docs/hfan.md).
+"""
 
 import argparse
 import logging
@@ -11,10 +13,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.inference import init_segmentor, segment_video
+from mmseg.apis.test_command import add_test_arguments, run_test, test_options
+from mmseg.config import load_config
+
+_OF_DATA_SETS = ("--config", "--checkpoint", "--output_dir", "--output-dir", "--input_dir", "--input-dir")
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Label maps and an overlay video for a video or a folder of pictures")
+    parser = argparse.ArgumentParser(
+        description="Label maps and an overlay video for a video or a folder of pictures; with --config: masks for the "
+        "data set of a config (--config CONFIG --help)"
+    )
     parser.add_argument("video", help="video file, or folder of pictures in the order of their names")
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file; 'none' takes the untrained network")
@@ -27,8 +36,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    if any(argument.partition("=")[0] in _OF_DATA_SETS for argument in sys.argv[1:]):
+        infer_data_set()
+        return
+    args = parse_args()
     checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
     device = distributed.init(**cli.placement(args.device))
     model = init_segmentor(args.config, checkpoint, device, args.options)
@@ -36,6 +48,24 @@ def main() -> None:
     print(f"{result.num_frames} frames: label maps in {result.labels}")
     if result.overlay is not None:
         print(f"overlay video: {result.overlay}")
+
+
+def infer_data_set() -> None:
+    """HFAN's published command."""
+    parser = argparse.ArgumentParser(description="Object masks for data.test of a config")
+    parser.add_argument("--config", default="local_configs/hfan/hfan.small.512x512.refine.py", help="config file")
+    parser.add_argument(
+        "--checkpoint", default="checkpoint/HFAN-s-converted.pth", help="checkpoint file; 'none' as for a video"
+    )
+    parser.add_argument(
+        "--input_dir", "--input-dir", help="root of the test data (default: data.test.data_root of the config)"
+    )
+    add_test_arguments(parser, out="None")
+    parser.set_defaults(output_dir=Path("output_path/hfan"))
+    args = parser.parse_args()
+    options = test_options(args, metrics_if_labelled=("DAVIS16",))
+    root = {} if args.input_dir is None else {"data.test.data_root": args.input_dir}
+    run_test(args, load_config(args.config, {**args.options, **root}), options)
 
 
 if __name__ == "__main__":

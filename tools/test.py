@@ -3,100 +3,29 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmseg import distributed
 from mmseg.apis import cli
-from mmseg.apis.testing import TestOptions, test_model
+from mmseg.apis.test_command import add_test_arguments, run_test, test_options
 from mmseg.config import load_config
-from mmseg.engine.seeding import set_matmul_precision
-
-_AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test a model on the videos of data.test")
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network")
-    parser.add_argument(
-        "--out",
-        default="work_dirs/res.pkl",
-        help="pickled list of label maps (.pkl or .pickle), other files go beside it; a name without suffix is a "
-        "folder for these, and no pickle; 'None' writes none of them",
-    )
-    parser.add_argument(
-        "--format-only", action="store_true", help="write submission PNGs beside --out, do not evaluate"
-    )
-    parser.add_argument("--save-png", action="store_true", help="write these PNGs and evaluate as well")
-    parser.add_argument(
-        "--eval",
-        nargs="+",
-        metavar="NAME",
-        help="metrics of the data set, e.g. mIoU mDice (default: its first one); None switches the evaluation off",
-    )
-    parser.add_argument("--eval-options", nargs="+", action=cli.OptionsAction, default={}, metavar="KEY=VALUE")
-    cli.add_options(parser)
-    parser.add_argument(
-        "--class-names",
-        choices=("checkpoint", "data"),
-        help="whose class names to use where those of the checkpoint and of the data differ",
-    )
-    parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
-    parser.add_argument("--show", action="store_true", help="show the overlays in a window")
-    parser.add_argument("--show-dir", type=Path, help="write overlay videos and a contact sheet there")
-    parser.add_argument("--gpu-collect", action="store_true", help="send results to the main process, no shared folder")
-    parser.add_argument("--tmpdir", type=Path, help="folder shared by all processes for parts of the result")
-    parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
-    cli.add_device(parser)
-    parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
-    parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
-    for flag in ("--seed", "--finetune-from"):  # of published commands
-        parser.add_argument(flag, help="without effect")
+    add_test_arguments(parser, out="work_dirs/res.pkl")
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    options = TestOptions(
-        out=None if args.out.lower() == "none" else Path(args.out),
-        metrics=() if [name.lower() for name in args.eval or ()] == ["none"] else args.eval,
-        metric_options=args.eval_options,
-        format_only=args.format_only,
-        save_png=args.save_png,
-        show_dir=args.show_dir,
-        show=args.show,
-        tmpdir=args.tmpdir,
-        gpu_collect=args.gpu_collect,
-        names_of=args.class_names,
-        aug_test=args.aug_test,
-        amp=_AMP.get(args.amp),
-        overwrite=args.overwrite,
-    )
-    options.check()
-    cfg = load_config(args.config, args.options)
-    if args.local_rank is not None:
-        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    torch.set_flush_denormal(True)
-    device = distributed.init(args.launcher, **cli.placement(args.device))
-    try:
-        torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark", False))
-        set_matmul_precision(cfg.get("float32_matmul_precision"))
-        checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
-        evaluators = test_model(cfg, checkpoint, device, options)
-        for evaluator in evaluators:
-            print(evaluator.tables() + "\n")
-        if evaluators and options.out is not None:
-            print(f"written: {', '.join(str(path) for path in (options.pickle, options.json) if path is not None)}")
-    finally:
-        distributed.shutdown()
+    options = test_options(args)
+    run_test(args, load_config(args.config, args.options), options)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
 
 
+def say(text: str) -> None:
+    """Write a line for the user to the standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
 def placement(device: str | None) -> dict[str, Any]:
     """Arguments of :func:`mmseg.distributed.init` for a ``--device``.
 

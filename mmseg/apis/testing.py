@@ -42,6 +42,7 @@ class TestOptions(ResultOptions):
         amp: type to compute in under autocast.
         progress: show a progress bar.
         overwrite: make prototypes again that exist already.
+        metrics_if_labelled: what is evaluated, if `metrics` is None, where all videos have masks; else nothing is.
     """
 
     __test__ = False  # not a test case, whatever its name says
@@ -51,6 +52,7 @@ class TestOptions(ResultOptions):
     amp: torch.dtype | None = None
     progress: bool = True
     overwrite: bool = False
+    metrics_if_labelled: Sequence[str] | None = None
 
 
 def test_model(
@@ -80,6 +82,8 @@ def test_model(
         require(cfg, "model", "data.test")
         cfg = with_data_sets_of_method(cfg)
         dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
+        if options.metrics is None and options.metrics_if_labelled is not None:
+            options.metrics = options.metrics_if_labelled if dataset.is_labelled() else ()
         chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
         model = init_segmentor(cfg, checkpoint, device)
         check_num_classes(model, dataset, "data.test")

@@ -251,6 +251,10 @@ class VideoDataset:
         """What ``--eval`` offers, its default first; nothing where there are no classes."""
         return METRIC_NAMES if self.num_classes else ()
 
+    def is_labelled(self) -> bool:
+        """Whether all videos can be evaluated."""
+        return all(video.labels is not None for video in self.videos)
+
     def metrics(self, options: ResultOptions) -> list[Evaluator]:
         """What the test loop feeds with results and truth. Raises SegError, see :func:`class_metrics`."""
         return class_metrics(self, options)
@@ -260,7 +264,13 @@ class VideoDataset:
         return [name for evaluator in self.metrics(options or ResultOptions()) for name in evaluator.score_names]
 
     def writers(self, options: ResultOptions) -> list[ResultWriter]:
-        """What the test loop hands results to."""
+        """What the test loop hands results to. Raises ConfigError for files that this data set does not make."""
+        if options.output_dir is not None:
+            raise ConfigError(
+                f"--output_dir {options.output_dir} for a {type(self).__name__}",
+                "a data set of objects, whose masks are 0 and 255",
+                "use --save-png or --show-dir of tools/test.py",
+            )
         return label_writers(self, options)
 
     def _check_names(self) -> None:

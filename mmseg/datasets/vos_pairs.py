@@ -222,7 +222,7 @@ class VOSDataset(VideoDataset):
         given = dict(video_order=list(masks))
         return [build_evaluator(_EVALUATORS[name], options.metric_options, given) for name in names]
 
-    def has_enough_masks(self) -> bool:
+    def is_labelled(self) -> bool:
         """Whether the DAVIS-2016 protocol can be applied to all videos."""
         return all(sum(map(os.path.exists, video.labels or ())) >= _SHORTEST for video in self.videos)
 
@@ -230,9 +230,9 @@ class VOSDataset(VideoDataset):
         """Also, for ``output_dir``, binary masks in ``<output_dir>-DAVIS-16`` and paintings in the folder itself."""
         writers = label_writers(self, options)
         if options.output_dir is not None:
-            folder, table = Path(options.output_dir), palette_table(options.palette or self.PALETTE, self.num_classes)
-            writers.append(ObjectMaskWriter(folder.with_name(f"{folder.name}-DAVIS-16"), table))
-            writers.append(PaintingWriter(folder, table, options.opacity))
+            table = palette_table(options.palette or self.PALETTE, self.num_classes)
+            writers.append(ObjectMaskWriter(options.mask_dir, table))
+            writers.append(PaintingWriter(options.output_dir, table, options.opacity))
         return writers
 
 

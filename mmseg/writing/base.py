@@ -95,6 +95,11 @@ class ResultOptions:
         return None if is_folder else self.out
 
     @property
+    def mask_dir(self) -> Path | None:
+        """Where the object masks of ``output_dir`` go."""
+        return None if self.output_dir is None else self.output_dir.with_name(f"{self.output_dir.name}-DAVIS-16")
+
+    @property
     def folder(self) -> Path | None:
         """Where everything else goes."""
         return self.out if self.pickle is None else self.pickle.parent
