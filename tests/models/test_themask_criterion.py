@@ -9,6 +9,7 @@ from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion
 from mmseg.models.decode_heads.themask.prediction import Prediction
 from mmseg.models.losses.matching import without
 from tests.golden_cases import Case, points
+from tests.reference import themask_loss
 from tests.tools.processes import finish_all, launch
 
 
@@ -144,6 +145,31 @@ def test_losses_are_a_function_of_the_generator_and_are_taken_in_float32():
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             results.append(criterion(inputs, labels, 0))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("video", [False, True], ids=["1f", "video"])
+@pytest.mark.parametrize("size", [(16, 24), (18, 22), (15, 9)])
+@pytest.mark.parametrize("iteration", [0, 10])
+def test_losses_are_those_of_the_formulas(video, size, iteration):
+    """Also where a mask logit does not stand for the same number of pixels everywhere."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 5, (3, 2, 1, *size), generator=generator)
+    labels[labels == 4], labels[1, :, :, :5], labels[2] = 255, 255, 255
+    torch.manual_seed(4)
+    predictions = batch(video, labels, queries=9)
+    criterion = HierarchicalCriterion(
+        4, video, train_num_points=50, warmup_iters=5, two_round_after_warmup=True, no_object_weight=0.3
+    )
+    criterion.draw = points
+    values = [value for prediction in predictions for value in vars(prediction).values() if value is not None]
+    found = criterion(predictions, labels, iteration)
+    expected = themask_loss.losses(criterion, [vars(prediction) for prediction in predictions], labels, iteration)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-6, rtol=1e-5, msg=lambda m: f"{name}: {m}")  # noqa: B023
+    ours, theirs = (torch.autograd.grad(sum(losses.values()), values) for losses in (found, expected))
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 PROCESS = """

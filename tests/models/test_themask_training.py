@@ -13,6 +13,7 @@ from mmseg.errors import CheckpointError, ConfigError
 from mmseg.models import build_segmentor
 from mmseg.weights import load_checkpoint
 from tests.golden_cases import Case, build_filled, fill_themask, points
+from tests.reference import themask
 
 CPU = torch.device("cpu")
 
@@ -195,6 +196,18 @@ def test_frozen_parts_keep_no_graph_and_give_the_same_numbers():
         torch.testing.assert_close(losses[1][name], value, atol=1e-5, rtol=1e-4)
     for name, grad in grads[1].items():
         torch.testing.assert_close(grad, grads[0][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "frames"), [("train_1f_b1", 1), ("train_video_b1_t2", 2)])
+def test_losses_of_whole_models_are_those_of_the_formulas(name, frames):
+    torch.manual_seed(1)
+    model = small(name, two_round_after_warmup=True, warmup_iters=3).eval()  # no drop path, no dropout
+    model.decode_head.criterion.draw = points
+    for iteration in (0, 3):
+        found, expected = model.loss(batch(frames), iteration), themask.loss(model, batch(frames), iteration)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "frames"), [("train_1f_b1", 1), ("train_video_b1_t2", 2)])

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .segformer import conv, layer_norm, linear, mit, resize, split_heads, to_tokens
+from .themask_loss import layers_of, losses
 
 HEADS, POINTS = 8, 4
 Found = dict[str, Tensor]
@@ -26,6 +27,14 @@ def encode_decode(model: nn.Module, imgs: Tensor, img_metas: Any = None, **conte
     """Scores (B, T, K, H, W) of all frames of clips `imgs` (B, T, 3, H, W)."""
     scores = forward(model.decode_head, mit(model.backbone, imgs.flatten(0, 1)), *imgs.shape[:2])
     return resize(scores.flatten(0, 1), imgs.shape[-2:]).unflatten(0, imgs.shape[:2])
+
+
+def loss(model: nn.Module, batch: dict[str, Any], iteration: int = 0) -> dict[str, Tensor]:
+    """The losses of a batch, by name."""
+    imgs, head = batch["img"], model.decode_head
+    found = predictions(head, mit(model.backbone, imgs.flatten(0, 1)), *imgs.shape[:2])
+    found = losses(head.criterion, layers_of(found, is_video(head)), batch["gt_semantic_seg"], iteration)
+    return {f"decode.{name}": value for name, value in found.items()}
 
 
 def forward(head: nn.Module, feats: Sequence[Tensor], batch_size: int, num_frames: int) -> Tensor:
