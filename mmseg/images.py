@@ -110,6 +110,21 @@ def read_mask(path: str | Path) -> np.ndarray:
         return mask
 
 
+def read_palette(path: str | Path) -> np.ndarray | None:
+    """The palette of a PNG, (256, 3) uint8 RGB, black where it has no entry; None if it has none.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with _open(path, read_bytes(path), _MASK_FORMATS, load=True) as image:
+        entries = image.getpalette() if image.mode == "P" else None
+    if entries is None:
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    table.reshape(-1)[: len(entries)] = entries
+    return table
+
+
 def check_frame(image: Any) -> None:
     """Raise DataError unless `image` is an (H, W, 3) uint8 array."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
+from mmseg.datasets.davis_vos import DAVISDataset
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.vos_pairs import VOSDataset
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.datasets.vspw_clips import VSPWClipDataset
 from mmseg.datasets.wrappers import ConcatDataset, RepeatDataset, Wrapper, check_same_classes
+from mmseg.datasets.youtube_vos import YouTubeVOSDataset
 from mmseg.errors import ConfigError
 from mmseg.registry import DATASETS, build
 
 __all__ = [
     "ConcatDataset",
+    "DAVISDataset",
     "RepeatDataset",
     "TrainLoader",
     "VOSDataset",
@@ -26,6 +29,7 @@ __all__ = [
     "VideoFiles",
     "WholeVideo",
     "Wrapper",
+    "YouTubeVOSDataset",
     "build_dataset",
     "build_train_loader",
     "check_same_classes",

@@ -1,7 +1,16 @@
 """Pictures and videos for people."""
 
 from mmseg.visualization.contact_sheet import Row, contact_sheet
-from mmseg.visualization.palette import colourise, default_palette, overlay, palette_table
+from mmseg.visualization.palette import colourise, davis_palette, default_palette, overlay, palette_table
 from mmseg.visualization.video import OverlayVideo
 
-__all__ = ["OverlayVideo", "Row", "colourise", "contact_sheet", "default_palette", "overlay", "palette_table"]
+__all__ = [
+    "OverlayVideo",
+    "Row",
+    "colourise",
+    "contact_sheet",
+    "davis_palette",
+    "default_palette",
+    "overlay",
+    "palette_table",
+]

@@ -21,6 +21,13 @@ def default_palette(num_classes: int) -> list[list[int]]:
     return colours
 
 
+def davis_palette() -> np.ndarray:
+    """(256, 3) uint8 RGB: the palette of the masks of DAVIS, 22 colours (191 in place of 192) and then greys."""
+    table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    table[:22] = np.minimum([[0, 0, 0], *default_palette(21)], 191)
+    return table
+
+
 def palette_table(palette: Sequence[Sequence[int]] | None, num_classes: int | None) -> np.ndarray:
     """(256, 3) uint8 RGB: the colour of every label value; ignored pixels and unused values are black.
 

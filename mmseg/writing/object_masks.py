@@ -26,9 +26,16 @@ _QUALITY = 95  # of JPEG
 class ObjectMaskWriter(LabelPngWriter):
     """8-bit grey PNGs, ``<folder>/<video>/<frame>.png``; 255 where the label is not 0.
 
-    They are written from the label maps, so that nothing is lost. Videos of an earlier run that this one does not have
-    are removed: the folder is scored as a whole.
+    They are written from the label maps, so that nothing is lost.
+
+    Args:
+        folder, table: see :class:`LabelPngWriter`.
+        scored_whole: videos of an earlier run that this one does not have are removed.
     """
+
+    def __init__(self, folder: str | Path, table: np.ndarray, scored_whole: bool = True) -> None:
+        super().__init__(folder, table)
+        self.scored_whole = scored_whole
 
     def start(self, videos, owners) -> None:
         super().start(videos, owners)
@@ -43,7 +50,7 @@ class ObjectMaskWriter(LabelPngWriter):
     def finish(self) -> None:
         super().finish()
         with distributed.together():
-            if distributed.is_main():
+            if self.scored_whole and distributed.is_main():
                 self._remove_stale()
 
     def _remove_stale(self) -> None:

@@ -10,7 +10,7 @@ from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_segmentor
 from mmseg.models.layers.aggregation import aggregate
 from mmseg.models.layers.memory_reading import read_all, read_best
-from mmseg.models.losses.boundary import boundary_loss, boundary_target
+from mmseg.models.losses.boundary_loss import boundary_loss, boundary_target
 from mmseg.models.networks.gsfm.clip_losses import Clip, ClipLoss, Segmented
 from mmseg.models.networks.gsfm.memory_bank import MemoryBank
 from mmseg.models.networks.gsfm.spectral import SpectralModule, spectral_filter

@@ -19,6 +19,7 @@ from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.formatting import Collect, ImageToTensor, PackClip
 from mmseg.datasets.transforms.geometry import Pad, RandomCrop, RandomFlip, Resize, ResizeToMultiple, rescale_size
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
+from mmseg.datasets.transforms.short_side import ResizeShortSide
 from mmseg.datasets.transforms.test_time import MultiScaleFlipAug, TestPipeline
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "RandomCrop",
     "RandomFlip",
     "Resize",
+    "ResizeShortSide",
     "ResizeToMultiple",
     "TestPipeline",
     "adjust_brightness",

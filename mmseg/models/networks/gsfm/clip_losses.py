@@ -12,7 +12,7 @@ from torch import Tensor
 from mmseg.errors import DataError
 from mmseg.models.layers import full_precision
 from mmseg.models.losses.bootstrapped import BootstrappedCrossEntropy
-from mmseg.models.losses.boundary import boundary_loss
+from mmseg.models.losses.boundary_loss import boundary_loss
 from mmseg.registry import check_arguments
 
 _DIVISOR = 16  # of the sides of a frame

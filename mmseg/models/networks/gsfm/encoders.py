@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmseg.models.networks.gsfm.conv_blocks import CBAM, ResBlock, conv_of_objects
 
@@ -163,10 +162,16 @@ def fused(encoder: nn.Module) -> nn.Module:
     for module in list(encoder.modules()):
         names = [name for name, child in module.named_children() if isinstance(child, nn.BatchNorm2d)]
         for name in names:
-            conv = {"1": "0"}.get(name, name.replace("bn", "conv"))
-            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, name)))
+            _fuse(getattr(module, {"1": "0"}.get(name, name.replace("bn", "conv"))), getattr(module, name))
             setattr(module, name, nn.Identity())
     return encoder
+
+
+def _fuse(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Make the norm, whose statistics stay, a part of the convolution before it."""
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    conv.weight.mul_(factor[:, None, None, None])
+    conv.bias.copy_((conv.bias - norm.running_mean) * factor + norm.bias)
 
 
 def init_resnet(encoder: nn.Module) -> None:

@@ -1,0 +1,118 @@
+"""YouTube-VOS 2018 and 2019: objects that appear in the middle of a video, each given where it does.
+
+::
+
+    <data_root>/Annotations/<video>/<frame>.png      object ids, for the frames on which objects are given
+    <data_root>/meta.json                            videos -> <video> -> objects -> <id> -> frames to be predicted
+    <img_dir>/<video>/<frame>.jpg                    all frames
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+
+from mmseg.datasets.given_masks import ObjectVideoDataset, ObjectVideoFiles, scan_objects, video_names
+from mmseg.errors import DataError
+from mmseg.evaluation import Evaluator
+from mmseg.files import read_json
+from mmseg.images import read_mask
+from mmseg.registry import DATASETS
+from mmseg.values import Text
+from mmseg.writing.base import ResultOptions
+
+
+@DATASETS.register_module()
+class YouTubeVOSDataset(ObjectVideoDataset):
+    """YouTube-VOS for testing. What is said about the results is said by its server.
+
+    Args:
+        data_root: the folder of Annotations and meta.json.
+        img_dir: the folder of the frames, relative to `data_root`; the official results come of all frames, of which
+            only some have to be predicted.
+        all_frames: predict all frames, not only those that meta.json names.
+        palette_file: a PNG, relative to `data_root`, whose palette the results get.
+        pipeline: the test pipeline.
+        test_mode: always True.
+
+    Raises:
+        DataError: meta.json, a video or a frame that it names is missing, or a video has no mask.
+    """
+
+    inside_submission = "Annotations"
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        img_dir: Text = "JPEGImages",
+        all_frames: bool = False,
+        palette_file: str | Path | None = None,
+        pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
+        test_mode: Literal[True] = True,
+    ) -> None:
+        self.data_root = Path(data_root)
+        frames, masks = Path(os.path.normpath(self.data_root / img_dir)), self.data_root / "Annotations"
+        required = None if all_frames else _required_frames(self.data_root / "meta.json")
+        videos = []
+        for name in video_names(frames):
+            video = scan_objects(name, frames / name, masks / name)
+            wanted = None if required is None else _numbers(video, required)
+            videos.append(replace(video, given=frozenset(video.masks), wanted=wanted))
+        palette = None if palette_file is None else self.data_root / palette_file
+        super().__init__(videos, pipeline, palette)
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def result_size(self, video_index: int) -> tuple[int, int]:
+        """The size of the first mask."""
+        if video_index not in self._sizes:
+            masks = self.videos[video_index].masks
+            self._sizes[video_index] = read_mask(masks[min(masks)]).shape
+        return self._sizes[video_index]
+
+    def metrics(self, options: ResultOptions) -> list[Evaluator]:
+        """None: the masks are on the server."""
+        if options.metrics:
+            raise DataError(
+                f"--eval {' '.join(options.metrics)} on YouTube-VOS, whose masks are on its server",
+                "--format-only",
+                "upload the zip; tools/evaluate.py scores PNGs where the masks are at hand",
+            )
+        return []
+
+
+def _required_frames(path: Path) -> dict[str, set[str]]:
+    """Video -> names of the frames that have to be predicted, those of all of its objects."""
+    try:
+        videos = read_json(path)["videos"]
+        return {
+            name: {frame for one in video["objects"].values() for frame in one["frames"]}
+            for name, video in videos.items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no list of videos, objects and frames ({type(error).__name__}: {error})",
+            'the meta.json of YouTube-VOS: {"videos": {video: {"objects": {id: {"frames": [...]}}}}}',
+            "extract it again, or set all_frames=True",
+        ) from error
+
+
+def _numbers(video: ObjectVideoFiles, required: dict[str, set[str]]) -> frozenset[int]:
+    """The numbers of the frames of a video that have to be predicted."""
+    if video.name not in required:
+        raise DataError(
+            f"video {video.name!r} is not in meta.json", "frames for every video", "take the meta.json of this split"
+        )
+    numbers = {Path(path).stem: number for number, path in enumerate(video.frames)}
+    missing = sorted(required[video.name] - numbers.keys())
+    if missing:
+        raise DataError(
+            f"video {video.name!r}: no frame {missing[0]} ({len(missing)} of those in meta.json are missing)",
+            "all frames that have to be predicted",
+            "extract the frames again, or take those of this split",
+        )
+    return frozenset(numbers[name] for name in required[video.name])
