@@ -190,3 +190,37 @@ def test_damaged_headers_give_one_clear_error(tmp_path):
                 assert read(tmp_path / "f.png").ndim in (2, 3)
             except DataError as error:
                 assert "f.png" in error.found and error.expected and error.action
+
+
+def encoded(labels, palette=False, **options):
+    image = Image.fromarray(labels)
+    if palette:
+        image.putpalette(bytes(range(256)) * 3)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_label_maps_are_read_alike_however_their_rows_are_stored(palette, tmp_path):
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(1, 1), (3, 7), (40, 33), (100, 129)]):
+        noise = rng.integers(0, 256, size, dtype=np.uint8)
+        steps = np.cumsum(np.ones(size, np.uint8), axis=1, dtype=np.uint8)  # stored as differences when they are grey
+        for labels in (noise, steps, np.zeros(size, np.uint8)):
+            path = tmp_path / f"{number}.png"
+            path.write_bytes(encoded(labels, palette))
+            np.testing.assert_array_equal(read_mask(path), labels)
+
+
+def test_damaged_label_maps_are_refused_wherever_the_damage_is(tmp_path):
+    data = encoded(np.arange(60 * 50, dtype=np.uint16).astype(np.uint8).reshape(60, 50), palette=True)
+    path = tmp_path / "mask.png"
+    for cut in (10, 30, len(data) // 2):
+        path.write_bytes(data[:cut])
+        with pytest.raises(DataError):
+            read_mask(path)
+    place = data.index(b"IDAT") + 20
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(DataError):
+        read_mask(path)

@@ -30,7 +30,7 @@ FLOORS = [
         "config_files",
         "config",
     ],
-    ["parent", "locks", "files", "folder_lock", "progress", "structures", "images", "plain_pickle"],
+    ["parent", "locks", "files", "folder_lock", "progress", "structures", "images", "image_trees", "plain_pickle"],
     ["weights", "distributed", "launchers"],
     ["evaluation", "visualization"],
     ["writing"],

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mmseg.apis.worker_pool import run_in_processes
 from mmseg.config import load_config, require
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
@@ -138,31 +138,17 @@ def _evaluate_in_processes(
     workers: int,
     bar: tqdm,
 ) -> None:
-    try:
-        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder, dataset, options)) as pool:
-            for video, parts in zip(dataset.videos, pool.map(_evaluate_in_worker, range(len(dataset.videos)))):
-                for total, part in zip(evaluators, parts):
-                    total.merge(part)
-                bar.update(video.num_frames)
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process has ended, killed for memory perhaps",
-            "workers that live",
-            "give fewer --workers, or none",
-        ) from error
+    work = partial(_evaluate_alone, folder, dataset, options)
+    for video, parts in zip(dataset.videos, run_in_processes(work, range(len(dataset.videos)), workers)):
+        for total, part in zip(evaluators, parts):
+            total.merge(part)
+        bar.update(video.num_frames)
 
 
-_worker: tuple[LabelPngFolder, VideoDataset, ResultOptions]
-"""What a worker process was started with, so that it is not sent again with each video."""
-
-
-def _start_worker(*state: object) -> None:
-    global _worker
-    _worker = state
-
-
-def _evaluate_in_worker(index: int) -> list[Evaluator]:
-    folder, dataset, options = _worker
+def _evaluate_alone(
+    folder: LabelPngFolder, dataset: VideoDataset, options: ResultOptions, index: int
+) -> list[Evaluator]:
+    """Evaluators that have seen one video."""
     evaluators = dataset.metrics(options)
     _evaluate_video(evaluators, _stored(folder, dataset.videos[index]), dataset, index)
     return evaluators
@@ -193,8 +179,7 @@ def temporal_consistency(
 
     Args:
         predictions: a folder with ``<video>/<frame>.png``.
-        flow: a folder with ``<video>/<frame>.npy``, the flow from this frame to the next one: (2, H, W) or (H, W, 2)
-            float, pixels to the right and down.
+        flow: see :func:`warped_consistency`.
         dataset: a data set in test mode.
         align_corners: sample where the flow points, instead of as published.
         progress: show a bar.
@@ -202,15 +187,39 @@ def temporal_consistency(
     Raises:
         DataError: files are missing or do not fit.
     """
-    metric = TemporalConsistency(dataset.num_classes, align_corners)
-    videos = dataset.videos[:TC_VIDEOS]
-    folder = LabelPngFolder(predictions, {video.name: stems(video) for video in videos})
-    for video in tqdm(videos, unit="video", desc="TC", disable=not progress):
-        names = stems(video)
+    names = {video.name: stems(video) for video in dataset.videos[:TC_VIDEOS]}
+    folder = LabelPngFolder(predictions, names)
+    return warped_consistency(folder.read, names, flow, dataset.num_classes, align_corners, progress)
+
+
+def warped_consistency(
+    read: Callable[[str, str], np.ndarray],
+    frames: Mapping[str, Sequence[str]],
+    flow: str | Path,
+    num_classes: int,
+    align_corners: bool = False,
+    progress: bool = True,
+) -> TemporalConsistency:
+    """TC of stored predictions.
+
+    Args:
+        read: gives the labels (H, W) of a video's frame.
+        frames: video -> names of its frames, oldest first.
+        flow: a folder with ``<video>/<frame>.npy``, the flow from this frame to the next one: (2, H, W) or (H, W, 2)
+            float, pixels to the right and down.
+        num_classes: K; 256 for object ids.
+        align_corners: sample where the flow points, instead of as published.
+        progress: show a bar.
+
+    Raises:
+        DataError: files are missing or do not fit.
+    """
+    metric = TemporalConsistency(num_classes, align_corners)
+    for video, names in tqdm(frames.items(), unit="video", desc="TC", disable=not progress):
         for number, (stem, previous) in enumerate(zip(names, [None, *names])):
-            arrow = None if previous is None else read_flow(Path(flow) / video.name / f"{previous}.npy")
-            metric.update(video.name, number, folder.read(video.name, stem), flow=arrow)
-        metric.end_video(video.name)
+            arrow = None if previous is None else read_flow(Path(flow) / video / f"{previous}.npy")
+            metric.update(video, number, read(video, stem), flow=arrow)
+        metric.end_video(video)
     return metric
 
 

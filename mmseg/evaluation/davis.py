@@ -87,7 +87,9 @@ class DAVIS17Evaluator(ObjectEvaluator):
             state["excess"] = DataError(
                 f"prediction of frame {frame} of video {state['name']!r}: id {number}",
                 f"0..{objects}, the ids of the first mask of the video",
-                "store ids as given in the first mask, and background as 0 (not 255)",
+                "store ids as given in the first mask, and background as 0 (not 255)"
+                if objects
+                else "the first mask has no ids but 255, which is void here: for masks of 0 and 255, take davis16",
             )
         return label_scores(pred, target, state["ids"], self._masks)
 

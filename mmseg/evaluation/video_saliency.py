@@ -76,6 +76,7 @@ class VideoSaliencyEvaluator:
         video_order: Sequence[str] | None = None,
     ) -> None:
         self.toolkit, self.all_frames, self.pooled = toolkit, all_frames, pooled
+        self.inner = not all_frames
         self.empty_blocks, self.truth_threshold = empty_blocks, truth_threshold
         self.video_order = None if video_order is None else list(video_order)
         self._known = None if video_order is None else set(video_order)

@@ -76,7 +76,12 @@ def statistics(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _read(folder: Path, names: list[str]) -> np.ndarray:
-    return np.stack([np.array(Image.open(folder / name)) for name in names])
+    """(T, H, W) float64, as the toolkit keeps labels."""
+    first = np.array(Image.open(folder / names[0]))
+    labels = np.zeros((len(names), *first.shape))
+    for t, name in enumerate(names):
+        labels[t] = np.array(Image.open(folder / name))
+    return labels
 
 
 def _one_map_per_object(labels: np.ndarray, number: int) -> np.ndarray:
@@ -94,13 +99,14 @@ def evaluate_folder(predictions: Path, truth: Path, task: str = "semi-supervised
     similarity, boundary = {}, {}
     for folder in sorted(path for path in truth.iterdir() if path.is_dir()):
         names = sorted(path.name for path in folder.glob("*.png"))
-        first = np.array(Image.open(folder / names[0]))
-        objects = int(np.max(np.where(first == 255, 0, first)))
-        if task == "semi-supervised":
-            names = names[1:-1]
-        g, p = _read(folder, names), _read(predictions / folder.name, names)
+        g = _read(folder, names)
         void = g == 255
-        g = _one_map_per_object(np.where(void, 0, g), objects)
+        g[void] = 0
+        objects = int(np.max(g[0]))
+        g = _one_map_per_object(g, objects)
+        if task == "semi-supervised":
+            names, g, void = names[1:-1], g[:, 1:-1], void[1:-1]
+        p = _read(predictions / folder.name, names)
         p = _one_map_per_object(p, max(int(p.max()), objects))
         if task == "semi-supervised":
             similarity[folder.name] = np.stack([region_similarity(g[i], p[i]) for i in range(objects)])

@@ -1,0 +1,104 @@
+"""Folders of videos, one picture per frame: found and listed, whichever of the usual layouts they have.
+
+::
+
+    <folder>/<video>/<frame>.png         one folder per video
+    <folder>/<video>_<number>.png        all in one folder, as in DAVIS2SEG
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from mmseg.errors import DataError
+from mmseg.files import read_bytes
+from mmseg.images import PICTURES, list_pictures, natural_key
+
+MASKS = (".png",)
+_FLAT = re.compile(r"(.+)_(\d+)")
+_MAX_LIST_BYTES = 2**26
+
+Tree = dict[str, dict[str, Path]]
+"""Video -> name of a frame (the stem of its file) -> file; both in natural order."""
+
+
+def picture_tree(folder: str | Path, suffixes: Collection[str] = PICTURES, inner: Collection[str] = ()) -> Tree:
+    """The videos in a folder. Only names are read; folders without pictures do not count.
+
+    Args:
+        folder: of all videos.
+        suffixes: of the pictures, in lower case.
+        inner: sub-folders that are looked at in place of `folder`, the first that exists, e.g. ``Annotations/480p``.
+
+    Raises:
+        DataError: there is no such folder, or no video in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder", "a folder with one folder of pictures per video", "check the path")
+    root = next((root / part for part in inner if (root / part).is_dir()), root)
+    names = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), key=natural_key)
+    tree = {name: _listed(root / name, suffixes) for name in names if not name.startswith(".")}
+    tree = {name: frames for name, frames in tree.items() if frames}
+    if not tree:
+        tree = _flat_videos(_listed(root, suffixes))
+    if not tree:
+        raise DataError(
+            f"{root}: no pictures ({', '.join(suffixes)}) in its folders",
+            "<video>/<frame>, or <video>_<number> in one folder",
+            "check the path; give the folder that holds the folders of the videos",
+        )
+    return tree
+
+
+def _listed(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+    return {os.path.splitext(name)[0]: folder / name for name in list_pictures(folder, suffixes) or ()}
+
+
+def _flat_videos(files: dict[str, Path]) -> Tree:
+    tree: Tree = {}
+    for stem, path in files.items():
+        if match := _FLAT.fullmatch(stem):
+            tree.setdefault(match[1], {})[match[2]] = path
+    return tree
+
+
+def read_video_list(path: str | Path) -> list[str]:
+    """The videos that a text file names: one name a line, or "frame mask" pairs as in the lists of DAVIS-2016.
+
+    Raises:
+        DataError: it cannot be read as text, or names no video.
+    """
+    try:
+        lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read as text ({error.reason})", "a list of videos", "fix it") from error
+    names = dict.fromkeys(_video_of(line.split()[0]) for line in lines if line.strip())
+    if not names:
+        raise DataError(f"{path} names no video", "one video name a line", "fill it, or do without")
+    return list(names)
+
+
+def _video_of(entry: str) -> str:
+    """The video of a name, or of a path to one of its frames."""
+    stem, suffix = os.path.splitext(entry)
+    return Path(stem).parent.name if suffix.lower() in PICTURES and "/" in entry else entry
+
+
+def chosen(tree: Tree, names: Collection[str], folder: str | Path) -> Tree:
+    """The videos `names` of a tree, in that order.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    missing = [name for name in names if name not in tree]
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(names)} videos are missing: {', '.join(missing[:5])}",
+            "a folder for each of them",
+            "check the path, or leave them out of the list",
+        )
+    return {name: tree[name] for name in names}
