@@ -27,6 +27,7 @@ logger = logging.getLogger("mmseg.weights")
 
 PURPOSES = ("train", "finetune", "test", "resume")
 _LISTED = 10
+_STATES = ("state_dict", "model", "network")  # where files have their weights; the last is that of GSFM's script
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
 
-    Files that hold nothing but named tensors, or have them under ``model``, are accepted as well.
+    Files that hold nothing but named tensors, or have them under ``model`` or ``network``, are accepted as well.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
@@ -141,7 +142,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     content = read_weights_file(path, map_location)
     state = content
     if isinstance(content, Mapping):
-        state = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), content)
+        state = next((content[k] for k in _STATES if isinstance(content.get(k), Mapping)), content)
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         keys = [key for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
         found = f"keys {keys[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.propagation import Speed, propagate
-from mmseg.config import load_config
+from mmseg.config import data_sets, load_config
 from mmseg.errors import CheckpointError
 from mmseg.values import PositiveInt
 
@@ -69,3 +70,38 @@ class Script:
         if args.amp:
             amp = torch.float16 if device.type == "cuda" else torch.bfloat16
         return propagate(cfg, args.model, args.output, device, amp)
+
+
+def training_config(args: argparse.Namespace) -> Config:
+    """The config of a stage with what the flags of ``train_gsfm.py`` say.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    options = {
+        "data.samples_per_gpu": args.batch_size,
+        "data.workers_per_gpu": args.num_workers,
+        "runner.max_iters": args.iterations,
+        "lr_config.step": args.steps,
+        "lr_config.gamma": args.gamma,
+        "optimizer.lr": args.lr,
+        "model.bootstrap.start_warm": args.start_warm,
+        "model.bootstrap.end_warm": args.end_warm,
+        "log_config.interval": 1 if args.debug else 100,
+        "cudnn_benchmark": args.benchmark,
+    }
+    cfg = load_config(CONFIGS / f"stage{args.stage}.py", {key: v for key, v in options.items() if v is not None})
+    if args.no_amp:
+        cfg.amp = None
+    if args.id == "NULL":
+        cfg.checkpoint_config = None
+    roots = {
+        "data/static": args.static_root, "data/BL30K": args.bl_root, "data/YouTube": args.yv_root,
+        "data/DAVIS": args.davis_root,
+    }  # fmt: skip
+    for _, section in data_sets(cfg.data.train, "data.train"):
+        for published, root in roots.items():
+            if Path(section["data_root"]).is_relative_to(published):
+                section["data_root"] = str(Path(root) / Path(section["data_root"]).relative_to(published))
+                break
+    return cfg

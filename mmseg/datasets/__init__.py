@@ -9,6 +9,8 @@ from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
 from mmseg.datasets.davis_vos import DAVISDataset
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
+from mmseg.datasets.static_images import StaticImageDataset
+from mmseg.datasets.vos_clips import VOSClipDataset
 from mmseg.datasets.vos_pairs import VOSDataset
 from mmseg.datasets.vspw import VSPWDataset
 from mmseg.datasets.vspw_clips import VSPWClipDataset
@@ -21,7 +23,9 @@ __all__ = [
     "ConcatDataset",
     "DAVISDataset",
     "RepeatDataset",
+    "StaticImageDataset",
     "TrainLoader",
+    "VOSClipDataset",
     "VOSDataset",
     "VSPWClipDataset",
     "VSPWDataset",

@@ -239,7 +239,7 @@ def resume(
     """Restore weights, optimiser and loss scaler from a checkpoint.
 
     Args:
-        path: a checkpoint of ours or of mmcv's iteration runner.
+        path: a checkpoint of ours, of mmcv's iteration runner or of GSFM's training script.
         model: receives the weights.
         updater: its optimiser and loss scaler receive their state.
         meta: of the new run; what changes the course of the training is compared and reported.
@@ -321,6 +321,8 @@ def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
         CheckpointError: the file has no iteration number.
     """
     done = checkpoint["meta"].get("iter")
+    if done is None and type(checkpoint.get("it")) is int:
+        done = checkpoint["it"] - 1  # updates, as the script of GSFM counts them
     if done is None:
         raise CheckpointError(
             f"{path}: holds weights but no iteration number",

@@ -1,0 +1,145 @@
+"""Clips of three frames made from one still image and its mask: what GSFM is pre-trained on (stage 0).
+
+::
+
+    <data_root>/<name>.jpg + <name>.png            layout='flat': DUTS, ECSSD, BIG, HRSOD
+    <data_root>/<class>/<n>.jpg + <n>.png          layout='classes': FSS-1000
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from PIL.Image import Resampling
+
+from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.given_masks import video_names
+from mmseg.datasets.picture_changes import (
+    ColourJitter,
+    affine,
+    crop_corner,
+    grey,
+    mirrored,
+    resized_short_side,
+    to_array,
+)
+from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
+from mmseg.datasets.vos_clips import CLIP, normalised
+from mmseg.errors import DataError
+from mmseg.images import check_same_size, list_pictures, read_frame
+from mmseg.registry import DATASETS
+from mmseg.values import PositiveInt
+
+_OF_CLIP, _OF_FRAME = ColourJitter(0.1, 0.05, 0.05, 0.05), ColourJitter(0.1, 0.05, 0.05)
+_FRAMES = (".jpg", ".jpeg")
+_WARPED = 0.33  # share of the frames
+_NAMED = 3
+_HALF = 127  # of the grey levels
+
+
+@DATASETS.register_module()
+class StaticImageDataset(VideoDataset):
+    """Still images with a mask of one object, each an item.
+
+    A sample has ``img`` (3, 3, S, S) float32, ``gt`` (3, 1, S, S) float32, the mask, soft at its border,
+    ``gt_semantic_seg`` (3, 1, S, S) int64, 1 where that is above 1/2, and ``img_metas``.
+
+    Args:
+        data_root: folder of the images.
+        layout: 'flat', or 'classes' for a folder per class.
+        crop_size: S.
+        test_mode: always False.
+
+    Raises:
+        DataError: no images, or one without mask.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        layout: Literal["flat", "classes"] = "flat",
+        crop_size: PositiveInt = 384,
+        test_mode: Literal[False] = False,
+    ) -> None:
+        self.data_root, self.crop_size = Path(data_root), crop_size
+        folders = [self.data_root] if layout == "flat" else [self.data_root / n for n in video_names(self.data_root)]
+        images, missing = [], []
+        for folder in folders:
+            masks = set(list_pictures(folder, (".png",)) or ())
+            for name in list_pictures(folder, _FRAMES) or ():
+                path = folder / name
+                mask = path.with_suffix(".png")
+                (images if mask.name in masks else missing).append(path)
+        if missing or not images:
+            first = ", ".join(map(str, missing[:_NAMED]))
+            raise DataError(
+                f"{data_root}: {len(missing)} images without mask: {first}" if missing else f"{data_root}: no images",
+                "<name>.jpg and <name>.png beside it" + ("" if layout == "flat" else ", in a folder per class"),
+                "extract the data set again, or check data_root and layout",
+            )
+        videos = [
+            VideoFiles.of(
+                path.relative_to(self.data_root).with_suffix("").as_posix(),
+                [str(path)],
+                [str(path.with_suffix(".png"))],
+            )
+            for path in images
+        ]
+        super().__init__(videos, reduce_zero_label=False)
+
+    def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
+        """See :class:`StaticImageDataset` for what it holds, :meth:`VideoDataset.clip` for arguments and errors."""
+        video = self.videos[index]
+        image, mask = read_frame(video.frames[0]), _read_grey(video.labels[0])
+        check_same_size(image, mask, video.labels[0])
+        image, mask = self._shared(Image.fromarray(image[..., ::-1].copy()), Image.fromarray(mask), rng)
+        pairs = [self._moved(image, mask, rng) for _ in range(CLIP)]
+        soft = torch.from_numpy(to_array([mask for _, mask in pairs]))[:, None].float() / 255  # (3, 1, S, S)
+        return {
+            "img": normalised(to_array([image for image, _ in pairs])),
+            "gt": soft,
+            "gt_semantic_seg": (soft > 0.5).long(),
+            "img_metas": {"video": video.name, "filename": video.frames[0]},
+        }
+
+    def label_counts(self, masks: int = 200) -> np.ndarray:
+        """Pixels of background and object in a sample of the masks, see :meth:`VideoDataset.label_counts`."""
+        counts, step = np.zeros(256, np.int64), -(-len(self.videos) // masks)
+        for video in self.videos[::step]:
+            counts[:2] += np.bincount((_read_grey(video.labels[0]) > _HALF).ravel(), minlength=2)
+        return counts
+
+    @staticmethod
+    def _shared(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+        """What the frames of a clip have in common."""
+        scale = rng.uniform(0.8, 1.5)
+        image, mask = affine(image, 0.0, scale, 0.0), affine(mask, 0.0, scale, 0.0)
+        if rng.random() < 0.5:
+            image, mask = mirrored(image), mirrored(mask)
+        image = _OF_CLIP.draw(rng)(image)
+        return (grey(image) if rng.random() < 0.05 else image), mask
+
+    def _moved(self, image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One frame: image (S, S, 3) and mask (S, S), uint8."""
+        side = self.crop_size
+        motion = (rng.uniform(-20, 20), rng.uniform(0.9, 1.1), rng.uniform(-10, 10))
+        image, mask = (affine(one, *motion, Resampling.BICUBIC) for one in (image, mask))
+        image = resized_short_side(image, side, Resampling.BICUBIC)
+        mask = resized_short_side(mask, side, Resampling.NEAREST)
+        left, top = crop_corner(image.size, side, rng)
+        box = (left, top, left + side, top + side)
+        pixels, labels = np.asarray(_OF_FRAME.draw(rng)(image.crop(box))), np.asarray(mask.crop(box))
+        if rng.random() < _WARPED:
+            maps = thin_plate_maps(*draw_control_points(side, rng), (side, side))
+            pixels, labels = warp(pixels, maps), warp(labels, maps, is_mask=True)
+        return pixels, labels
+
+
+def _read_grey(path: str) -> np.ndarray:
+    """A mask as grey levels (H, W) uint8, whatever kind of picture it is."""
+    return cv2.cvtColor(read_frame(path), cv2.COLOR_BGR2GRAY)

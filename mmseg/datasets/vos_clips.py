@@ -1,0 +1,173 @@
+"""Training clips of videos with object masks: three frames that jump ahead, up to two objects (STCN, GSFM stage 3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.Image import Resampling
+
+from mmseg.datasets.base import VideoDataset
+from mmseg.datasets.given_masks import fitted, scan_objects, video_names
+from mmseg.datasets.picture_changes import ColourJitter, affine, grey, mirrored, resized_crop_box, to_array
+from mmseg.datasets.vspw import read_split
+from mmseg.errors import ConfigError, DataError
+from mmseg.images import read_frame, read_mask
+from mmseg.registry import DATASETS
+from mmseg.structures import Progress
+from mmseg.values import Fraction, PositiveInt, Text
+
+CLIP = 3  # frames
+JUMPS = (5, 10, 15, 20, 25, 5)  # largest distance of frames, growing, and small again in the end
+LIMITS = (0.1, 0.2, 0.3, 0.4, 0.9)  # shares of the epochs at which it changes
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_ATTEMPTS = 5
+
+_OF_CLIP, _OF_FRAME = ColourJitter(0.1, 0.03, 0.03), ColourJitter(0.01, 0.01, 0.01)
+
+
+def maximum_jump(epoch: int, epochs: int, last: float = LIMITS[-1]) -> int:
+    """The largest distance of the frames of a clip in an epoch (counted from 0) of a training of `epochs`.
+
+    It shrinks again after the share `last` of the epochs.
+    """
+    return JUMPS[sum(epoch >= round(epochs * limit) for limit in (*LIMITS[:-1], last))]
+
+
+def draw_frames(num_frames: int, jump: int, below: Callable[[int], int], chance: Callable[[], float]) -> list[int]:
+    """The three frames of a clip, backwards half of the time (GSFM specification, section 8.2).
+
+    Near the end of a video distances shrink, and frames can come twice: that is how it was published.
+
+    Args:
+        num_frames: of the video, at least 3.
+        jump: the largest distance.
+        below: draws an integer from 0 to its argument - 1.
+        chance: draws a number from 0 to 1.
+    """
+    jump = min(num_frames, jump)
+    first = below(num_frames - jump + 1)
+    second = min(first + 1 + below(jump + 1), num_frames - jump, num_frames - 1)
+    third = min(second + 1 + below(jump + 1), num_frames - jump // 2, num_frames - 1)
+    frames = [first, second, third]
+    return frames[::-1] if chance() < 0.5 else frames
+
+
+@DATASETS.register_module()
+class VOSClipDataset(VideoDataset):
+    """DAVIS, YouTube-VOS and the like for training.
+
+    A sample has ``img`` (3, 3, H, W) float32, ``gt_semantic_seg`` (3, 1, H, W) int64 with 0, 1 and 2, ``selector`` (2,)
+    with 1 for the objects that there are, and ``img_metas``.
+
+    Args:
+        data_root: the folder of JPEGImages and Annotations.
+        split: text file with the names of the videos, relative to `data_root`; None takes all folders.
+        resolution: folder in JPEGImages and Annotations, '480p' for DAVIS; '' for none.
+        jump_divisor: the frames at hand are every n-th of the video: 5 for YouTube-VOS.
+        crop_size: side of the square that is cut out.
+        last_limit: share of the epochs after which distances are small again.
+        test_mode: always False.
+
+    Raises:
+        DataError: the split file or a video is missing, a frame has no mask, or no video has three frames.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        split: Text | None = None,
+        resolution: str = "",
+        jump_divisor: PositiveInt = 1,
+        crop_size: PositiveInt = 384,
+        last_limit: Fraction = LIMITS[-1],
+        test_mode: Literal[False] = False,
+    ) -> None:
+        self.data_root, self.jump_divisor, self.crop_size = Path(data_root), jump_divisor, crop_size
+        self.last_limit = last_limit
+        frames, masks = (self.data_root / kind / resolution for kind in ("JPEGImages", "Annotations"))
+        names = video_names(frames) if split is None else _listed(self.data_root / split)
+        videos = [scan_objects(name, frames / name, masks / name) for name in names]
+        for video in videos:
+            if video.labels is None:
+                raise DataError(
+                    f"video {video.name!r}: {len(video.masks)} masks for {video.num_frames} frames",
+                    "a mask for every frame of a training video",
+                    "extract the annotations again",
+                )
+        videos = [video for video in videos if video.num_frames >= CLIP]
+        super().__init__(videos, reduce_zero_label=False)
+
+    def clip(self, index: int, rng: np.random.Generator, progress: Progress | None = None) -> dict[str, Any]:
+        """See :class:`VOSClipDataset` for what it holds.
+
+        Args:
+            index: of the video.
+            rng: the only source of randomness.
+            progress: how far the training is; None: at its start.
+
+        Raises:
+            DataError: a file is missing, damaged or does not fit.
+        """
+        jump = JUMPS[0] if progress is None else maximum_jump(progress.epoch, progress.epochs, self.last_limit)
+        jump = max(jump // self.jump_divisor, 1)
+        video = self.videos[index]
+        for _ in range(_ATTEMPTS):
+            numbers = draw_frames(video.num_frames, jump, lambda high: int(rng.integers(high)), rng.random)
+            images, masks = self._changed([self._read(index, number) for number in numbers], rng)
+            ids = [int(value) for value in np.unique(masks[0]) if value]
+            if ids:
+                break
+        objects = [int(number) for number in rng.permutation(ids)[:2]]
+        labels = sum((position * (masks == number) for position, number in enumerate(objects, 1)), np.zeros(()))
+        labels = np.broadcast_to(labels, masks.shape).astype(np.int64)
+        return {
+            "img": normalised(images),
+            "gt_semantic_seg": torch.from_numpy(labels)[:, None],
+            "selector": torch.tensor([1.0, float(len(objects) > 1)]),
+            "img_metas": {"video": video.name, "frames": numbers, "filename": video.frames[numbers[0]]},
+        }
+
+    def _read(self, index: int, number: int) -> tuple[Image.Image, Image.Image]:
+        """A frame (RGB) and its mask."""
+        video = self.videos[index]
+        frame = read_frame(video.frames[number])
+        mask = fitted(read_mask(video.labels[number]), frame.shape[:2], video.labels[number], None)
+        return Image.fromarray(frame[..., ::-1].copy()), Image.fromarray(mask)
+
+    def _changed(
+        self, pairs: Sequence[tuple[Image.Image, Image.Image]], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cropped, mirrored, moved and recoloured: images (3, S, S, 3) RGB and masks (3, S, S), both uint8."""
+        size = (self.crop_size, self.crop_size)
+        flip, box = rng.random() < 0.5, resized_crop_box(pairs[0][0].size, (0.36, 1.0), (3 / 4, 4 / 3), rng)
+        recolour, is_grey = _OF_CLIP.draw(rng), rng.random() < 0.05
+        images, masks = [], []
+        for image, mask in pairs:
+            if flip:
+                image, mask = mirrored(image), mirrored(mask)
+            image = recolour(image.crop(box).resize(size, Resampling.BICUBIC))
+            mask = mask.crop(box).resize(size, Resampling.NEAREST)
+            image = grey(image) if is_grey else image
+            angle, shear = rng.uniform(-15, 15), rng.uniform(-10, 10)
+            images.append(_OF_FRAME.draw(rng)(affine(image, angle, 1.0, shear, Resampling.BICUBIC)))
+            masks.append(affine(mask, angle, 1.0, shear))
+        return to_array(images), to_array(masks)
+
+
+def normalised(images: np.ndarray) -> torch.Tensor:
+    """RGB (T, H, W, 3) uint8 -> (T, 3, H, W) float32."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (MEAN, STD))
+    return ((pixels - mean) / std).contiguous()
+
+
+def _listed(path: Path) -> list[str]:
+    if path.suffix != ".txt":
+        raise ConfigError(f"split={str(path)!r}", "a text file with one video name a line", "fix split")
+    return [line.name for line in read_split(Path(os.path.normpath(path)))]
