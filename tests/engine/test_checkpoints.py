@@ -185,6 +185,21 @@ def test_official_files_count_from_zero_and_may_hold_numpy_values(tmp_path, zipp
     assert ckpt.finished_iterations(read_checkpoint(path), path) == 10
 
 
+def test_checkpoints_of_gsfms_script_are_resumed(tmp_path, trained):
+    """They count updates, and hold ``it, network, optimizer, scheduler``; parameters stand in the order of the model."""
+    ours = trained
+    optimizer = {**ours["optimizer"], "param_groups": copy.deepcopy(ours["optimizer"]["param_groups"])}
+    for group in optimizer["param_groups"]:
+        group.pop("names")
+    theirs = {"it": 7, "network": ours["state_dict"], "optimizer": optimizer, "scheduler": {"last_epoch": 7}}
+    torch.save(theirs, tmp_path / "s0_checkpoint.pth")
+    run = trainer(tmp_path / "run", resume_from=tmp_path / "s0_checkpoint.pth")
+    assert run.start == 7
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, ours["state_dict"][name])
+    assert run.update.optimizer.state_dict()["state"].keys() == ours["optimizer"]["state"].keys()
+
+
 def test_weights_alone_cannot_be_resumed(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(small_model().state_dict(), path)
