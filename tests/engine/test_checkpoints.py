@@ -186,18 +186,25 @@ def test_official_files_count_from_zero_and_may_hold_numpy_values(tmp_path, zipp
 
 
 def test_checkpoints_of_gsfms_script_are_resumed(tmp_path, trained):
-    """They count updates, and hold ``it, network, optimizer, scheduler``; parameters stand in the order of the model."""
-    ours = trained
-    optimizer = {**ours["optimizer"], "param_groups": copy.deepcopy(ours["optimizer"]["param_groups"])}
-    for group in optimizer["param_groups"]:
-        group.pop("names")
-    theirs = {"it": 7, "network": ours["state_dict"], "optimizer": optimizer, "scheduler": {"last_epoch": 7}}
+    """They count updates and hold ``it, network, optimizer, scheduler``; parameters come in the order of the model."""
+    groups, states = trained["optimizer"]["param_groups"], trained["optimizer"]["state"]
+    by_name = {name: states[index] for group in groups for name, index in zip(group["names"], group["params"])}
+    order = [name for name, _ in trainer(tmp_path / "model").model.named_parameters()]
+    group = {key: value for key, value in groups[0].items() if key != "names"} | {"params": list(range(len(order)))}
+    theirs = {
+        "it": 7,
+        "network": trained["state_dict"],
+        "optimizer": {"state": {k: by_name[name] for k, name in enumerate(order)}, "param_groups": [group]},
+        "scheduler": {"last_epoch": 7},
+    }
     torch.save(theirs, tmp_path / "s0_checkpoint.pth")
     run = trainer(tmp_path / "run", resume_from=tmp_path / "s0_checkpoint.pth")
     assert run.start == 7
     for name, value in run.model.state_dict().items():
-        assert torch.equal(value, ours["state_dict"][name])
-    assert run.update.optimizer.state_dict()["state"].keys() == ours["optimizer"]["state"].keys()
+        assert torch.equal(value, trained["state_dict"][name])
+    for name, parameter in run.model.named_parameters():
+        for key, value in by_name[name].items():
+            assert torch.equal(torch.as_tensor(run.update.optimizer.state[parameter][key]), torch.as_tensor(value))
 
 
 def test_weights_alone_cannot_be_resumed(tmp_path):
