@@ -1,4 +1,4 @@
-"""Losses of masks at points: bilinear samples of maps and of label maps, and the points where a mask is uncertain.
+"""Losses of masks at points: bilinear samples of maps, and the points where a mask is uncertain.
 
 Points are (x, y) in [0, 1] x [0, 1] of the whole map; beyond its border everything is 0 (PointRend, arXiv:1912.08193,
 section 3.2; Mask2Former, arXiv:2112.01527, section 3.3).
@@ -26,47 +26,10 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (N, C, P).
     """
+    if not maps.shape[1]:
+        return maps.new_zeros(len(maps), 0, points.shape[1])
     grid = 2 * points.to(maps.dtype)[:, :, None] - 1  # (N, P, 1, 2)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[..., 0]
-
-
-def sample_labels(labels: Tensor, frames: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`sample_maps` would look at, for the masks of all labels at once.
-
-    The sample of the mask of one label is the weight of those of the four pixels that have it (:func:`share_of`), so
-    that no mask has to exist.
-
-    Args:
-        labels: (F, H, W) label maps.
-        frames: (R,) number of the label map of each row of points.
-        points: (R, P, 2).
-
-    Returns:
-        Labels of the four pixels around each point, and their weights, (4, R, P) each.
-    """
-    height, width = labels.shape[-2:]
-    grid = 2 * points - 1  # as grid_sample has it, so that both round alike
-    x, y = ((grid[..., 0] + 1) * width - 1) / 2, ((grid[..., 1] + 1) * height - 1) / 2  # (R, P) in pixels
-    left, top = x.floor(), y.floor()
-    start = (frames * (height * width))[:, None]
-    corners, weights = [], []
-    for row, of_row in ((top, top + 1 - y), (top + 1, y - top)):
-        for column, of_column in ((left, left + 1 - x), (left + 1, x - left)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long() + start
-            corners.append(labels.take(index))
-            weights.append(of_row * of_column * inside)
-    return torch.stack(corners), torch.stack(weights)
-
-
-def share_of(classes: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
-    """Samples of the masks [label = class], in [0, 1].
-
-    Args:
-        classes: of any shape that fits (R, P).
-        corners, weights: (4, R, P), see :func:`sample_labels`.
-    """
-    return sum(weight * (corner == classes) for corner, weight in zip(corners, weights))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from mmseg.models.decode_heads.themask.prediction import Prediction
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.matching import assign, class_costs, mask_costs, without
-from mmseg.models.losses.point_sampling import sample_labels, sample_maps, share_of, uncertain_points
+from mmseg.models.losses.point_sampling import sample_maps, uncertain_points
 from mmseg.models.losses.upsampled import widened
 from mmseg.values import Fraction, Keys, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -54,13 +54,13 @@ class Targets:
     """What a batch shows.
 
     Attributes:
-        labels: (B, T, H, W) uint8, 255 where there is no class.
+        masks: (B, T, n, H, W) of 0 and 1, where the classes of a clip are; ignored pixels are in none of them.
         classes: (B, n) int64 of each clip in ascending order, -1 behind the last.
         counts: number of classes of each clip.
-        cells: (B, n, T, h, w) how many pixels of a class lie in the cell of a mask logit, or None.
+        cells: (B, T, n, h, w) how many pixels of a class lie in the cell of a mask logit, or None.
     """
 
-    labels: Tensor
+    masks: Tensor
     classes: Tensor
     counts: list[int]
     cells: Tensor | None = None
@@ -73,12 +73,14 @@ class Pairs:
     Attributes:
         items: (N,) number of the clip, or of the frame ``b * T + t``.
         clips: (N,) number of the clip.
+        frames: (N, T or 1) numbers ``b * T + t`` of the frames of the item.
         queries: (L, N).
         targets: (L, N) position among the classes of the clip.
     """
 
     items: Tensor
     clips: Tensor
+    frames: Tensor
     queries: Tensor
     targets: Tensor
 
@@ -161,7 +163,7 @@ class HierarchicalCriterion(nn.Module):
             targets = self.find_targets(gt_semantic_seg[:, :, 0], predictions[0].logits.shape[1])
             assignments = self.match(predictions, targets, 1 + two_rounds)
             if two_rounds:
-                targets.cells = count_in_cells(targets, predictions[0].masks.shape[-2:])
+                targets.cells = count_in_cells(targets.masks, predictions[0].masks.shape[-2:])
             of_clips = float(sum(targets.counts))
             counts = torch.tensor([of_clips, of_clips * gt_semantic_seg.shape[1]], device=gt_semantic_seg.device)
             total = distributed.mean(counts).clamp(min=1)  # targets in clips, and in frames
@@ -192,8 +194,9 @@ class HierarchicalCriterion(nn.Module):
                 "raise model.decode_head.transformer_decoder_cfg.num_queries, or train on fewer classes",
             )
         distributed.agree(failure)
-        padded = nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)  # (B, n)
-        return Targets(labels.to(torch.uint8), padded.to(labels.device), [len(of_clip) for of_clip in lists])
+        padded = nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1).to(labels.device)  # (B, n)
+        masks = labels[:, :, None] == padded[:, None, :, None, None]
+        return Targets(masks.to(widened(self.empty_weight).dtype), padded, [len(of_clip) for of_clip in lists])
 
     # ------------------------------------------------------------------ matching
 
@@ -218,19 +221,16 @@ class HierarchicalCriterion(nn.Module):
         The video head matches the classes of the clips' queries and the masks of the frames' ones. Its rounds have the
         same costs; in the one-frame head the second round goes by the cross entropy of the masks alone.
         """
-        num_clips, num_frames = targets.labels.shape[:2]
+        num_clips, num_frames = targets.masks.shape[:2]
         if self.video:
             masks = prediction.frame_masks[:, :, 0]  # (B * T, Q, h, w)
         else:
             masks = prediction.masks.transpose(1, 2).flatten(0, 1)
         points = torch.cat([self.draw((1, self.num_points, 2)) for _ in range(num_clips)])  # (B, P, 2)
-        points = points.to(masks).repeat_interleave(num_frames, dim=0)  # (B * T, P, 2)
+        points = points.repeat_interleave(num_frames, dim=0)  # (B * T, P, 2)
         sampled = sample_maps(masks, points).unflatten(0, (num_clips, num_frames))  # (B, T, Q, P)
-        frames = torch.arange(len(points), device=points.device)
-        corners, weights = sample_labels(targets.labels.flatten(0, 1), frames, points)
-        shape = (4, num_clips, num_frames, 1, -1)
-        shares = share_of(targets.classes[:, None, :, None], corners.view(shape), weights.view(shape))  # (B, T, n, P)
-        by_mask, by_dice = mask_costs(sampled, shares)
+        shares = sample_maps(targets.masks.flatten(0, 1), points).unflatten(0, (num_clips, num_frames))  # (B, T, n, P)
+        by_mask, by_dice = mask_costs(sampled, shares.to(sampled.dtype))
         weights = self.weights
         total = weights["mask_weight"] * by_mask + weights["dice_weight"] * by_dice
         total = total + weights["class_weight"] * class_costs(prediction.logits, targets.classes.clamp(min=0))
@@ -260,8 +260,8 @@ class HierarchicalCriterion(nn.Module):
             assignments: see :meth:`match`.
             total: what sums over targets are divided by.
         """
-        per_clip = targets.labels.shape[1] if of_frames else 1  # items of a clip
-        rounds = [pairs_of(layers, per_clip, targets.labels.device) for layers in assignments]
+        num_frames = targets.masks.shape[1]
+        rounds = [pairs_of(layers, num_frames, of_frames, targets.masks.device) for layers in assignments]
         logits = torch.stack([p.frame_logits if of_frames else p.logits for p in predictions])  # (L, items, Q, K + 1)
         masks = [p.frame_masks if of_frames else p.masks for p in predictions]
         weights, prefix, factors = self.weights, "r0_" if len(rounds) == 2 else "", self.round_weight
@@ -301,20 +301,16 @@ class HierarchicalCriterion(nn.Module):
         maps = _matched(masks, pairs)  # (L, N, frames of an item, h, w)
         if not maps.numel():
             return (nothing := maps.sum((1, 2, 3, 4))), nothing
-        num_frames = maps.shape[2]
         ratios = self.oversample_ratio, self.importance_sample_ratio
-        points = torch.cat(
+        points = torch.stack(
             [uncertain_points(of_layer.flatten(0, 1), self.num_points, *ratios, self.draw) for of_layer in maps]
-        ).to(maps.dtype)  # (L * N * frames, P, 2)
-        logits = sample_maps(maps.flatten(0, 2)[:, None], points)[:, 0]  # (L * N * frames, P)
-        frames = pairs.items[:, None] * num_frames + torch.arange(num_frames, device=maps.device)  # (N, frames)
-        classes = targets.classes[pairs.clips, pairs.targets][..., None].expand(maps.shape[:3])
-        corners = sample_labels(targets.labels.flatten(0, 1), frames.flatten().repeat(len(masks)), points)
-        wanted = share_of(classes.reshape(-1, 1), *corners)  # (L * N * frames, P)
+        )  # (L, N * frames, P, 2)
+        logits = sample_maps(maps.flatten(0, 2)[:, None], points.flatten(0, 1))[:, 0]  # (L * N * frames, P)
+        wanted = _sample_targets(targets.masks, pairs, points).to(logits.dtype)
         mask = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
         probability = logits.sigmoid()
         dice = _dice((probability * wanted).sum(1), probability.sum(1) + wanted.sum(1))
-        return tuple(x.view(len(masks), -1).sum(1) / total / num_frames for x in (mask, dice))
+        return tuple(x.view(len(masks), -1).sum(1) / total / maps.shape[2] for x in (mask, dice))
 
     def _second_round(
         self, masks: Sequence[Tensor], pairs: Pairs, targets: Targets, total: Tensor
@@ -326,11 +322,8 @@ class HierarchicalCriterion(nn.Module):
         sums over cells, weighted by the pixels in them.
         """
         maps = _matched(masks, pairs)  # (L, N, frames of an item, h, w)
-        num_frames, (height, width) = maps.shape[2], targets.labels.shape[-2:]
-        counts = targets.cells[pairs.clips, pairs.targets]  # (L, N, T, h, w)
-        if num_frames != counts.shape[2]:  # items are frames
-            frame = (pairs.items % counts.shape[2])[None, :, None, None, None].expand(*maps.shape)
-            counts = counts.gather(2, frame)
+        height, width = targets.masks.shape[-2:]
+        counts = targets.cells.flatten(0, 1)[pairs.frames, pairs.targets[..., None]]  # (L, N, frames, h, w)
         rows, columns = _nearest(maps.shape[-2], height, maps.device), _nearest(maps.shape[-1], width, maps.device)
         area = torch.outer(rows.bincount(minlength=maps.shape[-2]), columns.bincount(minlength=maps.shape[-1]))
         area = area.to(maps.dtype)  # (h, w) pixels of a cell
@@ -339,7 +332,7 @@ class HierarchicalCriterion(nn.Module):
         mask = (area * F.softplus(maps) - claimed * maps).sum((-2, -1)) / (height * width)
         both, separate = (probability * claimed).sum((-2, -1)), (area * probability + claimed).sum((-2, -1))
         dice = _dice(both, separate)
-        return tuple(x.sum((1, 2)) / total / num_frames for x in (mask, dice))
+        return tuple(x.sum((1, 2)) / total / maps.shape[2] for x in (mask, dice))
 
 
 def _dice(both: Tensor, separate: Tensor) -> Tensor:
@@ -361,36 +354,50 @@ def _widened(prediction: Prediction) -> Prediction:
     )
 
 
-def pairs_of(layers: Sequence[Sequence[tuple]], items_of_clip: int, device: torch.device) -> Pairs:
-    """The assignments of all layers and clips, repeated for each of the `items_of_clip` frames of a clip."""
-    numbers = [np.repeat(clip, len(queries)) for clip, (queries, _) in enumerate(layers[0])]
-    clips = [numbers[clip] for clip in range(len(numbers)) for _ in range(items_of_clip)]
-    items = [
-        np.full(len(of_clip), clip * items_of_clip + frame)
-        for clip, of_clip in enumerate(numbers)
-        for frame in range(items_of_clip)
-    ]
-    rows = [np.concatenate(items), np.concatenate(clips)]
+def _sample_targets(masks: Tensor, pairs: Pairs, points: Tensor) -> Tensor:
+    """Samples (L * N * frames, P) of the targets of the pairs of a first round, in which every target has its query.
+
+    Each target is sampled once, at the points of all layers.
+
+    Args:
+        masks: (B, T, n, H, W).
+        points: (L, N * frames, P, 2).
+    """
+    num_layers, (num_pairs, num_frames) = len(points), pairs.frames.shape
+    layer = torch.arange(num_layers, device=points.device)[:, None]
+    # by clip (and frame), then target: the order of the pairs of a layer, if their queries were in that of the targets
+    place = pairs.items * masks.shape[2] + pairs.targets  # (L, N)
+    order = place.argsort(dim=1)
+    by_target = points.unflatten(1, (num_pairs, num_frames))[layer, order]  # (L, N, frames, P, 2)
+    grid = by_target.permute(1, 2, 0, 3, 4).reshape(num_pairs * num_frames, -1, 2)  # (N * frames, L * P, 2)
+    maps = masks.flatten(0, 1)[pairs.frames, pairs.targets[0].gather(0, order[0])[:, None]]  # (N, frames, H, W)
+    samples = sample_maps(maps.flatten(0, 1)[:, None], grid)[:, 0]
+    samples = samples.view(num_pairs, num_frames, num_layers, -1).permute(2, 0, 1, 3)  # (L, N, frames, P)
+    return samples[layer, order.argsort(dim=1)].flatten(0, 2)
+
+
+def pairs_of(layers: Sequence[Sequence[tuple]], num_frames: int, of_frames: bool, device: torch.device) -> Pairs:
+    """The assignments of all layers and clips of T frames; those of frames are repeated for every frame of a clip."""
+    copies = num_frames if of_frames else 1
+    counts = [len(queries) for queries, _ in layers[0] for _ in range(copies)]  # of every item
+    rows = [np.repeat(np.arange(len(counts)), counts)]
     for side in (0, 1):
         for of_layer in layers:
-            rows.append(np.concatenate([pair[side] for pair in of_layer for _ in range(items_of_clip)]))
-    table = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device, non_blocking=True)  # (2 + 2 L, N)
-    queries, positions = table[2:].chunk(2)
-    return Pairs(table[0], table[1], queries, positions)
+            rows.append(np.concatenate([pair[side] for pair in of_layer for _ in range(copies)]))
+    table = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device, non_blocking=True)  # (1 + 2 L, N)
+    items, (queries, positions) = table[0], table[1:].chunk(2)
+    if of_frames:
+        return Pairs(items, items // num_frames, items[:, None], queries, positions)
+    frames = items[:, None] * num_frames + torch.arange(num_frames, device=device)
+    return Pairs(items, items, frames, queries, positions)
 
 
-def count_in_cells(targets: Targets, size: Sequence[int]) -> Tensor:
-    """How many pixels of each class lie in the cells of a grid of `size`: (B, n, T, h, w)."""
+def count_in_cells(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """How many pixels of masks (B, T, n, H, W) lie in the cells of a grid of `size`: (B, T, n, h, w)."""
     height, width = size
-    rows = _nearest(height, targets.labels.shape[-2], targets.labels.device)
-    columns = _nearest(width, targets.labels.shape[-1], targets.labels.device)
-    shape = (targets.classes.shape[1], targets.labels.shape[1])  # (n, T)
-    counts = []
-    for labels, classes in zip(targets.labels, targets.classes):  # (T, H, W), (n,)
-        masks = (labels[None] == classes[:, None, None, None]).float()  # (n, T, H, W)
-        by_row = masks.new_zeros(*shape, height, labels.shape[-1]).index_add_(2, rows, masks)
-        counts.append(masks.new_zeros(*shape, height, width).index_add_(3, columns, by_row))
-    return torch.stack(counts)
+    rows, columns = (_nearest(cells, pixels, masks.device) for cells, pixels in zip(size, masks.shape[-2:]))
+    by_row = masks.new_zeros(*masks.shape[:3], height, masks.shape[-1]).index_add_(3, rows, masks)
+    return masks.new_zeros(*masks.shape[:3], height, width).index_add_(4, columns, by_row)
 
 
 def _nearest(cells: int, pixels: int, device: torch.device) -> Tensor:
