@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from mmseg.errors import DataError
+from mmseg.parent import end_with_parent
 
 _work: Callable[[Any], Any]
 """What a worker process was started with, so that it is not sent again with each item."""
@@ -29,8 +34,13 @@ def run_in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: 
         yield from map(work, items)
         return
     try:
-        with ProcessPoolExecutor(workers, initializer=_start, initargs=(work,)) as pool:
-            yield from pool.map(_run, items)
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        with ProcessPoolExecutor(workers, context, _start, (work, os.getpid())) as pool:
+            try:
+                yield from pool.map(_run, items)
+            except BaseException:  # leaving the pool waits for what it has to do
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process has ended, killed for memory perhaps",
@@ -39,9 +49,13 @@ def run_in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: 
         ) from error
 
 
-def _start(work: Callable[[Any], Any]) -> None:
+def _start(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
+    signal.set_wakeup_fd(-1)  # the main process's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the pool's word to the others when one has died
+    end_with_parent(parent)
 
 
 def _run(item: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ from mmseg.images import read_frame
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
+from mmseg.parent import end_with_parent
 from mmseg.structures import Frame, Result, Size, View
 from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_pickle import LabelPickleWriter
@@ -85,7 +87,7 @@ Row = dict[str, Any]
 
 def in_own_process(measure: Callable[[Job], list[Row]], *jobs: Job) -> list[Row]:
     """The rows of ``measure(job)`` for all jobs, one after the other, in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         return [row for rows in pool.map(measure, jobs) for row in rows]
 
 

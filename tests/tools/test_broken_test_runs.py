@@ -97,14 +97,11 @@ def test_two_tests_with_one_out_at_once(work, tmp_path):
     assert {name.split("/")[0] for name in left_in(tmp_path)} == {"res.json", "res.pkl", "result_submission"}
 
 
-def test_masks_without_labels_are_told_before_the_first_frame(work, tmp_path):
+def test_masks_without_labels_are_told_before_the_first_frame(work, tmp_path, call, monkeypatch):
     make_data(tmp_path / "data", {"void": 3})
     for mask in (tmp_path / "data" / "data" / "void" / "mask").iterdir():
         cv2.imwrite(str(mask), np.zeros((45, 70), np.uint8))
-    output = finish(
-        [*TEST, "cffm.py", "model.pth", f"--out={tmp_path}/res.pkl", "--device=cpu", "--options"]
-        + [f"data.test.data_root={tmp_path}/data"],
-        work,
-        status=2,
-    )
+    monkeypatch.chdir(work)
+    out, device, options = f"--out={tmp_path}/res.pkl", "--device=cpu", f"data.test.data_root={tmp_path}/data"
+    output = call("test.py", "cffm.py", "model.pth", out, device, "--options", options, status=2)
     assert "no labelled pixel in 3 of 3 masks" in output and not (tmp_path / "res.pkl").exists()

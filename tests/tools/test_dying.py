@@ -1,4 +1,4 @@
-"""Trainings of two processes of which one dies, or whose launcher does: real processes, real kills."""
+"""Trainings of two processes of which one dies or cannot go on, or whose launcher dies: real processes, real kills."""
 
 import os
 import pathlib
@@ -134,7 +134,7 @@ def test_data_that_one_process_cannot_read_end_both_with_one_message(tmp_path, c
     text = CONFIG.replace('"tests.engine.toy"', '"tests.engine.toy", "failing"')
     config.write_text(text.replace('dict(type="ToyClips")', f'dict(type="FailsInRankOne", where="{where}")'))
     python_path = f"{tmp_path}:{pathlib.Path(__file__).parents[2]}"
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w"]
+    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", "--options", "data.workers_per_gpu=1"]
     output = finish(command, tmp_path, status=2, seconds=20, PYTHONPATH=python_path)
     assert output.count("clips/7.png: unreadable") == 1 and "Traceback" not in output
     assert "all processes have been stopped" not in output  # the message says all
@@ -153,6 +153,16 @@ def test_validation_data_that_one_process_cannot_read_are_done_without_in_both(t
     output = finish(command, tmp_path, seconds=20, PYTHONPATH=python_path)
     assert len(re.findall("training without validation, data.val cannot be used: .*clips/7.png", output)) == 1
     assert "Iter [6/6]" in output
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_in_one_process_stops_both(tmp_path, config):
+    options = ["data.samples_per_gpu=1", "data.train.nan_at=3", "checkpoint_config.interval=1"]
+    output = finish([*DIST, config, 2, "--work-dir", tmp_path, "--seed", 0, "--options", *options], tmp_path, status=2)
+    assert "Traceback" not in output and output.count("is not finite") == 1
+    stopped = int(re.search(r"iteration (\d+): decode\.loss_seg, loss is not finite", output)[1])
+    saved = {int(path.stem[5:]) for path in tmp_path.glob("iter_*.pth")}
+    assert saved == set(range(1, stopped))
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import pickle
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 from mmseg.apis.evaluation import read_flow
 from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.evaluation import VSPWEvaluator
+from mmseg.parent import is_alive
 from mmseg.writing.label_pickle import pickle_program, read_label_pickle
 from tests.evaluation.metric_cases import feed, stored_videos
 from tests.golden_cases import Case
@@ -163,20 +163,11 @@ def test_options_need_a_config(data, tmp_path):
         run(*data, tmp_path / "scores.json", "--options", "data.test.split=val")
 
 
-def test_the_official_script_takes_the_switch(tmp_path):
+def test_the_official_script_takes_the_switch(tmp_path, call):
     root, folder = zero_based(tmp_path)
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "VC_perclip.py"),
-        "--data-root",
-        str(root),
-        "--predictions",
-        str(folder),
-    ]
-    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2 and "--no-reduce-zero-label" in wrong.stderr and "Traceback" not in wrong.stderr
-    right = subprocess.run([*command, "--no-reduce-zero-label"], capture_output=True, text=True, check=False)
-    assert "VC8 score: 1.0" in right.stdout, right.stderr
+    command = ["VC_perclip.py", "--data-root", root, "--predictions", folder]
+    assert "--no-reduce-zero-label" in call(*command, status=2)
+    assert "VC8 score: 1.0" in call(*command, "--no-reduce-zero-label")
 
 
 def test_a_result_pickle_without_a_map_for_a_labelled_frame(small, tmp_path):
@@ -208,18 +199,11 @@ def test_options_reach_the_metrics(data, tmp_path):
     assert not (tmp_path / "none.json").exists()
 
 
-def test_the_official_command_needs_no_arguments(case, data):
-    home = data[1].parents[2]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "VC_perclip.py")],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=patience(40),
-    )
-    assert result.returncode == 0, result.stderr
+def test_the_official_command_needs_no_arguments(case, data, call, monkeypatch):
+    monkeypatch.chdir(data[1].parents[2])
+    output = call("VC_perclip.py")
     expected = case["expected"]["printed"]
-    lines = dict(line.split(": ", 1) for line in result.stdout.splitlines() if ": " in line)
+    lines = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
     assert float(lines["VC16 score"]) == pytest.approx(expected["VC16"], abs=1e-12, rel=0)
     assert float(lines["VC8 score"]) == pytest.approx(expected["VC8"], abs=1e-12, rel=0)
     accuracy, class_accuracy, miou, fwiou = json.loads(lines["Acc, Acc_class, mIoU, FWIoU"])
@@ -297,17 +281,42 @@ def test_damaged_predictions_are_refused(damage, message, workers, small, tmp_pa
         run(root, folder, tmp_path / "scores.json", "--workers", workers)
 
 
-def test_a_worker_that_is_killed_is_one_message(tmp_path):
-    maps = np.full((400, 60, 80), 5, np.uint8)
-    root = write_split(tmp_path / "set", dict.fromkeys("abcd", maps))
-    folder = write_predictions(tmp_path / "pred", {name: maps - np.uint8(1) for name in "abcd"})
-    command = [sys.executable, ROOT / "tools" / "evaluate.py", folder, "--data-root", root, "--workers", "2"]
+@pytest.fixture(scope="module")
+def much(tmp_path_factory):
+    """A split of many frames, and predictions."""
+    home, maps = tmp_path_factory.mktemp("much"), np.full((100, 90, 120), 5, np.uint8)
+    root, folder = write_split(home / "set", {"0": maps}), write_predictions(home / "pred", {"0": maps - np.uint8(1)})
+    names = [str(number) for number in range(60)]
+    for name in names[1:]:
+        (root / "data" / name).symlink_to("0")
+        (folder / name).symlink_to("0")
+    (root / "val.txt").write_text("\n".join(names))
+    return root, folder
+
+
+@pytest.fixture
+def in_workers(much, tmp_path):
+    """An evaluation with two workers and more to do than they will have the time for."""
+    command = [sys.executable, ROOT / "tools" / "evaluate.py", much[1], "--data-root", much[0], "--workers", "2"]
     with running(command, tmp_path) as process:
-        wait_until(lambda: descendants(process.pid) or process.poll() is not None, 60)
-        os.kill(descendants(process.pid)[0], signal.SIGKILL)
-        output, _ = process.communicate(timeout=patience(30))
-    assert process.returncode == 2 and "Traceback" not in output
+        wait_until(lambda: len(descendants(process.pid)) == 2 or process.poll() is not None, 60)
+        yield process
+
+
+def test_a_worker_that_is_killed_is_one_message(in_workers):
+    os.kill(descendants(in_workers.pid)[0], signal.SIGKILL)
+    output, _ = in_workers.communicate(timeout=patience(15))  # the other one may wait for what the dead one held
+    assert in_workers.returncode == 2 and "Traceback" not in output
     assert "DataError: a worker process has ended, killed for memory perhaps" in output and "--workers" in output
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_workers_end_with_the_evaluation(in_workers, signum, status):
+    workers = descendants(in_workers.pid)
+    in_workers.send_signal(signum)
+    output, _ = in_workers.communicate(timeout=patience(15))
+    assert in_workers.returncode == status and "Traceback" not in output
+    wait_until(lambda: not any(is_alive(pid) for pid in workers), 5)
 
 
 def test_a_place_that_cannot_be_written_is_told_at_once(small, tmp_path, capsys):

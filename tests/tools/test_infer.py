@@ -1,8 +1,6 @@
 """``tools/infer.py`` with a user's arguments."""
 
-import pathlib
-import runpy
-import sys
+import functools
 
 import cv2
 import numpy as np
@@ -12,22 +10,12 @@ from PIL import Image
 from mmseg.folder_lock import FolderLock
 from tests.engine.tiny_vspw import SIZE, make_data, make_video, write_config
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 @pytest.fixture
-def infer(monkeypatch, capfd):
+def infer(call):
     """Calls ``python tools/infer.py ...``; returns what it wrote to the terminal."""
 
-    def run(*arguments, status: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "tools" / "infer.py"), run_name="__main__")
-        out = capfd.readouterr()
-        assert ended.value.code == status, out.out + out.err
-        return out.out + out.err
-
-    return run
+    return functools.partial(call, "infer.py")
 
 
 @pytest.fixture
