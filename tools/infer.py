@@ -15,6 +15,7 @@ from mmseg.apis import cli
 from mmseg.apis.inference import init_segmentor, segment_video
 from mmseg.apis.test_command import add_test_arguments, run_test, test_options
 from mmseg.config import load_config
+from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
 
 _OF_DATA_SETS = ("--config", "--checkpoint", "--output_dir", "--output-dir", "--input_dir", "--input-dir")
 
@@ -31,6 +32,8 @@ def parse_args() -> argparse.Namespace:
     cli.add_device(parser)
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps only")
+    parser.add_argument("--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="for models that look at optical flow")
+    parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
     cli.add_options(parser)
     return parser.parse_args()
 
@@ -44,7 +47,8 @@ def main() -> None:
     checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
     device = distributed.init(**cli.placement(args.device))
     model = init_segmentor(args.config, checkpoint, device, args.options)
-    result = segment_video(model, args.video, args.out, args.aug_test, overlay=not args.no_overlay)
+    flow = flow_network(args.flow, args.flow_weights, device) if model.takes_flow else args.flow
+    result = segment_video(model, args.video, args.out, args.aug_test, overlay=not args.no_overlay, flow=flow)
     print(f"{result.num_frames} frames: label maps in {result.labels}")
     if result.overlay is not None:
         print(f"overlay video: {result.overlay}")

@@ -21,6 +21,8 @@ from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError
 from mmseg.files import make_folder
 from mmseg.folder_lock import FolderLock
+from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
+from mmseg.making.flow_frames import FlowAhead, with_flow
 from mmseg.models import build_segmentor
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
@@ -73,18 +75,22 @@ def init_segmentor(
     return model.to(_device(device)).eval()
 
 
-def inference_segmentor(model: VideoModel, video: Source, aug_test: bool = False) -> list[np.ndarray | None]:
+def inference_segmentor(
+    model: VideoModel, video: Source, aug_test: bool = False, flow: str | FlowNetwork = DEFAULT_FLOW
+) -> list[np.ndarray | None]:
     """Label maps (H, W) uint8 of all frames of one video; None where the model has nothing to say.
 
     Args:
         model: from :func:`init_segmentor`.
         video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         aug_test: average over scales and flips.
+        flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
+        ConfigError: the weights of the flow network cannot be had.
     """
-    return [result.labels for result in _predicted(model, FrameSource(video), aug_test, None)]
+    return [result.labels for result in _predicted(model, FrameSource(video), aug_test, None, flow)]
 
 
 class VideoStream:
@@ -95,6 +101,10 @@ class VideoStream:
         aug_test: average over scales and flips.
         amp: type to compute in under autocast; None computes in the type of the weights.
         video: name of the video, for models that keep something per video.
+        flow: for models that look at optical flow: what computes it (``raft``, ``raft_small``, ``dis``, ``farneback``,
+            or a network of :func:`mmseg.making.flow.flow_network`). Results come one frame late then, by :meth:`push`
+            and :meth:`finish`. None: it is given with each frame.
+        flow_backward: compute the flow to the frame before, and answer at once. This changes the numbers.
         settings: of ``model.stream`` (`dilation`, `prototypes`, ...); default: those of the config.
 
     Raises:
@@ -107,8 +117,16 @@ class VideoStream:
         aug_test: bool = False,
         amp: torch.dtype | None = None,
         video: str | None = None,
+        flow: str | FlowNetwork | None = None,
+        flow_backward: bool = False,
         **settings: Any,
     ) -> None:
+        if flow is not None and not model.takes_flow:
+            raise ConfigError(
+                f"flow={flow!r} for a {type(model).__name__}, which does not look at it", "no flow", "leave flow out"
+            )
+        device = next(model.parameters()).device
+        self._flow = None if flow is None else FlowAhead(flow_network(flow, device=device), flow_backward)
         settings = {**_settings(model), **settings}
         model.check_settings(settings)
         pipeline = pipeline_of(model, aug_test)
@@ -135,6 +153,12 @@ class VideoStream:
             ConfigError: the results of this model come late: use :meth:`push` and :meth:`finish`.
         """
         self._predictor.require_at_once()
+        if self._flow is not None and not self._flow.backward:
+            raise ConfigError(
+                "step() while flow to the next frame is computed, which is not there yet",
+                "push() and finish(), or flow_backward=True, or flow that is given with each frame",
+                "iterate over what push() and finish() return",
+            )
         results = self._push(frame, flow, mask, objects)
         labels = results[0].labels
         return np.zeros(frame.shape[:2], np.uint8) if labels is None else labels
@@ -154,9 +178,11 @@ class VideoStream:
 
     def finish(self) -> list[tuple[int, np.ndarray | None]]:
         """The label maps that are still due; the next frame is then the first of a video."""
-        results = [(result.frame.number, result.labels) for result in self._predictor.finish()]
+        late = self._flow.finish() if self._flow is not None else []
+        results = [result for frame in late for result in self._predictor.push(frame)]
+        results += self._predictor.finish()
         self._count = 0
-        return results
+        return [(result.frame.number, result.labels) for result in results]
 
     def remove(self, ids: Sequence[int]) -> None:
         """Stop following objects. Raises ConfigError for models of classes."""
@@ -165,6 +191,8 @@ class VideoStream:
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
         self._predictor.reset()
+        if self._flow is not None:
+            self._flow.reset()
         self._count = 0
 
     def _push(
@@ -172,7 +200,10 @@ class VideoStream:
     ) -> list[Result]:
         ids = None if objects is None else tuple(objects)
         frame = Frame(self._count, f"{self._count:06d}", image, flow=flow, given=mask, objects=ids)
-        results = list(self._predictor.push(frame))
+        if self._flow is not None and flow is not None:
+            raise ConfigError("flow given with a frame while it is computed", "one of the two", "leave one out")
+        frames = [frame] if self._flow is None else self._flow.push(frame)
+        results = [result for ready in frames for result in self._predictor.push(ready)]
         self._count += 1
         return results
 
@@ -194,6 +225,7 @@ def segment_video(
     overlay: bool = True,
     progress: bool = True,
     amp: torch.dtype | None = None,
+    flow: str | FlowNetwork = DEFAULT_FLOW,
 ) -> SegmentedVideo:
     """Segment a video frame by frame; memory use does not depend on its length.
 
@@ -207,11 +239,15 @@ def segment_video(
         overlay: write the overlay video.
         progress: show a progress bar.
         amp: type to compute in under autocast.
+        flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
+        ConfigError: the weights of the flow network cannot be had.
         WriteError: files that cannot be written, or another run writes to ``<out>/<video>``.
     """
+    if model.takes_flow:  # a missing file of weights is told before anything is written
+        flow = flow_network(flow, device=next(model.parameters()).device)
     source = FrameSource(video)
     folder = inside(out, source.name)
     make_folder(folder / "labels")
@@ -222,7 +258,7 @@ def segment_video(
         bar = FrameProgress(source.length or 0, source.length or 0, progress)
         written, count = set(), 0
         try:
-            for result in _predicted(model, source, aug_test, amp):
+            for result in _predicted(model, source, aug_test, amp, flow):
                 if result.labels is not None:
                     path = inside(folder / "labels", result.frame.name, ".png")
                     write_label_png(path, result.labels, table.tobytes())
@@ -238,7 +274,11 @@ def segment_video(
     return SegmentedVideo(count, folder / "labels", clip.path if clip is not None else None)
 
 
-def _predicted(model: VideoModel, frames: Iterable[Frame], aug_test: bool, amp: torch.dtype | None) -> Iterator[Result]:
+def _predicted(
+    model: VideoModel, frames: Iterable[Frame], aug_test: bool, amp: torch.dtype | None, flow: str | FlowNetwork
+) -> Iterator[Result]:
+    if model.takes_flow:
+        frames = with_flow(frames, flow_network(flow, device=next(model.parameters()).device))
     return predict(model, frames, pipeline_of(model, aug_test), _settings(model), amp=amp)
 
 

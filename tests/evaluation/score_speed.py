@@ -9,6 +9,7 @@ the best of several runs; pysodmetrics is timed where it is installed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import time
@@ -86,10 +87,9 @@ def best(call: Callable[[], object], runs: int = 6) -> float:
 
 
 def pysodmetrics(maps: list) -> Callable[[], object] | None:
-    try:
-        import py_sod_metrics as sod
-    except ImportError:
+    if importlib.util.find_spec("py_sod_metrics") is None:
         return None
+    sod = importlib.import_module("py_sod_metrics")
 
     def run() -> None:
         for pred, truth in maps:
