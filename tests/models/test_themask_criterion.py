@@ -7,7 +7,7 @@ import torch
 from mmseg.errors import DataError
 from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion
 from mmseg.models.decode_heads.themask.prediction import Prediction
-from mmseg.models.losses.matching import without
+from mmseg.models.losses.matching import assign, without
 from tests.golden_cases import Case, points
 from tests.reference import themask_loss
 from tests.tools.processes import finish_all, launch
@@ -65,6 +65,14 @@ def test_both_rounds_of_matching_are_the_official_ones(name, video):
         case.check(f"cost.round2.item{item}", without(second[item, :, :count].numpy(), taken))
         for number, of_layers in enumerate(rounds, start=1):
             case.check(f"round{number}.item{item}", np.stack(of_layers[0][item]))
+
+
+def test_taken_queries_cost_a_thousand_times_the_highest_cost_and_are_never_taken_again():
+    costs = np.array([[-1.9, -1.5], [-1.8, 0.01], [-1.2, -0.4], [-0.3, -0.2]])  # good pairs have negative costs
+    second = without(costs, np.array([0, 1]))
+    np.testing.assert_allclose(second, [[10, 10], [10, 10], [-1.2, -0.4], [-0.3, -0.2]])
+    assert [x.tolist() for x in assign(second)] == [[2, 3], [0, 1]]
+    assert [x.tolist() for x in assign(without(costs - 1, np.array([0, 3])))] == [[1, 2], [0, 1]]  # all are negative
 
 
 def test_second_round_waits_for_the_end_of_the_warm_up():

@@ -198,6 +198,28 @@ def test_frozen_parts_keep_no_graph_and_give_the_same_numbers():
         torch.testing.assert_close(grad, grads[0][name], atol=1e-4, rtol=1e-3)
 
 
+def test_dropout_is_drawn_for_every_clip():
+    """Two equal clips of a batch train different queries, from the first layer on."""
+    predictor = small("train_video_b1_t2").decode_head.predictor
+    layer, (keys, values) = predictor.deformabel_transformer_cross_attention_layers, torch.randn(2, 1, 3, 5, 256)
+    for part in ("cross_attn", "linear1_box", "linear2_box"):  # what is drawn frame by frame
+        for parameter in getattr(layer, part).parameters():
+            torch.nn.init.zeros_(parameter)
+    args = (
+        predictor.query_feat.weight,
+        predictor.query_embed.weight,
+        keys.expand(2, -1, -1, -1),
+        values.expand(2, -1, -1, -1),
+    )
+    clips, frames = layer.train().start(*args)
+    assert not torch.allclose(clips[0], clips[1]) and not torch.allclose(frames[0], frames[3])
+    for frame in (1, 2):
+        torch.testing.assert_close(frames[frame], frames[0])  # one seed for the frames of a clip
+    clips, frames = layer.eval().start(*args)
+    assert torch.equal(clips[0], clips[1]) and torch.equal(frames[0], frames[3])
+    assert clips.shape == (2, 12, 256) and frames.shape == (6, 12, 256)
+
+
 @pytest.mark.parametrize(("name", "frames"), [("train_1f_b1", 1), ("train_video_b1_t2", 2)])
 def test_losses_of_whole_models_are_those_of_the_formulas(name, frames):
     torch.manual_seed(1)

@@ -67,7 +67,7 @@ def matched(criterion: nn.Module, layer: dict[str, Tensor], clips: Targets) -> l
         rounds[0].append(tuple(map(torch.from_numpy, linear_sum_assignment(cost))))
         cost = (cost if criterion.video else by_mask).clone()
         if cost.numel():
-            cost[rounds[0][-1][0]] = 1000 * cost.abs().max()
+            cost[rounds[0][-1][0]] = 1000 * cost.max().abs()
         rounds[1].append(tuple(map(torch.from_numpy, linear_sum_assignment(cost))))
     return rounds
 

@@ -82,7 +82,8 @@ def _corners(pixels: Tensor, weights: Tensor, bounds: Tensor) -> list[tuple[Tens
     left, top = x.floor(), y.floor()
     x, y = x.sub_(left), y.sub_(top)
     head = torch.arange(heads, dtype=torch.float32)[:, None]
-    upper = torch.addcmul(left, top, line).add_(start).mul_(heads).add_(head).int()  # exact: far below 2^24
+    upper = torch.addcmul(left, top, line).add_(start).mul_(heads).add_(head)  # exact: far below 2^24
+    upper = upper.int().clamp_(min=0)  # any row where a position is NaN: so are its shares
     lower = upper + (line * heads).int()
     below = weights * y
     above = weights - below

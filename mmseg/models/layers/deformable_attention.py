@@ -28,7 +28,13 @@ def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor
     Returns:
         (n, L, heads * d).
     """
-    return sample(value, sizes, locations * level_sizes(tuple(sizes), locations.device) - 0.5, weights)
+    sizes = as_sizes(sizes)
+    return sample(value, sizes, locations * level_sizes(sizes, locations.device) - 0.5, weights)
+
+
+def as_sizes(sizes: Sequence[Sequence[int]]) -> tuple[Size, ...]:
+    """Sizes of levels, however they are given (lists, or a tensor), as what tables are kept by."""
+    return tuple((int(h), int(w)) for h, w in sizes)
 
 
 def sample(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
@@ -109,9 +115,9 @@ class MSDeformAttn(nn.Module):
         Returns:
             (n, L, C).
         """
-        per_query = (self.n_heads, self.n_levels, self.n_points)
+        sizes, per_query = as_sizes(sizes), (self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_query, 2))  # in pixels of the level
         weights = self.attention_weights(query).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1)
-        centres = reference_points[:, :, None, :, None] * level_sizes(tuple(sizes), query.device) - 0.5
+        centres = reference_points[:, :, None, :, None] * level_sizes(sizes, query.device) - 0.5
         value = self.value_proj(value).unflatten(-1, (self.n_heads, -1))  # (n, S, heads, d)
         return self.output_proj(sample(value, sizes, centres + offsets, weights.unflatten(-1, per_query[1:])))

@@ -65,5 +65,5 @@ def without(costs: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """`costs` (Q, n) of a second assignment, in which the queries `taken` are too expensive to be chosen again."""
     costs = costs.copy()
     if costs.size:
-        costs[taken] = _FORBIDDEN * np.abs(costs).max()
+        costs[taken] = _FORBIDDEN * abs(costs.max())
     return costs

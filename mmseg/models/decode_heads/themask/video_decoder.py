@@ -63,14 +63,18 @@ class TemporalLayer(nn.Module):
         Returns:
             (B, Q, C) and (B * T, Q, C).
         """
-        placed = (query + position)[None]
-        clip = self.norm2(query + self.dropout(self.self_attn(placed, placed, query[None])))
-        seed = self.norm2_box(query + self.dropout(self.self_attn_box(placed, placed, query[None])))
+        batch_size, num_frames = keys.shape[:2]
+        clips = batch_size if self.training else 1  # until dropout tells them apart, all clips are the same
+        query = query.expand(clips, -1, -1)
+        placed = query + position
+        clip = self.norm2(query + self.dropout(self.self_attn(placed, placed, query)))
+        seed = self.norm2_box(query + self.dropout(self.self_attn_box(placed, placed, query)))
         keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        frames = seed.expand(len(keys), -1, -1)
+        frames = seed[:, None].expand(batch_size, num_frames, -1, -1).flatten(0, 1)
         frames = self.norm1_box(frames + self.dropout(self.cross_attn(frames + position, keys, values)))
         hidden = self.dropout(F.relu(self.linear1_box(frames)))
-        return clip, self.norm3_box(frames + self.dropout(self.linear2_box(hidden)))
+        frames = self.norm3_box(frames + self.dropout(self.linear2_box(hidden)))
+        return clip.expand(batch_size, -1, -1), frames
 
     def aggregate(self, clip: Tensor, frames: Tensor) -> Tensor:
         """Queries (B, Q, C) of the clips after those of the frames (B, T, Q, C): a mean weighted over time."""
@@ -114,7 +118,6 @@ class VideoQueryDecoder(QueryDecoder):
         temporal, position = self.deformabel_transformer_cross_attention_layers, self.query_embed.weight
         keys, values = (torch.cat([getattr(x, name) for x in levels], dim=2) for name in ("keys", "values"))
         clip, frames = temporal.start(self.query_feat.weight, position, keys, values)
-        clip = clip.expand(batch_size, -1, -1)  # (B, Q, C) beside (B * T, Q, C)
         predictions = []
         for k in range(self.num_layers + 1):
             normed = self.decoder_norm1(clip)
