@@ -252,7 +252,7 @@ def test_one_stream_is_not_computed_where_only_the_other_is_looked_at(method):
     model.backbone.backbone.register_forward_pre_hook(lambda _m, inputs: seen.append(len(inputs[0])))
     img = torch.randn(2, 6, 64, 96, generator=torch.Generator().manual_seed(0))
     got = model.encode_decode(img)
-    assert seen == [2 if method in ("im", "fw") else 4]
+    assert sum(seen) == (2 if method in ("im", "fw") else 4)
     torch.testing.assert_close(got, reference.encode_decode(model, img), rtol=1e-4, atol=1e-4)
     other = img.clone()
     other[:, 3:] = 0

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg.errors import DataError
 from mmseg.models.builder import build_backbone
+from mmseg.models.cpu.pieces import pictures_one_by_one
 from mmseg.registry import MODELS
 from mmseg.values import Text
 
@@ -61,8 +62,8 @@ class TwoStream(nn.Module):
             )
         if stream is None:
             # (B, 6, H, W) -> (2B, 3, H, W)
-            return self.backbone(x.unflatten(1, (2, 3)).transpose(0, 1).flatten(0, 1))
-        return self.backbone(x[:, 3 * stream : 3 * stream + 3])
+            return pictures_one_by_one(self.backbone, x.unflatten(1, (2, 3)).transpose(0, 1).flatten(0, 1))
+        return pictures_one_by_one(self.backbone, x[:, 3 * stream : 3 * stream + 3])
 
 
 @MODELS.register_module("TwoStream")

@@ -1,13 +1,14 @@
-"""Work on many tokens, a few at a time, so that what lies between its steps stays in the cache."""
+"""Work on many tokens or pictures, a few at a time, so that what lies between its steps stays in the cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
+_SLICE = 1024  # tokens of an element-wise chain
 _MAPS = 64  # of an affinity refinement, which makes a map of every token
 
 
@@ -26,3 +27,30 @@ def add_residual(x: Tensor, normed: Tensor, branch: Callable[[Tensor], Tensor]) 
 def maps_at_once(x: Tensor, total: int) -> int:
     """How many of `total` maps, made of `x` and by themselves, are worked on together."""
     return _MAPS if x.device.type == "cpu" else total
+
+
+def pictures_one_by_one(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """The maps ``network(x)`` of pictures (n, C, H, W), of which it treats each by itself outside of training."""
+    whole = torch.is_grad_enabled() or network.training or torch.compiler.is_compiling()
+    if whole or x.device.type != "cpu" or len(x) == 1:
+        return network(x)
+    parts = zip(*(network(picture) for picture in x.split(1)))
+    return [torch.cat([m.permute(0, 2, 3, 1) for m in maps]).permute(0, 3, 1, 2) for maps in parts]  # channels-last
+
+
+def tokens_in_slices(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """``function(*tokens)`` of tokens (n, L, C), whose result (n, L, C) depends on those of the same place alone.
+
+    Tensors of another length on axis 1 belong to all tokens of a sample.
+    """
+    first = tokens[0]
+    if torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling():
+        return function(*tokens)
+    out, length = None, first.shape[1]
+    for i in range(len(first)):
+        own = [x[i : i + 1] for x in tokens]
+        for start in range(0, length, _SLICE):
+            part = function(*(x[:, start : start + _SLICE] if x.shape[1] == length else x for x in own))
+            out = part.new_empty(first.shape) if out is None else out
+            out[i : i + 1, start : start + _SLICE] = part
+    return out

@@ -63,7 +63,7 @@ class FoldedBranch(NamedTuple):
         return torch.addcmul(self.out_shift, self.hidden(tokens), self.out_scale)
 
 
-def folded_adapt(im: Tensor, fw: Tensor, total: Tensor, pooled: Tensor, local: FoldedBranch) -> Tensor:
-    """:func:`adapt` on tokens (B, L, C), `total` being im + fw and `pooled` (B, 1, C) the result of its branch."""
-    weight = torch.addcmul(local.out_shift + pooled, local.hidden(total), local.out_scale).sigmoid_()
+def folded_adapt(im: Tensor, fw: Tensor, pooled: Tensor, local: FoldedBranch) -> Tensor:
+    """:func:`adapt` on tokens (B, L, C), `pooled` (B, 1, C) being the result of its branch."""
+    weight = torch.addcmul(local.out_shift + pooled, local.hidden(im + fw), local.out_scale).sigmoid_()
     return torch.lerp(fw, im, weight.to(im.dtype)).mul_(2)

@@ -86,17 +86,17 @@ class FoldedAlignment:
         """What the positions need of the region vectors (B, 2, C).
 
         Returns:
-            The difference of the keys, scaled (B, c); the second value, and the first minus the second (B, 1, C).
+            The difference of the keys, scaled, the second value, and the first minus the second; (B, 1, c or C) each.
         """
         key = _relu(self.key[1](_relu(self.key[0](context))))  # (B, 2, c)
         value = self.out(_relu(self.value(context)))  # (B, 2, C)
-        direction = (key[:, 0] - key[:, 1]) * key.shape[-1] ** -0.5
+        direction = (key[:, :1] - key[:, 1:]) * key.shape[-1] ** -0.5
         return direction, value[:, 1:], value[:, :1] - value[:, 1:]
 
     def align(self, tokens: Tensor, direction: Tensor, value: Tensor, difference: Tensor) -> Tensor:
         """The aligned tokens (n, L, C); of two keys the first has the weight sigmoid(q (k1 - k2) / sqrt(c))."""
         query = _relu(self.query[1](_relu(self.query[0](tokens))))  # (n, L, c)
-        weight = (query @ direction.to(query.dtype)[:, :, None]).sigmoid()  # (n, L, 1)
+        weight = (query @ direction.to(query.dtype).transpose(1, 2)).sigmoid()  # (n, L, 1)
         found = _relu(torch.addcmul(value, weight.to(value.dtype), difference))  # (n, L, C)
         return _relu(self.mix_stream(tokens).add_(linear(found, self.mix_context)))
 

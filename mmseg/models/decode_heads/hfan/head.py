@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.pieces import tokens_in_slices
 from mmseg.models.decode_heads.base import FoldedFuse, FusionHead
 from mmseg.models.decode_heads.hfan.adaptation import (
     FoldedBranch,
@@ -84,13 +85,18 @@ class FoldedBlock:
         if self.alignment is not None:
             frames = tokens[: len(tokens) // 2]
             weights = F.relu(self.regions(frames)).softmax(dim=1)  # (B, L, 2)
-            parts = self.alignment.regions(weights.to(frames.dtype).transpose(1, 2) @ frames)
-            tokens = self.alignment.align(tokens, *(part.repeat(2, *(1,) * (part.ndim - 1)) for part in parts))
+            regions = self.alignment.regions(weights.to(frames.dtype).transpose(1, 2) @ frames)
+            tokens = tokens_in_slices(self.alignment.align, tokens, *(part.repeat(2, 1, 1) for part in regions))
         im, fw = tokens.chunk(2)
-        out = im + fw
-        if self.local is not None:
-            out = folded_adapt(im, fw, out, self.pooled(out.mean(dim=1, keepdim=True)), self.local)
+        if self.local is None:
+            out = im + fw
+        else:
+            pooled = self.pooled(im.mean(dim=1, keepdim=True) + fw.mean(dim=1, keepdim=True))  # (B, 1, C)
+            out = tokens_in_slices(self._adapt, im, fw, pooled)
         return out.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
+
+    def _adapt(self, im: Tensor, fw: Tensor, pooled: Tensor) -> Tensor:
+        return folded_adapt(im, fw, pooled, self.local)
 
 
 @dataclass(frozen=True)
