@@ -101,6 +101,7 @@ class VOSDataset(VideoDataset):
         self.img1_dir, self.img2_dir, self.ann_dir = (self._below(path) for path in (img1_dir, img2_dir, ann_dir))
         if data_root is not None and Path(img1_dir).is_absolute():
             self.img2_dir = img2_dir  # as published: joined only where the frames are
+        self._listed = split is None
         names = find_frames(self.img1_dir) if split is None else read_names(self._below(split))
         groups = by_video(names)
         videos = [self._video(video, frames) for video, frames in groups.items()]
@@ -182,6 +183,13 @@ class VOSDataset(VideoDataset):
                 "make them with tools/generate_flow.py, or correct img2_dir",
             )
 
+    def _tell_of_more_flow(self) -> None:
+        """Warn of flow pictures that belong to no frame: it may be that of other frames."""
+        if self._listed:
+            found = len(find_frames(self.img2_dir))
+            if found > len(self):
+                logger.warning("%s: %d flow pictures for %d frames", self.img2_dir, found, len(self))
+
     def label_counts(self, masks: int = 200) -> np.ndarray:
         """See :meth:`VideoDataset.label_counts`.
 
@@ -189,6 +197,7 @@ class VOSDataset(VideoDataset):
             DataError: also for missing flow pictures and, in training, for missing masks.
         """
         self.check_flow()
+        self._tell_of_more_flow()
         paths = [path for video in self.videos for path in video.labels or ()]
         existing = [path for path in paths if os.path.exists(path)]
         if not existing or (not self.test_mode and len(existing) < len(self)):
