@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from mmseg.apis import VideoStream, inference_segmentor, init_segmentor
+from mmseg.datasets import build_dataset
 from mmseg.engine.checkpoints import save_checkpoint
-from mmseg.engine.predict import stream_settings
+from mmseg.engine.predict import predict, stream_settings
 from mmseg.errors import CheckpointError, ConfigError, DataError
+from tests.datasets.vos_folder import vos_config, write_vos
 from tests.engine.tiny_vspw import SIZE, make_data, write_config
 
 
@@ -88,3 +90,31 @@ def test_a_loaded_config_is_not_changed(config):
     cfg = load_config(config)
     model = init_segmentor(cfg, options={"data.test.dilation": [-1]})
     assert list(model.cfg.data.test.dilation) == [-1] and list(cfg.data.test.dilation) == [-9, -6, -3]
+
+
+@pytest.fixture
+def hfan(tmp_path):
+    write_vos(tmp_path / "data", {"bear": 3})
+    torch.manual_seed(0)
+    return init_segmentor(vos_config(tmp_path / "hfan.py", tmp_path / "data"))
+
+
+def test_frames_with_flow_are_answered_at_once(hfan, tmp_path):
+    dataset = build_dataset(hfan.cfg.data.test, test_mode=True)
+    video, frames = VideoStream(hfan), list(dataset.frames(0))
+    maps = [video.step(frame.image, flow=frame.flow) for frame in frames]
+    results = list(predict(hfan, dataset.frames(0), dataset.pipeline))
+    for labels, result in zip(maps, results, strict=True):
+        assert np.array_equal(labels, result.labels) and labels.shape == frames[0].image.shape[:2]
+    assert len(VideoStream(hfan, aug_test=True)._predictor.pipeline.views(frames[0])) == 6
+
+
+def test_frames_without_flow_or_with_one_that_does_not_fit(hfan, tmp_path):
+    video, frame = VideoStream(hfan), np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(DataError, match=r"(?s)without optical flow.*step\(frame, flow="):
+        video.step(frame)
+    with pytest.raises(DataError, match="32x24"):
+        video.step(frame, flow=np.zeros((24, 32, 3), np.uint8))
+    with pytest.raises(DataError, match=r"float64 array \(2, 48, 64\)"):
+        video.step(frame, flow=np.zeros((2, 48, 64)))
+    assert video.step(frame, flow=frame).shape == (48, 64)
