@@ -83,7 +83,8 @@ def test_model(
         cfg = with_data_sets_of_method(cfg)
         dataset = build_dataset(cfg.data.test, where="data.test", test_mode=True)
         if options.metrics is None and options.metrics_if_labelled is not None:
-            options.metrics = options.metrics_if_labelled if dataset.is_labelled() else ()
+            known = [name for name in options.metrics_if_labelled if name in dataset.metric_names]
+            options.metrics = known if dataset.is_labelled() else ()
         chosen_metrics(dataset.metric_names, options.metrics)  # a wrong name is told before the checkpoint is read
         model = init_segmentor(cfg, checkpoint, device)
         check_num_classes(model, dataset, "data.test")

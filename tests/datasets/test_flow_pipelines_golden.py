@@ -22,7 +22,7 @@ from mmseg.datasets.transforms import (
 )
 from mmseg.models.segmentors.slide import window_boxes
 from mmseg.structures import Frame
-from tests.golden_cases import Case
+from tests.golden_cases import Case, fill
 
 PIXELS, GEOMETRY = Case("hfan", "pixels"), Case("hfan", "geometry")
 PARAMETERS = PIXELS["inputs"].pop("parameters")
@@ -143,7 +143,7 @@ def test_which_crop_is_taken(number):
     case = Case("hfan", "crop_rule")
     given, expected = case["inputs"]["cases"][number], case["expected"][number]
     _, *recipe = given["seg"]
-    seg = __import__("fill").blocks(*recipe).numpy().astype(np.uint8)
+    seg = fill.blocks(*recipe).numpy().astype(np.uint8)
     if given["value_to_255"] is not None:
         seg[seg == given["value_to_255"]] = 255
     rows, columns = np.mgrid[: seg.shape[0], : seg.shape[1]].astype(np.uint8)
