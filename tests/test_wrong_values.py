@@ -23,6 +23,7 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.errors import SegError
 from mmseg.models import build_backbone, build_head, build_segmentor
 from mmseg.sections import TABLE
+from tests.datasets.vos_folder import write_vos
 from tests.datasets.vspw_folder import write_vspw
 
 CONFIGS = Path(__file__).parents[1] / "local_configs"
@@ -41,7 +42,9 @@ NONE = (
     "checkpoint_config.interval evaluation evaluation.interval evaluation.metric log_config log_level dist_params "
     "dist_params.backend cudnn_benchmark BlockSegmentor.train_cfg BlockSegmentor.test_cfg VSPWClipDataset.pipeline "
     "THEMaskFrameHead.loss_cfg THEMaskFrameHead.loss_cfg.matcher_cfg THEMaskVideoHead.loss_cfg "
-    "THEMaskVideoHead.loss_cfg.matcher_cfg optimizer_config.grad_clip"
+    "THEMaskVideoHead.loss_cfg.matcher_cfg optimizer_config.grad_clip TwoStreamSegmentor.pretrained "
+    "TwoStreamSegmentor.train_cfg TwoStreamSegmentor.test_cfg HFANHead.decoder_params HFANHead.loss_decode "
+    "TwoStream.norm_cfg VOSDataset.ann_dir VOSDataset.pipeline"
 )
 ACCEPTED = {
     **dict.fromkeys(NONE.split(), "None"),
@@ -116,7 +119,10 @@ def use(config: Config, path: str, value: Any, whole_model: bool = False) -> Non
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    return write_vspw(tmp_path_factory.mktemp("vspw"), train={"a": 12}, val={"b": 12}, classes=8)
+    """Both in the layout of VSPW and in that of frames with flow."""
+    root = write_vspw(tmp_path_factory.mktemp("data"), train={"a": 12}, val={"b": 12}, classes=8)
+    write_vos(root, {"a": 3}, "train")
+    return write_vos(root, {"b": 3}, "val")
 
 
 def test_no_traceback_and_no_silence(data_root, caplog):
