@@ -17,6 +17,7 @@ from mmseg.models.networks.gsfm.spectral import SpectralModule, spectral_filter
 from mmseg.weights import load_checkpoint
 from tests.golden_cases import build_filled, fill
 from tests.models.gsfm_cases import GSFMCase, clip_batch, network
+from tests.reference import gsfm as reference
 
 SPECTRAL = ["hfm_24x32", "hfm_96x96", "hfm_odd_23x31", "lfm_24x24", "lfm_30x54", "lfm_odd_7x9"]
 WARMING = {0: dict(start_warm=3000, end_warm=10000), 3: dict(start_warm=3000, end_warm=15000)}
@@ -241,6 +242,29 @@ def test_training_steps_have_the_official_numbers(name):
         case.check(f"delta/{name}", (parameter.detach() - old).norm())
     check("step2", params["grad_iteration"] + 1)
     assert torch.equal(model.key_encoder.bn1.running_mean, statistics)
+
+
+@pytest.mark.parametrize("name", ["train_stage0", "train_stage3"])
+@torch.no_grad()
+def test_losses_are_the_formulas(name):
+    """The reference, which knows no batches, has the official numbers, and so has the product."""
+    case = GSFMCase(name)
+    stage, batch = case["params"]["stage"], clip_batch(case)
+    model = network(stage == 0, "train", bootstrap=WARMING[stage])
+    iteration = case["params"]["grad_iteration"]
+    for key, value in reference.loss(model, batch, iteration).items():
+        case.check(f"it{iteration}/{key}", value)
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+@torch.no_grad()
+def test_spectral_modules_are_the_formulas(name):
+    case = GSFMCase(name)
+    high = case.config["network"] == "HFM"
+    module, x = build_filled(lambda c: SpectralModule(case.config["num_channels"], high), {}), case.inputs()["x"]
+    torch.testing.assert_close(module(x), reference.spectral(module, x), rtol=1e-5, atol=1e-5)
+    wide = torch.randn(1, case.config["num_channels"], 7, 240)  # wider than the window
+    torch.testing.assert_close(module(wide), reference.spectral(module, wide), rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_that_16_does_not_divide_cannot_be_trained():

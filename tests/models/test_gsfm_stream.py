@@ -12,6 +12,7 @@ from mmseg.models.layers.padding import centred_margins, pad, unpad
 from mmseg.structures import Scores, View
 from tests.golden_cases import fill
 from tests.models.gsfm_cases import GSFMCase, network
+from tests.reference import gsfm as reference
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,19 @@ def test_wrong_masks(model, given, objects, message):
 def test_wrong_settings(model, settings, message):
     with pytest.raises(ConfigError, match=message):
         model.check_settings(settings)
+
+
+# --------------------------------------------------------------------------------------------- formulas of the paper
+
+
+@torch.no_grad()
+def test_streams_are_the_formulas(model):
+    """Odd maps, a window of the spectrum that is smaller than it, and the large maps of Winograd's convolutions."""
+    frames = clip(3, (64, 1040))  # 16 x 260 at a quarter
+    mask = fill.blocks("wide", (64, 1040), 3, 32)
+    settings = dict(mem_every=1, top_k=20)
+    expected = reference.propagate(model, frames, torch.stack([mask == 1, mask == 2]).float(), **settings)
+    stream = model.stream(**settings)
+    for t, frame in enumerate(frames):
+        answer = push(stream, t, frame, mask if t == 0 else None)
+        torch.testing.assert_close(answer.values, expected[t], rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.networks.gsfm.conv_blocks import CBAM, ResBlock, conv_of_objects
+from mmseg.models.networks.gsfm.conv_blocks import CBAM, Conv1x1, ResBlock, conv_of_objects
 
 
 class BasicBlock(nn.Module):
@@ -46,11 +46,11 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
         out_channels = channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, channels, 1)
+        self.conv1 = Conv1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1)
+        self.conv3 = Conv1x1(channels, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = _shortcut(in_channels, out_channels, stride)
 

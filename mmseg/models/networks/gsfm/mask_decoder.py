@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.networks.gsfm.conv_blocks import Conv3x3, ResBlock, plus_shared
+from mmseg.models.networks.gsfm.conv_blocks import Conv1x1, Conv3x3, ResBlock, plus_shared
 from mmseg.models.networks.gsfm.spectral import SpectralModule
 
 
@@ -45,8 +45,8 @@ class Decoder(nn.Module):
         self.mask_1 = Conv3x3(256, 256)
         self.boundary_2 = Conv3x3(256, 256)
         self.boundary_3 = Conv3x3(256, 256)
-        self.fusion_1 = nn.Conv2d(256, 256, 1)
-        self.fusion_2 = nn.Conv2d(256, 256, 1)
+        self.fusion_1 = Conv1x1(256, 256)
+        self.fusion_2 = Conv1x1(256, 256)
         self.predict_boundary_1 = Conv3x3(256, 256)
         self.predict_boundary_2 = Conv3x3(256, 1)
         self.predict_mask = Conv3x3(256, 256)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.winograd import conv1x1
 from mmseg.models.layers import full_precision
 
 SIGMA = 7.0  # frequency bins, whatever the size of the map
@@ -50,8 +51,9 @@ class SpectralModule(nn.Module):
         with full_precision(x):
             constant = self._constant().to(x.dtype)
             result = torch.complex(real.to(x.dtype) - constant[:, None, None], imaginary.to(x.dtype))
-            result = F.pad(result, window.outside)
-            residual = torch.fft.irfft2(result, s=size)
+            left, right, above, below = window.outside
+            columns = torch.fft.ifft(F.pad(result, (0, 0, above, below)), dim=-2)  # of zeros there are zeros
+            residual = torch.fft.irfft(F.pad(columns, (left, right)), n=size[1])
             # of all positions at once, a constant spectrum is an impulse
             residual = residual + F.pad(constant[:, None, None], (0, size[1] - 1, 0, size[0] - 1))
             return x + residual
@@ -63,12 +65,12 @@ class SpectralModule(nn.Module):
             spectrum: (n, C, h', w') complex, times the larger one of the filters at (u, v) and (-u, -v).
         """
         dtype, C = self.conv1.weight.dtype, self.channels
-        a = F.conv2d(spectrum.real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
-        b = F.conv2d(spectrum.imag.to(dtype), self.conv1.weight[:, C:])
+        a = conv1x1(spectrum.real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
+        b = conv1x1(spectrum.imag.to(dtype), self.conv1.weight[:, C:])
         bias = self.conv1.bias[:, None, None].to(a.dtype)
         here, mirrored = F.relu((a + b) * window.here + bias), F.relu((a - b) * window.mirrored + bias)
-        real = F.conv2d((here + mirrored) / 2, self.conv2.weight[:C], self.conv2.bias[:C])
-        return real, F.conv2d((here - mirrored) / 2, self.conv2.weight[C:])
+        real = conv1x1((here + mirrored) / 2, self.conv2.weight[:C], self.conv2.bias[:C])
+        return real, conv1x1((here - mirrored) / 2, self.conv2.weight[C:])
 
     def _constant(self) -> Tensor:
         """(C,) real part of what the convolutions give where nothing passes the filter; 0 without a window."""
