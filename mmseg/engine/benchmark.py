@@ -29,8 +29,10 @@ from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine import predict as predictor_module
 from mmseg.engine.benchmark_data import (
     VIDEO,
+    FramesWithFlow,
     frame_pipeline,
     provide_prototypes,
+    read,
     training_batch,
     write_frames,
     write_masks,
@@ -40,12 +42,11 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
-from mmseg.images import read_frame
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.parent import end_with_parent
-from mmseg.structures import Frame, Result, Size, View
+from mmseg.structures import Result, Size, View
 from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_pickle import LabelPickleWriter
 
@@ -119,7 +120,7 @@ def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Seque
                 memory.start()
             with timer.step():
                 with timer.stage("read"):
-                    frame = Frame(number, str(number), read_frame(files[number % len(files)]))
+                    frame = read(model, number, files[number % len(files)])
                     views = pipeline.views(frame)
                 list(predictor.push_views(frame, views))
     row = _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].size)
@@ -155,7 +156,7 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                 memory.start()
             with timer.step():
                 with timer.stage("read"):
-                    frames = [Frame(i, name, read_frame(name)) for i, name in enumerate(names)]
+                    frames = [read(model, i, name) for i, name in enumerate(names)]
                     imgs = torch.stack([pipeline.views(frame)[0].inputs["img"] for frame in frames])[None]
                 with _autocast(job, device):
                     logits = network(model, imgs.to(device), [dict(video=VIDEO)])[0].float()
@@ -232,7 +233,8 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         paths = ([kind[i % len(kind)] for i in range(job.repeats)] for kind in (files, masks))
         videos = [VideoFiles.of(VIDEO, *paths)]
         classes = [str(c) for c in range(model.num_classes)]
-        dataset = VideoDataset(videos, None, (), True, classes)
+        kind = FramesWithFlow if model.takes_flow else VideoDataset
+        dataset = kind(videos, None, (), True, classes)
         dataset.pipeline = frame_pipeline(model, job.size)
         device = torch.device(job.device)
         probe = _MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import torch
 
+from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError
+from mmseg.images import read_frame
 from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
-from mmseg.structures import Size
+from mmseg.structures import Frame, Size
 
 VIDEO = "benchmark"
 _NUM_PROTOTYPES = 100
@@ -21,9 +23,9 @@ _NUM_PROTOTYPES = 100
 
 def training_batch(model: Segmentor, clips: int, size: Size, device: torch.device) -> dict[str, Any]:
     """Random clips with random labels, an eighth of them ignored."""
-    frames = getattr(model.decode_head, "num_clips", 4)
+    frames, channels = (1, 6) if model.takes_flow else (getattr(model.decode_head, "num_clips", 4), 3)
     generator = torch.Generator().manual_seed(0)
-    imgs = torch.randn(clips, frames, 3, *size, generator=generator)
+    imgs = torch.randn(clips, frames, channels, *size, generator=generator)
     labels = torch.randint(0, model.num_classes, (clips, frames, 1, *size), generator=generator)
     labels[..., : size[0] // 8, :] = 255
     metas = [dict(video=VIDEO, filename=f"{VIDEO}/{i}.jpg") for i in range(clips)]
@@ -46,6 +48,22 @@ def frame_pipeline(model: Segmentor, size: tuple[int, int]) -> TestPipeline:
             step.update(img_scale=(size[1], size[0]), img_ratios=None, flip=False)
             return TestPipeline(steps)
     raise ConfigError("data.test.pipeline has no MultiScaleFlipAug", "one around the transforms", "add it")
+
+
+def read(model: Segmentor, number: int, path: str) -> Frame:
+    """A frame, for models that look at optical flow with another picture in its place."""
+    image = read_frame(path)
+    return Frame(number, str(number), image, flow=read_frame(path) if model.takes_flow else None)
+
+
+class FramesWithFlow(VideoDataset):
+    """Frames that stand for their own optical flow."""
+
+    def frame(self, video_index: int, number: int) -> Frame:
+        """See :meth:`VideoDataset.frame`."""
+        frame = super().frame(video_index, number)
+        frame.flow = frame.image
+        return frame
 
 
 def write_frames(folder: Path, size: tuple[int, int], count: int = 4) -> list[str]:

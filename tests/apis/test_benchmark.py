@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mmseg.apis.inference import init_segmentor
 from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train, reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
+from tests.datasets.vos_folder import vos_config
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT, finish
 
@@ -94,3 +96,17 @@ def test_command_line(job, tmp_path):
     assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
     assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}
+
+
+def test_a_model_of_frame_and_flow(tmp_path):
+    job = Job(str(vos_config(tmp_path / "config.py", tmp_path)), size=(45, 70), repeats=1, clips=2)
+    rows = measure_stream(job) + measure_stream(replace(job, reference=True))
+    assert [(row["what"], row["formulation"]) for row in rows[1:]] == [
+        ("clip of 1", "product"),
+        ("clip of 1", "reference"),
+    ]
+    assert all({"read", "backbone"} <= set(row["stages"]) for row in rows)
+    for reference in (False, True):
+        (row,) = measure_train(replace(job, size=(64, 64), reference=reference))
+        assert row["what"] == "training step, 2 clips of 1"
+    assert len(measure_memory(replace(job, repeats=4), points=2)) == 2
