@@ -82,7 +82,11 @@ class Stream:
         return self._offered(answer)
 
     def finish(self) -> Iterable[Scores]:
-        """Results of the frames that still wait for theirs; afterwards the stream is as after :meth:`reset`."""
+        """Results of the frames that still wait for theirs; afterwards the stream is as after :meth:`reset`.
+
+        Raises:
+            ConfigError: there are some, and weights, mode or autocast have changed since the first frame.
+        """
         self._require_taken()
         rest = self._rest()
         if isinstance(rest, list | tuple):
@@ -133,12 +137,8 @@ class Stream:
         self.model.require_eval()
         if self.count == 0:
             self._folded, self._changes = self.model.folded(), self.model.changes
-        if self._changes != self.model.changes:
-            raise _changed("weights, device or type of the model have changed", self.count)
-        kind = img.device.type
-        autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        if self._autocast not in (None, autocast):
-            raise _changed("autocast has changed", self.count)
+        autocast = _autocast(img.device.type)
+        self._require_unchanged(autocast)
         if img.ndim != 3 or self._size not in (None, view.size):
             raise DataError(
                 f"frame {self.count} has shape {tuple(img.shape)}",
@@ -146,6 +146,12 @@ class Stream:
                 "use one stream per video, or resize the frames to one size",
             )
         return autocast
+
+    def _require_unchanged(self, autocast: tuple) -> None:
+        if self._changes != self.model.changes:
+            raise _changed("weights, device or type of the model have changed", self.count)
+        if self._autocast not in (None, autocast):
+            raise _changed("autocast has changed", self.count)
 
     def _require_taken(self) -> None:
         if self._untaken:
@@ -163,10 +169,20 @@ class Stream:
 
     @torch.no_grad()
     def _drain(self, answer: Iterable[Scores], last: bool) -> Iterator[Scores]:
-        yield from answer
+        results = iter(answer)
+        while True:
+            self._require_unchanged(_autocast(self._autocast[0]))  # what comes late is computed now
+            if (scores := next(results, None)) is None:
+                break
+            yield scores
         self._untaken = False
         if last:
             self.reset()
+
+
+def _autocast(kind: str) -> tuple[str, bool, torch.dtype]:
+    """The state of autocast on a kind of device."""
+    return kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
 def _changed(what: str, count: int) -> ConfigError:

@@ -131,3 +131,32 @@ def test_the_config_of_the_data_says_how_videos_are_cut():
     assert model.stream(**stream_settings({"dilation": [0]}, None, model)).test_size == 1
     with pytest.raises(ConfigError, match="one of 1, 2, 4"):
         stream_settings({"test_size": 32}, None, model)
+
+
+@pytest.mark.parametrize("late", ["the rest", "a block"])
+@pytest.mark.parametrize("change", ["weights", "mode", "autocast"])
+def test_what_comes_late_is_computed_by_the_model_that_saw_the_frames(late, change):
+    model, frames = model_of("video"), torch.randn(6, 3, *SIZE)
+    stream, count = model.stream(test_size=2), 6 if late == "a block" else 4
+    for t in range(count):
+        due = stream.push(View(t, {"img": frames[t]}))
+    due = iter(stream.finish() if late == "the rest" else due)
+    assert next(due).number == 0
+    if change == "weights":
+        model.load_state_dict(model.state_dict())
+    elif change == "mode":
+        model.train()
+    half = torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast")
+    with pytest.raises(ConfigError, match=f"after {count} frames"), half:
+        next(due)
+    stream.model.eval()
+    stream.reset()
+    assert list(stream.push(View(0, {"img": frames[0]}))) == [] and len(list(stream.finish())) == 1
+
+
+def test_a_model_may_change_after_the_last_result():
+    model, frames = model_of("video"), torch.randn(6, 3, *SIZE)
+    stream = model.stream(test_size=2)
+    results = [scores for t in range(6) for scores in stream.push(View(t, {"img": frames[t]}))]
+    model.load_state_dict(model.state_dict())
+    assert len(results) == 6 and list(stream.finish()) == []

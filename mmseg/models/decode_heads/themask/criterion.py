@@ -178,7 +178,7 @@ class HierarchicalCriterion(nn.Module):
         """The classes of each of the clips `labels` (B, T, H, W)."""
         num_clips, classes = len(labels), self.num_classes
         present = torch.zeros(num_clips, 256, dtype=torch.bool, device=labels.device)
-        present = present.scatter_(1, labels.flatten(1), True).cpu()[:, :IGNORED]  # (B, 255)
+        present = present.scatter_(1, labels.flatten(1).long(), True).cpu()[:, :IGNORED]  # (B, 255)
         lists = [row.nonzero()[:, 0] for row in present]
         failure = None
         if bool(present[:, classes:].any()):
