@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, AllowInfNan, ConfigDict, Field, model_validator
 
 from mmseg import values
@@ -39,10 +39,15 @@ class Paramwise(Section):
 
 
 class Optimizer(Section):
-    """Further keys are those of the class in ``torch.optim``."""
+    """Further keys are those of the class in ``torch.optim``, and so are the defaults of these."""
 
     model_config = ConfigDict(extra="allow")
     type: Text
+    lr: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
+    momentum: NonNegativeFloat | None = None
+    betas: Sequence[Annotated[float, Ge(0), Lt(1)]] | None = None
+    eps: NonNegativeFloat | None = None
     paramwise_cfg: Paramwise | None = None
 
 

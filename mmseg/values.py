@@ -39,10 +39,16 @@ def _ascending(values: Sequence[float]) -> Sequence[float]:
     return values
 
 
+def _rising(values: Sequence[float]) -> Sequence[float]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("different numbers in ascending order")
+    return values
+
+
 Range = Annotated[Sequence[float], Len(2, 2), AfterValidator(_ascending)]  # (lowest, highest)
 PositiveRange = Annotated[Sequence[PositiveFloat], Len(2, 2), AfterValidator(_ascending)]
 Dilation = Annotated[
-    Sequence[Annotated[int, Le(0)]], AfterValidator(_ascending)
+    Sequence[Annotated[int, Le(0)]], AfterValidator(_rising)
 ]  # of the references, oldest first: [-9, -6, -3]
 Channels = Annotated[Sequence[PositiveInt], Len(4, 4)]  # of the maps of strides 4, 8, 16, 32
 NumClasses = Annotated[int, Gt(0), Le(255)]  # label maps are 8-bit, and 255 is no class

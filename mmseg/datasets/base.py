@@ -97,6 +97,7 @@ class VideoDataset:
     CLASSES: tuple[str, ...] | None = None
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
+    frame_rate = 15.0  # of the videos, and of overlays of them
     submission = "result_submission"  # folder of the PNGs of --format-only and --save-png
     augment_ratios: tuple[float, ...] = AUGMENT_RATIOS  # of --aug-test, unless a config gives its own
 
@@ -285,9 +286,11 @@ class VideoDataset:
 
     def _check_dilation(self) -> None:
         offsets = self.dilation
-        if not all(isinstance(d, int) and d <= 0 for d in offsets) or list(offsets) != sorted(offsets):
+        if not all(isinstance(d, int) and d <= 0 for d in offsets) or list(offsets) != sorted(set(offsets)):
             raise ConfigError(
-                f"dilation={list(offsets)}", "offsets of at most 0 in ascending order, as [-9, -6, -3]", "fix dilation"
+                f"dilation={list(offsets)}",
+                "different offsets of at most 0 in ascending order, as [-9, -6, -3]",
+                "fix dilation",
             )
 
     def _check_lengths(self, short_videos: str) -> None:

@@ -46,6 +46,7 @@ class VSPWDataset(VideoDataset):
         classes: names in label order; default: those of ``classes.json``, else the 124 of VSPW.
         palette: RGB colours in label order.
         num_classes: how many classes there must be.
+        frame_rate: frames per second of the videos, and of the overlays of a test.
 
     Raises:
         DataError: a split file, a video or a mask is missing; the message says which.
@@ -67,8 +68,9 @@ class VSPWDataset(VideoDataset):
         num_classes: Annotated[int, Ge(1), Le(MAX_CLASSES)] | None = None,
         reduce_zero_label: bool = True,
         short_videos: Literal["error", "drop"] = "error",
+        frame_rate: values.PositiveFloat = 15.0,
     ) -> None:
-        self.data_root, self.split = Path(data_root), split
+        self.data_root, self.split, self.frame_rate = Path(data_root), split, frame_rate
         if not self.data_root.is_dir():
             raise DataError(
                 f"data_root {self.data_root} is no folder",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
 from mmseg import distributed
@@ -19,28 +18,17 @@ from mmseg.datasets.transforms import TestPipeline
 from mmseg.distributed import share_videos
 from mmseg.engine.predict import at, predict
 from mmseg.errors import ConfigError
+from mmseg.evaluation import Evaluator
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
 from mmseg.structures import Frame
 from mmseg.writing.base import ResultWriter
 
 
-class Metric(Protocol):
-    """What the loop asks of an accumulator (see :mod:`mmseg.evaluation`)."""
-
-    def update(self, video: str, frame: int, pred: np.ndarray, target: np.ndarray) -> None: ...
-
-    def end_video(self, video: str | None = None) -> None: ...
-
-    def merge(self, other: Any) -> None: ...
-
-    def compute(self) -> dict[str, Any]: ...
-
-
 def test_dataset(
     model: VideoModel,
     dataset: VideoDataset,
-    metrics: Metric | Sequence[Metric] | None = None,
+    metrics: Evaluator | Sequence[Evaluator] | None = None,
     writers: Sequence[ResultWriter] = (),
     device: torch.device | str | None = None,
     aug_test: bool = False,
@@ -106,7 +94,7 @@ def _test_video(
     frames: Iterator[Frame],
     pipeline: TestPipeline,
     settings: Mapping[str, Any] | None,
-    metrics: Sequence[Metric],
+    metrics: Sequence[Evaluator],
     writers: Sequence[ResultWriter],
     amp: torch.dtype | None,
 ) -> None:
@@ -148,7 +136,7 @@ def eval_mode(model: VideoModel, device: torch.device) -> Iterator[None]:
         model.train(training)
 
 
-def _merged(metrics: Sequence[Metric]) -> dict[str, Any]:
+def _merged(metrics: Sequence[Evaluator]) -> dict[str, Any]:
     """Join the accumulators of all processes in the main one, and compute there."""
     results: dict[str, Any] = {}
     for metric in metrics:

@@ -13,6 +13,7 @@ import numpy as np
 from mmseg import distributed
 from mmseg.errors import ConfigError
 from mmseg.files import make_folder, sweep, write_bytes
+from mmseg.folder_lock import FolderLock
 from mmseg.structures import Result, Video
 from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
 from mmseg.writing.base import ResultWriter, inside
@@ -26,16 +27,23 @@ class OverlayVideoWriter(ResultWriter):
     Args:
         folder: where the videos go.
         table: (256, 3) uint8 RGB colours of the labels.
-        fps: frames per second (VSPW was recorded at 15).
+        fps: frames per second.
+
+    Raises:
+        WriteError: another run writes to the folder.
     """
 
     def __init__(self, folder: str | Path, table: np.ndarray, fps: float = 15.0) -> None:
         self.folder, self.table, self.fps = Path(folder), table, fps
         self._video: OverlayVideo | None = None
+        self._lock: FolderLock | None = None  # of the main process, for all of the run
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         with distributed.together():
             make_folder(self.folder, _ADVICE)
+            if distributed.is_main():
+                self._lock = FolderLock(self.folder, "the pictures of a test")
+        with distributed.together():
             for folder in {inside(self.folder, video.name).parent for video in videos}:
                 sweep(folder)
 
@@ -49,9 +57,19 @@ class OverlayVideoWriter(ResultWriter):
         self._video.close()
         self._video = None
 
+    def finish(self) -> None:
+        distributed.barrier()
+        self._unlock()
+
     def abort(self) -> None:
         if self._video is not None:
             self._video.discard()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 class ContactSheetWriter(ResultWriter):

@@ -20,7 +20,7 @@ NAMES = ["name0", "name1", "name2"]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     root = write_vspw(tmp_path_factory.mktemp("vspw"), val={"a": 3, "b": 2}, classes=3)
-    return build_dataset(dict(type="VSPWDataset", data_root=str(root), split="val", test_mode=True))
+    return build_dataset(dict(type="VSPWDataset", data_root=str(root), split="val", test_mode=True, frame_rate=24.0))
 
 
 def test_the_first_metric_is_the_default(dataset):
@@ -77,7 +77,7 @@ def test_writers(dataset, tmp_path):
     pickle, png, overlays, sheet = dataset.writers(options)
     assert (type(pickle), pickle.path, pickle.report) == (LabelPickleWriter, tmp_path / "res.pkl", dict)
     assert (type(png), png.folder) == (LabelPngWriter, tmp_path / "result_submission")
-    assert (type(overlays), overlays.folder) == (OverlayVideoWriter, tmp_path / "show")
+    assert (type(overlays), overlays.folder, overlays.fps) == (OverlayVideoWriter, tmp_path / "show", 24.0)
     assert (type(sheet), list(sheet.class_names)) == (ContactSheetWriter, NAMES)
     assert dataset.writers(ResultOptions(None)) == []
     joined = ResultOptions(tmp_path / "res.pkl", tmpdir=tmp_path / "parts", gpu_collect=True)

@@ -34,6 +34,21 @@ def test_one_video_file_for_each_video(tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "show" / "first.mp4")).get(cv2.CAP_PROP_FPS) == 15
 
 
+def test_two_runs_do_not_mix_their_videos(tmp_path):
+    first, second = OverlayVideoWriter(tmp_path, TABLE), OverlayVideoWriter(tmp_path, TABLE, 24.0)
+    first.start(videos(), [0, 0, 0])
+    with pytest.raises(WriteError, match="in use by the pictures of a test"):
+        second.start(videos(), [0, 0, 0])
+    second.abort()  # leaves the other's lock
+    with pytest.raises(WriteError, match="in use"):
+        second.start(videos(), [0, 0, 0])
+    first.finish()
+    feed(second)
+    second.finish()
+    assert cv2.VideoCapture(str(tmp_path / "first.mp4")).get(cv2.CAP_PROP_FPS) == 24
+    assert ".lock" not in left_in(tmp_path)
+
+
 def test_a_frame_without_answer_shows_the_frame(tmp_path):
     writer = OverlayVideoWriter(tmp_path, TABLE)
     video = videos()[0]
@@ -58,7 +73,7 @@ def test_an_unfinished_video_is_removed(tmp_path):
     writer.start(videos(), [0, 0, 0])
     writer.begin_video(videos()[0])
     writer.add(noisy(videos()[0], 0))
-    assert len(left_in(tmp_path)) == 1
+    assert len(left_in(tmp_path)) == 2  # with the lock
     writer.abort()
     assert left_in(tmp_path) == []
 

@@ -66,10 +66,10 @@ class ClipSegmentor(Segmentor):
         dilation, references = self._dilation(settings), self.decode_head.num_clips - 1
         if not isinstance(dilation, Sequence) or not all(type(offset) is int for offset in dilation):
             raise ConfigError(f"dilation={dilation!r}", "a list of whole numbers", "write it as [-9, -6, -3]")
-        if any(offset >= 0 for offset in dilation) or sorted(dilation) != list(dilation):
+        if any(offset >= 0 for offset in dilation) or sorted(set(dilation)) != list(dilation):
             raise ConfigError(
                 f"dilation {list(dilation)} for streaming",
-                "offsets of past frames, below 0 and in ascending order",
+                "different offsets of past frames, below 0 and in ascending order",
                 "set data.test.dilation to past frames, or use encode_decode on whole clips",
             )
         if len(dilation) != references:
