@@ -123,7 +123,7 @@ def outline_mask(outline: str) -> Array:
     return mask
 
 
-class _Mover:
+class Mover:
     """An object: its picture, and where it is at any time; it bounces off the sides of the frame."""
 
     def __init__(self, look: ToyClass | None, label: int, rng: np.random.Generator) -> None:
@@ -186,10 +186,8 @@ class ToyScene:
         self._horizon, self._slope = rng.uniform(0.35, 0.65), rng.uniform(-0.25, 0.25)
         self._drift, self._phase = rng.uniform(-0.3, 0.3), rng.uniform(0, 6)
         count = min(4, 2 * len(things))
-        movers = [
-            _Mover(look, label, rng) for i in range(count) for label, look in [things[(number + i) % len(things)]]
-        ]
-        movers += [_Mover(None, VOID, rng)]
+        movers = [Mover(look, label, rng) for i in range(count) for label, look in [things[(number + i) % len(things)]]]
+        movers += [Mover(None, VOID, rng)]
         self._movers = [movers[i] for i in rng.permutation(len(movers))]
         self._light = rng.uniform(0.85, 1.1)
 

@@ -1,0 +1,57 @@
+"""GSFM from toy data to scores: stage 0, stage 3 from its checkpoint, and a test on DAVIS's layout."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+
+from mmseg.apis import testing
+from mmseg.apis.gsfm_scripts import training_config
+from mmseg.apis.training import train_segmentor
+from mmseg.config import load_config
+from mmseg.making.toy_given import generate_toy_given
+from tests.golden_cases import GOLDEN
+
+TOY = GOLDEN.parents[1] / "local_configs" / "toy"
+SHORT = {"runner.max_iters": 2, "data.samples_per_gpu": 1, "data.workers_per_gpu": 0, "log_config.interval": 1}
+
+
+def test_both_stages_and_a_test(tmp_path, caplog):
+    root = generate_toy_given(tmp_path / "toy", 2, 1, 2, 6, (32, 48))
+    davis = str(root / "DAVIS/2017/trainval")
+    options = {**SHORT, "data.train.data_root": str(root / "static"), "data.train.crop_size": 32}
+    train_segmentor(load_config(TOY / "gsfm_stage0.py", options), tmp_path / "s0", seed=0, validate=False)
+    options = {**SHORT, "data.train.data_root": davis, "data.train.crop_size": 32}
+    options |= {"data.val.data_root": davis, "data.test.data_root": davis, "evaluation.interval": None}
+    cfg = load_config(TOY / "gsfm_stage3.py", options)
+    start = str(tmp_path / "s0" / "iter_2.pth")
+    scores = train_segmentor(cfg, tmp_path / "s3", seed=0, load_from=start)
+    assert "J&F-Mean" in scores
+    checkpoint = tmp_path / "s3" / "iter_2.pth"
+    first = torch.load(checkpoint, weights_only=True, mmap=True)["state_dict"]["value_encoder.conv1.weight"]
+    assert first.shape == (64, 5, 7, 7)
+    out = testing.TestOptions(out=tmp_path / "out", save_png=True, progress=False)
+    (evaluator,) = testing.test_model(cfg, checkpoint, torch.device("cpu"), out)
+    assert evaluator.scores()["J&F-Mean"] == pytest.approx(scores["J&F-Mean"], abs=1e-6)
+    assert len(list((tmp_path / "out/result_submission/val_000").glob("*.png"))) == 6
+    for path in tmp_path.rglob("*.pth"):
+        path.unlink()  # they are large
+
+
+def test_flags_of_the_published_script():
+    flags = dict.fromkeys(("batch_size", "iterations", "steps", "lr", "gamma", "start_warm", "end_warm"))
+    flags |= dict(stage=3, id="NULL", num_workers=8, no_amp=False, debug=False, benchmark=False)
+    flags |= dict(static_root="s", bl_root="b", yv_root="/y", davis_root="d")
+    cfg = training_config(argparse.Namespace(**flags))
+    assert (cfg.data.samples_per_gpu, cfg.runner.max_iters, cfg.optimizer.lr) == (8, 30000, 4e-5)
+    assert cfg.data.train[0].dataset.data_root == "d/2017/trainval" and cfg.data.train[1].data_root == "/y/train_480p"
+    assert cfg.amp.dtype == "float16" and cfg.checkpoint_config is None
+    flags |= dict(
+        stage=0, id="s0", batch_size=4, iterations=9, steps=[5, 7], lr=0.1, gamma=0.5, start_warm=1, end_warm=2
+    )
+    cfg = training_config(argparse.Namespace(**{**flags, "no_amp": True, "debug": True}))
+    assert [part.get("dataset", part).data_root for part in cfg.data.train][:2] == ["s/fss", "s/DUTS-TR"]
+    assert (cfg.data.samples_per_gpu, cfg.runner.max_iters, cfg.lr_config.step) == (4, 9, [5, 7])
+    assert cfg.model.bootstrap == dict(start_warm=1, end_warm=2) and cfg.amp is None and cfg.log_config.interval == 1
