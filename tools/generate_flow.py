@@ -15,20 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg import distributed
 from mmseg.apis import cli
-from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES, flow_network
+from mmseg.making.flow import flow_network
 from mmseg.making.flow_files import generate_flow
-from mmseg.values import PositiveInt
-
-
-def add_flow_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say how flow is computed."""
-    parser.add_argument(
-        "--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="farneback and dis (OpenCV) need no weights"
-    )
-    parser.add_argument("--weights", type=Path, help="RAFT's weights (default: torchvision's download)")
-    parser.add_argument("--updates", type=cli.number(PositiveInt), default=UPDATES, help="of RAFT")
-    parser.add_argument("--batch-size", type=cli.number(PositiveInt), default=4, help="pairs that are computed at once")
-    cli.add_device(parser)
 
 
 def main() -> None:
@@ -37,7 +25,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", required=True, help="<video>/<frame>.jpg, or <video>_<number>.jpg in one folder")
     parser.add_argument("--out", required=True, help="gets a picture of the same name for every frame")
-    add_flow_arguments(parser)
+    cli.add_flow(parser)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     network = flow_network(args.flow, args.weights, distributed.init(**cli.placement(args.device)), args.updates)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from generate_flow import add_flow_arguments
-
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.making.davis_layout import SPLITS, prepare_davis
@@ -24,7 +22,7 @@ def main() -> None:
     parser.add_argument("out", help="folder to make, e.g. data/DAVIS2SEG")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: those that the download has lists for")
     parser.add_argument("--no-flow", action="store_true", help="frames and masks only")
-    add_flow_arguments(parser)
+    cli.add_flow(parser)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     device = distributed.init(**cli.placement(args.device))

@@ -20,6 +20,7 @@ from mmseg import distributed, values
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
+from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
 
 _GRACE = 1.5  # seconds that a process waits for another to say what has happened
 
@@ -117,6 +118,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def say(text: str) -> None:
     """Write a line for the user to the standard output."""
     sys.stdout.write(f"{text}\n")
+
+
+def add_flow(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments of tools that compute optical flow."""
+    parser.add_argument(
+        "--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="farneback and dis (OpenCV) need no weights"
+    )
+    parser.add_argument("--weights", help="RAFT's weights (default: torchvision's download)")
+    parser.add_argument("--updates", type=number(values.PositiveInt), default=UPDATES, help="of RAFT")
+    parser.add_argument("--batch-size", type=number(values.PositiveInt), default=4, help="pairs computed at once")
+    add_device(parser)
 
 
 def placement(device: str | None) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models import optical_flow
 
 from mmseg.errors import CheckpointError, ConfigError, DataError, nearest
 from mmseg.images import check_frame
@@ -23,10 +22,7 @@ from mmseg.weights import check_values, differences, read_weights_file, strip_pr
 
 UPDATES = 20
 DEFAULT_FLOW = "raft_large"
-_RAFT = {
-    "raft_large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.C_T_V1),
-    "raft_small": (optical_flow.raft_small, optical_flow.Raft_Small_Weights.C_T_V1),
-}
+_RAFT = ("raft_large", "raft_small")
 _MULTIPLE, _SMALLEST = 8, 128  # of the sides of what RAFT sees
 
 
@@ -91,7 +87,7 @@ class Raft:
         updates: int = UPDATES,
     ) -> None:
         self.name, self.updates, self.device = name, updates, torch.device(device)
-        build, _ = _RAFT[name]
+        build, _ = _of_torchvision(name)
         self.network = build(weights=None)
         state = _downloaded(name) if weights is None else _from_file(self.network, weights)
         self.network.load_state_dict(state)
@@ -110,6 +106,14 @@ class Raft:
         rgb = np.stack([np.ascontiguousarray(frame[..., ::-1]) for frame in frames])
         images = torch.from_numpy(rgb).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         return F.pad(images, _padding(*images.shape[-2:]), mode="replicate")
+
+
+def _of_torchvision(name: str) -> tuple[Callable[..., torch.nn.Module], Any]:
+    """What builds a network, and the entry of its weights. Imported when it is needed: the import takes seconds."""
+    from torchvision.models import optical_flow
+
+    weights = {"raft_large": "Raft_Large_Weights", "raft_small": "Raft_Small_Weights"}[name]
+    return getattr(optical_flow, name), getattr(optical_flow, weights).C_T_V1
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:
@@ -134,7 +138,7 @@ def _from_file(network: torch.nn.Module, path: str | Path) -> dict[str, Tensor]:
 
 def _downloaded(name: str) -> dict[str, Tensor]:
     """Weights from torchvision: its cache, or its server."""
-    _, weights = _RAFT[name]
+    _, weights = _of_torchvision(name)
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.deformable import gathers_rows, sample_rows
 from mmseg.models.layers.linear import Linear
-from mmseg.models.layers.tables import table
+from mmseg.models.layers.size_tables import table
 
 Size = tuple[int, int]
 

@@ -20,7 +20,7 @@ from mmseg.models.layers import full_precision
 from mmseg.models.layers.deformable_attention import MSDeformAttn, Size
 from mmseg.models.layers.linear import Linear, pointwise_conv
 from mmseg.models.layers.resize import resize
-from mmseg.models.layers.tables import table
+from mmseg.models.layers.size_tables import table
 from mmseg.registry import MODELS
 from mmseg.values import Fraction, Keys, PositiveInt
 

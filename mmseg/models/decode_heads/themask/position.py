@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmseg.models.layers.tables import table
+from mmseg.models.layers.size_tables import table
 
 TEMPERATURE = 10000
 EPS = 1e-6
