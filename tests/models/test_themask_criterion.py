@@ -118,6 +118,15 @@ def test_clips_without_classes_train_without_nan(video, nothing):
         torch.testing.assert_close(losses["loss_ce"], 2 * wanted)
 
 
+def test_nothing_to_learn_is_no_loss():
+    """No class in the batch, and no weight for queries that answer for nothing."""
+    labels, predictions = torch.full((1, 1, 1, 16, 16), 255), batch(False, torch.zeros(1, 1, 1, 16, 16))
+    losses = HierarchicalCriterion(4, False, train_num_points=32, no_object_weight=0)(predictions, labels, 0)
+    assert all(value == 0 for value in losses.values())
+    sum(losses.values()).backward()
+    assert bool((predictions[0].logits.grad == 0).all())
+
+
 def test_too_many_classes_for_the_queries_and_unknown_labels_are_told():
     labels = torch.arange(4).repeat_interleave(4)[None, None, None, None].expand(1, 1, 1, 16, 16).contiguous()
     criterion = HierarchicalCriterion(4, False, train_num_points=32)

@@ -292,7 +292,8 @@ class HierarchicalCriterion(nn.Module):
             classes[layer, pairs.items, pairs.queries] = targets.classes[pairs.clips, pairs.targets]
         weight = self.empty_weight.to(logits.dtype)
         loss = F.cross_entropy(logits.flatten(0, 2), classes.flatten(), weight, reduction="none")
-        return loss.unflatten(0, classes.shape).sum((1, 2)) / weight[classes].sum((1, 2))
+        total = weight[classes].sum((1, 2)).clamp(min=torch.finfo(weight.dtype).tiny)  # 0: no class, no_object_weight 0
+        return loss.unflatten(0, classes.shape).sum((1, 2)) / total
 
     def _first_round(
         self, masks: Sequence[Tensor], pairs: Pairs, targets: Targets, total: Tensor
