@@ -15,9 +15,9 @@ import numpy as np
 
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.results import label_writers
-from mmseg.datasets.transforms.geometry import resize_labels
+from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.errors import DataError
-from mmseg.images import check_same_size, list_pictures, read_frame, read_mask, read_palette
+from mmseg.images import list_pictures, read_frame, read_mask, read_palette
 from mmseg.structures import Frame
 from mmseg.visualization import davis_palette
 from mmseg.writing.base import ResultOptions, ResultWriter
@@ -85,7 +85,7 @@ class ObjectVideoDataset(VideoDataset):
         if path is None:
             return None
         stored = read_mask(path)
-        mask = fitted(stored, size, path, None if video.name in self._warned else logger)
+        mask = fitted_mask(stored, size, path, warn=video.name not in self._warned)
         if stored.shape != size:
             self._warned.add(video.name)  # once for a video
         return (mask > 0).astype(np.uint8) if self.single_object else mask
@@ -125,21 +125,6 @@ class ObjectVideoDataset(VideoDataset):
             folder = options.folder / self.submission
             writers.append(ZippedPngWriter(self.png_writer(folder / self.inside_submission), folder))
         return writers
-
-
-def fitted(mask: np.ndarray, size: tuple[int, int], path: str, log: logging.Logger | None) -> np.ndarray:
-    """`mask` with the `size` of its frame; one that misses it by a row or column is resized (nearest) with a warning.
-
-    Raises:
-        DataError: it misses it by more.
-    """
-    if mask.shape == size:
-        return mask
-    if max(abs(mask.shape[0] - size[0]), abs(mask.shape[1] - size[1])) > 1:
-        check_same_size(np.empty((*size, 0)), mask, path)
-    if log is not None:
-        log.warning("%s: mask of %dx%d pixels for a frame of %dx%d, resized", path, *mask.shape[::-1], *size[::-1])
-    return resize_labels(mask, size)
 
 
 def scan_objects(name: str, frames: str | Path, masks: str | Path) -> ObjectVideoFiles:

@@ -13,8 +13,9 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.given_masks import fitted, scan_objects, video_names
+from mmseg.datasets.given_masks import scan_objects, video_names
 from mmseg.datasets.picture_changes import ColourJitter, affine, grey, mirrored, resized_crop_box, to_array
+from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.vspw import read_split
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import read_frame, read_mask
@@ -137,7 +138,7 @@ class VOSClipDataset(VideoDataset):
         """A frame (RGB) and its mask."""
         video = self.videos[index]
         frame = read_frame(video.frames[number])
-        mask = fitted(read_mask(video.labels[number]), frame.shape[:2], video.labels[number], None)
+        mask = fitted_mask(read_mask(video.labels[number]), frame.shape[:2], video.labels[number])
         return Image.fromarray(frame[..., ::-1].copy()), Image.fromarray(mask)
 
     def _changed(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -10,12 +12,14 @@ import numpy as np
 from annotated_types import Len
 
 from mmseg import values
-from mmseg.errors import ConfigError
+from mmseg.errors import ConfigError, DataError
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import Flipped, Padded, Resized, Size
 
 PICTURES = ("img", "flow")
 """Entries that are resized bilinearly: frames, and pictures of their optical flow where there are some."""
+
+logger = logging.getLogger("mmseg.datasets")
 
 MASKS = frozenset(("gt", "given"))
 """Entries that are resized with nearest neighbour: labels, and object ids that are shown to a model."""
@@ -45,6 +49,32 @@ def resize_all(results: dict[str, Any], size: Size) -> None:
 def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
     """Nearest-neighbour resize, source index floor(target index * h / H), of (h, w) to `size` (H, W)."""
     return labels if labels.shape == size else cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def fitted_mask(mask: np.ndarray, size: Size, source: str | Path, warn: bool = False) -> np.ndarray:
+    """`mask` (h, w) with the `size` of its frame; one that misses it by a row or column is resized.
+
+    Args:
+        mask: labels or object ids.
+        size: (height, width) of the frame.
+        source: where the mask is from, for messages.
+        warn: tell of it in the log.
+
+    Raises:
+        DataError: it misses the size by more, or is no map of numbers.
+    """
+    if mask.shape == tuple(size):
+        return mask
+    if mask.ndim != 2 or max(abs(mask.shape[0] - size[0]), abs(mask.shape[1] - size[1])) > 1:
+        shape = "x".join(map(str, mask.shape[1::-1])) if mask.ndim == 2 else f"shape {mask.shape}"
+        raise DataError(
+            f"{source}: mask of {shape} pixels for a frame of {size[1]}x{size[0]}",
+            "mask and frame of the same size",
+            "resize the mask (nearest neighbour) or take frame and mask from the same release",
+        )
+    if warn:
+        logger.warning("%s: mask of %dx%d pixels for a frame of %dx%d, resized", source, *mask.shape[::-1], *size[::-1])
+    return resize_labels(mask, tuple(size))
 
 
 @TRANSFORMS.register_module()

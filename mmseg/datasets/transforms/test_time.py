@@ -15,8 +15,9 @@ from annotated_types import Len
 
 from mmseg import values
 from mmseg.datasets.transforms.compose import Compose
+from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
-from mmseg.errors import ConfigError
+from mmseg.errors import ConfigError, DataError
 from mmseg.registry import TRANSFORMS, absolute
 from mmseg.structures import Frame, View
 
@@ -134,7 +135,8 @@ class TestPipeline:
         if frame.flow is not None:
             results["flow"] = [frame.flow]
         if frame.given is not None:
-            results["given"] = [frame.given.astype(np.int32)]  # OpenCV resizes no int64
+            given = fitted_mask(as_ids(frame.given), shape[:2], frame.path or f"frame {frame.number}", warn=True)
+            results["given"] = [given]
         collected = self._apply(results)
         img = collected.get("img")
         if not isinstance(img, torch.Tensor):
@@ -146,6 +148,18 @@ class TestPipeline:
             inputs["given"] = torch.from_numpy(results["given"][0].astype(np.int64))  # (h, w)
             inputs["objects"] = frame.objects if frame.objects is not None else _ids_of(frame.given)
         return View(frame.number, inputs, results["steps"], frame.wanted)
+
+
+def as_ids(given: Any) -> np.ndarray:
+    """A mask that is given as int32, which OpenCV resizes. Raises DataError for one that holds no whole numbers."""
+    array = np.asarray(given)
+    if array.ndim != 2 or array.dtype.kind not in "biu":
+        raise DataError(
+            f"a given mask that is an array {array.shape} of {array.dtype}",
+            "(H, W) whole numbers: object ids, 0 for background",
+            "convert it; masks of one object can be (mask > 0.5)",
+        )
+    return array.astype(np.int32)
 
 
 def _ids_of(given: np.ndarray) -> tuple[int, ...]:

@@ -68,7 +68,9 @@ class SpectralModule(nn.Module):
         a = conv1x1(spectrum.real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
         b = conv1x1(spectrum.imag.to(dtype), self.conv1.weight[:, C:])
         bias = self.conv1.bias[:, None, None].to(a.dtype)
-        here, mirrored = F.relu((a + b) * window.here + bias), F.relu((a - b) * window.mirrored + bias)
+        # odd sizes have float32 factors
+        here = F.relu((a + b) * window.here + bias).to(dtype)
+        mirrored = F.relu((a - b) * window.mirrored + bias).to(dtype)
         real = conv1x1((here + mirrored) / 2, self.conv2.weight[:C], self.conv2.bias[:C])
         return real, conv1x1((here - mirrored) / 2, self.conv2.weight[C:])
 
