@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps only")
     parser.add_argument("--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="for models that look at optical flow")
     parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
+    parser.add_argument("--save", nargs="+", choices=("features",), default=(), help="heat maps of features (HFAN)")
     cli.add_options(parser)
     return parser.parse_args()
 
@@ -48,7 +49,8 @@ def main() -> None:
     device = distributed.init(**cli.placement(args.device))
     model = init_segmentor(args.config, checkpoint, device, args.options)
     flow = flow_network(args.flow, args.flow_weights, device) if model.takes_flow else args.flow
-    result = segment_video(model, args.video, args.out, args.aug_test, overlay=not args.no_overlay, flow=flow)
+    wanted = dict(overlay=not args.no_overlay, flow=flow, features="features" in args.save)
+    result = segment_video(model, args.video, args.out, args.aug_test, **wanted)
     print(f"{result.num_frames} frames: label maps in {result.labels}")
     if result.overlay is not None:
         print(f"overlay video: {result.overlay}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmseg.apis.features import FeatureWriter
 from mmseg.compat import translate
 from mmseg.config import check_config, load_config, override, require
 from mmseg.datasets.sources import FrameSource, Source
@@ -85,6 +86,7 @@ def inference_segmentor(
         video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         aug_test: average over scales and flips.
         flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
+        features: write heat maps of the features of every frame, ``<video>/features/<frame>.jpg``.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
@@ -226,6 +228,7 @@ def segment_video(
     progress: bool = True,
     amp: torch.dtype | None = None,
     flow: str | FlowNetwork = DEFAULT_FLOW,
+    features: bool = False,
 ) -> SegmentedVideo:
     """Segment a video frame by frame; memory use does not depend on its length.
 
@@ -240,6 +243,7 @@ def segment_video(
         progress: show a progress bar.
         amp: type to compute in under autocast.
         flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
+        features: write heat maps of the features of every frame, ``<video>/features/<frame>.jpg``.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
@@ -250,8 +254,11 @@ def segment_video(
         flow = flow_network(flow, device=next(model.parameters()).device)
     source = FrameSource(video)
     folder = inside(out, source.name)
-    make_folder(folder / "labels")
     table = palette_table(model.PALETTE, model.num_classes)
+    sheets = FeatureWriter(folder / "features", model, pipeline_of(model), table) if features else None
+    make_folder(folder / "labels")
+    if sheets is not None:
+        make_folder(sheets.folder)
     clip = OverlayVideo(folder / f"{source.name}_overlay", table, source.fps or DEFAULT_FPS) if overlay else None
     place = str(video) if isinstance(video, str | Path) else source.name
     with FolderLock(folder, "a segmentation"), clip or nullcontext(), at(place):
@@ -263,6 +270,8 @@ def segment_video(
                     path = inside(folder / "labels", result.frame.name, ".png")
                     write_label_png(path, result.labels, table.tobytes())
                     written.add(path)
+                if sheets is not None and result.labels is not None:
+                    sheets.write(sheets.folder, result)
                 if clip is not None:
                     clip.add(result.frame.picture(), result.labels)
                 count += 1

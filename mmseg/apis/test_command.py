@@ -54,6 +54,9 @@ def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="object masks: <output_dir>-DAVIS-16/<video>/<frame>.png, and paintings in <output_dir>",
     )
     parser.add_argument("--opacity", type=cli.number(Fraction), default=1.0, help="of the paintings (default: 1)")
+    parser.add_argument(
+        "--save", nargs="+", choices=("features",), default=(), help="features/<video>/<frame>.jpg: heat maps (HFAN)"
+    )
     parser.add_argument("--gpu-collect", action="store_true", help="send results to the main process, no shared folder")
     parser.add_argument("--tmpdir", type=Path, help="folder shared by all processes for parts of the result")
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
@@ -77,6 +80,7 @@ def test_options(args: argparse.Namespace, **more: Any) -> TestOptions:
         show=args.show,
         output_dir=args.output_dir,
         opacity=args.opacity,
+        save=args.save,
         tmpdir=args.tmpdir,
         gpu_collect=args.gpu_collect,
         names_of=args.class_names,

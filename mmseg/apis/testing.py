@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg import distributed
+from mmseg.apis.features import FeatureWriter
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import require, with_data_sets_of_method
 from mmseg.datasets import build_dataset
@@ -24,6 +25,7 @@ from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.evaluation import Evaluator
 from mmseg.models.base import VideoModel
+from mmseg.visualization import palette_table
 from mmseg.writing.base import ResultOptions
 
 logger = logging.getLogger("mmseg.apis")
@@ -101,10 +103,21 @@ def test_model(
             dataset.label_counts(_MASKS_LOOKED_AT)  # masks without labels are told before hours are spent
             options.report = partial(_report, evaluators, cfg, checkpoint, options)
         writers = dataset.writers(options)
+        if "features" in options.save:
+            writers.append(_feature_writer(model, dataset, options))
     if options.format_only and distributed.is_main():
         logger.info("writing PNGs to %s", options.folder / dataset.submission)
     test_dataset(model, dataset, evaluators, writers, device, options.aug_test, options.progress, options.amp, settings)
     return evaluators if distributed.is_main() else []
+
+
+def _feature_writer(model: VideoModel, dataset: VideoDataset, options: TestOptions) -> FeatureWriter:
+    """Raises ConfigError for a model without such features, or if there is no place for them."""
+    folder = options.output_dir or options.folder
+    if folder is None:
+        raise ConfigError("--save features with --out None", "a folder", "give --output_dir or --out")
+    table = palette_table(options.palette or dataset.PALETTE, dataset.num_classes)
+    return FeatureWriter(folder / "features", model, dataset.pipeline, table)
 
 
 class Validation:

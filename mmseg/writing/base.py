@@ -57,6 +57,7 @@ class ResultOptions:
         show: show the overlays in a window.
         output_dir: folder for paintings of object masks; the masks themselves go to ``<output_dir>-DAVIS-16``.
         opacity: of these paintings.
+        save: 'features': heat maps of the features of every frame, below `output_dir`, or else beside `out`.
         tmpdir, gpu_collect: how the result of several processes is joined, see
             :class:`~mmseg.writing.label_pickle.LabelPickleWriter`.
         class_names: of the checkpoint, if they are to be used in place of the data set's.
@@ -73,6 +74,7 @@ class ResultOptions:
     show: bool = False
     output_dir: Path | None = None
     opacity: float = 1.0
+    save: Sequence[str] = ()
     tmpdir: Path | None = None
     gpu_collect: bool = False
     class_names: Sequence[str] | None = None

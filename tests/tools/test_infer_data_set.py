@@ -114,6 +114,7 @@ def test_official_config_runs_to_the_end(tmp_path, data, infer):
     output = infer(
         *("--config", config, "--checkpoint", tmp_path / "work/iter_2.pth", "--output_dir", tmp_path / "out"),
         *("--opacity", "0.5", "--fast-test", "mp", "--device", "cpu", "--out", tmp_path / "again.pkl"),
+        *("--save", "features"),
     )
     assert "DAVIS-2016" in output and f"masks: {tmp_path}/out-DAVIS-16" in output
     maps = list(read_label_pickle(tmp_path / "res.pkl"))
@@ -123,6 +124,27 @@ def test_official_config_runs_to_the_end(tmp_path, data, infer):
     np.testing.assert_array_equal(mask, 255 * maps[1])
     painted = cv2.imread(str(tmp_path / "out/bear_00001.jpg"))
     assert painted.shape == (*SIZE, 3)
+    sheets = sorted((tmp_path / "out/features").glob("*/*.jpg"))
+    assert [str(path.relative_to(tmp_path / "out/features")) for path in sheets][:2] == [
+        "bear/00000.jpg", "bear/00001.jpg"
+    ] and len(sheets) == 7  # fmt: skip
+    assert cv2.imread(str(sheets[0])).shape == (5 * (180 + 18), 5 * 240, 3)  # five columns, and a row of pictures
+
+
+def test_features_of_a_video_file(tmp_path, data, infer):
+    config = vos_config(tmp_path / "official.py", data)
+    frames = tmp_path / "bear"
+    frames.mkdir()
+    for path in (data / "frame/val").glob("bear*"):
+        (frames / path.name).write_bytes(path.read_bytes())
+    arguments = (frames, config, "none", "--out", tmp_path / "out", "--flow", "farneback", "--device", "cpu")
+    infer(*arguments, "--save", "features", "--options", "model.decode_head.select_method=base")
+    sheets = sorted((tmp_path / "out/bear/features").iterdir())
+    assert len(sheets) == 4 and cv2.imread(str(sheets[0])).shape[1] == 3 * 240  # nothing is aligned
+    make_data(tmp_path / "vspw", {"a": 12})
+    other = write_config(tmp_path / "cffm.py", tmp_path / "vspw")
+    output = infer(frames, other, "none", "--out", tmp_path / "none", "--save", "features", "--device", "cpu", status=2)
+    assert "--save features" in output and not (tmp_path / "none").exists()
 
 
 def test_mistakes_are_one_message(tmp_path, data, infer):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmseg.errors import CheckpointError, ConfigError
@@ -55,6 +56,13 @@ class TwoStreamSegmentor(FrameSegmentor):
     def _coarse_logits(self, frames: Tensor, folded: Any) -> Tensor:
         head = self.decode_head
         return head.frame_logits(head.fuse(self.features(frames), folded, len(frames)))
+
+    @torch.no_grad()
+    def feature_maps(self, img: Tensor) -> list[dict[str, Tensor]]:
+        """Features (C, h, w) of a frame (6, H, W), stage by stage and by name, before and after the fusion."""
+        self.require_eval()
+        stages = self.decode_head.stages(self.backbone(img[None]))
+        return [{name: maps[0] for name, maps in stage.items()} for stage in stages]
 
     def load_pretrained(self, path: str) -> None:
         """Load weights of the backbone that looks at both streams."""

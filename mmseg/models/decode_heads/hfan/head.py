@@ -51,14 +51,19 @@ class FusionBlock(nn.Module):
 
     def forward(self, im: Tensor, fw: Tensor) -> Tensor:
         """Frame and flow features (B, C, h, w) -> (B, C, h, w)."""
-        if self.aligns:
-            # two calls: in training every norm takes the statistics of each stream by itself, and counts both
-            context = region_context(im, self.object_pred(im))  # (B, C, 2, 1)
-            im, fw = self.poc(im, context), self.poc(fw, context)
+        im, fw = self.align(im, fw)
         if not self.adapts:
             return im + fw
         total = im + fw
         return adapt(im, fw, self.ca_layers(total), self.pa_layers(total))
+
+    def align(self, im: Tensor, fw: Tensor) -> tuple[Tensor, Tensor]:
+        """Both aligned, if the block does that."""
+        if not self.aligns:
+            return im, fw
+        # two calls: in training every norm takes the statistics of each stream by itself, and counts both
+        context = region_context(im, self.object_pred(im))  # (B, C, 2, 1)
+        return self.poc(im, context), self.poc(fw, context)
 
     def fold(self) -> FoldedBlock:
         """The block in eval mode."""
@@ -165,6 +170,17 @@ class HFANHead(FusionHead):
         if folded is not None:
             return [block(maps) for block, maps in zip(folded.blocks, feats)]
         return [block(*maps.chunk(2)) for block, maps in zip(self.blocks, feats)]
+
+    def stages(self, feats: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """For every stage, by name, both streams before and after the alignment, and what is decoded: (B, C, h, w)."""
+        found = []
+        for number, (maps, fused) in enumerate(zip(feats, self.fuse_streams(feats))):
+            im, fw = maps.chunk(2)
+            stage = {"frame": im, "flow": fw}
+            if self.blocks and self.blocks[number].aligns:
+                stage["frame aligned"], stage["flow aligned"] = self.blocks[number].align(im, fw)
+            found.append({**stage, "fused": fused})
+        return found
 
     def fuse(self, feats: Sequence[Tensor], folded: FoldedHead | None = None, batch_size: int | None = None) -> Tensor:
         """The fused feature (B, dim, h, w). Args: see :meth:`fuse_streams`."""
