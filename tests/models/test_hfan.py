@@ -348,6 +348,15 @@ def test_a_frame_without_flow_is_told():
         model.encode_decode(torch.zeros(1, 3, 64, 64))
 
 
+@pytest.mark.parametrize("method", ["hfan", "fat"])
+def test_a_batch_of_one_frame_cannot_be_normalised(method):
+    model = build_segmentor(model_config(method)).train()
+    batch = dict(img=torch.zeros(1, 6, 64, 64), gt_semantic_seg=torch.zeros(1, 1, 64, 64).long())
+    with pytest.raises(ConfigError, match="samples_per_gpu"):
+        model.loss(batch)
+    build_segmentor(model_config("fam")).train().loss(batch)
+
+
 def test_no_dropout_works():
     head = build_head({**model_config()["decode_head"], "dropout_ratio": 0})
     assert head.dropout.p == 0

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.errors import ConfigError
 from mmseg.models.cpu.pieces import tokens_in_slices
 from mmseg.models.decode_heads.base import FoldedFuse, FusionHead
 from mmseg.models.decode_heads.hfan.adaptation import (
@@ -198,5 +199,11 @@ class HFANHead(FusionHead):
         self, feats: Sequence[Tensor], batch_size: int, num_clips: int, labels: Tensor, **context: Any
     ) -> dict[str, Tensor]:
         """Mean cross entropy and accuracy in percent over all pixels of all frames; `labels` (B, T, 1, H, W)."""
+        if batch_size * num_clips < 2 and any(block.adapts for block in self.blocks):
+            raise ConfigError(
+                f"a training batch of one frame for select_method {self.select_method!r}",
+                "two or more in every process: norms of the pooled branch take the statistics of the frames",
+                "raise data.samples_per_gpu",
+            )
         losses, correct = self.loss_decode(self(feats, batch_size, num_clips), labels.flatten(0, 2))
         return {**losses, "acc_seg": 100 * correct / labels.numel()}
