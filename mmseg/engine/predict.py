@@ -20,7 +20,6 @@ from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError, DataError, SegError
-from mmseg.images import check_flow, check_frame
 from mmseg.models.base import VideoModel
 from mmseg.models.cpu.label_map import label_map
 from mmseg.structures import Flipped, Frame, Resized, Result, Scores, Size, Step, Video, View
@@ -56,7 +55,7 @@ def predict(
         SegError: bad input; the message names the frame.
     """
     predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp)
-    views_of = partial(checked_views, pipeline=pipeline, takes_flow=model.takes_flow)
+    views_of = partial(pipeline.checked_views, takes_flow=model.takes_flow)
     with closing(_with_views(frames, views_of, predictor.device.type == "cuda")) as items:
         for frame, views in items:
             yield from predictor.push_views(frame, views)
@@ -100,7 +99,7 @@ class VideoPredictor:
         Raises:
             SegError: the frame does not fit those before it, or the model cannot use it; the message names the frame.
         """
-        return self.push_views(frame, checked_views(frame, self.pipeline, self.model.takes_flow))
+        return self.push_views(frame, self.pipeline.checked_views(frame, self.model.takes_flow))
 
     def push_views(self, frame: Frame, views: Sequence[View]) -> Iterator[Result]:
         """:meth:`push` for a frame whose views were made elsewhere (in a loader thread, say)."""
@@ -259,13 +258,6 @@ def _ids_table(ids: Sequence[int]) -> np.ndarray:
     if max(ids) > _LARGEST_ID or min(ids) < 0:
         raise DataError(f"object ids {list(ids)}", f"0 to {_LARGEST_ID}, label maps are 8-bit", "renumber the objects")
     return np.asarray(ids, np.uint8)
-
-
-def checked_views(frame: Frame, pipeline: TestPipeline, takes_flow: bool) -> list[View]:
-    """The views of a frame, which has optical flow if and only if the model takes it. Raises DataError."""
-    check_frame(frame.image)
-    check_flow(frame.image, frame.flow, takes_flow)
-    return pipeline.views(frame)
 
 
 def _with_views(

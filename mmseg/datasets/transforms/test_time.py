@@ -18,6 +18,7 @@ from mmseg.datasets.transforms.compose import Compose
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.transforms.loading import LoadFrames, LoadLabels
 from mmseg.errors import ConfigError, DataError
+from mmseg.images import check_flow, check_frame
 from mmseg.registry import TRANSFORMS, absolute
 from mmseg.structures import Frame, View
 
@@ -117,6 +118,12 @@ class TestPipeline:
     def augmented(self) -> TestPipeline:
         """The same pipeline with `aug_test`."""
         return TestPipeline(self._config, True, self._where, self._ratios)
+
+    def checked_views(self, frame: Frame, takes_flow: bool) -> list[View]:
+        """:meth:`views` of a frame; it has optical flow if and only if the model takes it, else DataError is raised."""
+        check_frame(frame.image)
+        check_flow(frame.image, frame.flow, takes_flow)
+        return self.views(frame)
 
     def views(self, frame: Frame) -> list[View]:
         """The views of a frame: for each scale the plain one, then the mirrored one if wanted.
