@@ -8,12 +8,13 @@ one row of a table, a sample is a weighted sum of four rows, and all samples of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_QUERIES = 1024  # whose rows and shares exist at a time
+_QUERIES = 512  # whose rows and shares exist at a time
 
 
 def gathers_rows(value: Tensor) -> bool:
@@ -26,16 +27,29 @@ def gathers_rows(value: Tensor) -> bool:
     )
 
 
-def sample_rows(value: Tensor, sizes: Sequence[tuple[int, int]], pixels: Tensor, weights: Tensor) -> Tensor:
+@dataclass
+class FramedMaps:
+    """Maps of several levels with zeros around them, in which points outside find the zeros that they stand for.
+
+    A map of h x w is h + 2 lines of w + 1 positions: the zero after the end of a line is the one before the next.
+
+    Attributes:
+        table: (n, positions, heads, d).
+        bounds: width, height, length of a line and first position of each level, (levels, 4).
+    """
+
+    table: Tensor
+    bounds: Tensor
+
+
+def sample_rows(maps: FramedMaps, pixels: Tensor, weights: Tensor) -> Tensor:
     """See :func:`mmseg.models.layers.deformable_attention.sample`."""
     n, length, heads, _, points = weights.shape
-    dim = value.shape[-1]
-    table, starts = _framed(value, sizes)
-    bounds = torch.tensor([[w, h, w + 1, start] for (h, w), start in zip(sizes, starts)], dtype=torch.float32)
-    bounds = bounds.repeat_interleave(points, 0).t()  # (4, levels * points)
-    out = value.new_empty(n, length, heads, dim)
+    dim = maps.table.shape[-1]
+    bounds = maps.bounds.repeat_interleave(points, 0).t()  # (4, levels * points)
+    out = pixels.new_empty(n, length, heads, dim)
     for i in range(n):
-        rows_of_item = table[i].view(-1, dim)
+        rows_of_item = maps.table[i].view(-1, dim)
         for start in range(0, length, _QUERIES):
             part = slice(start, start + _QUERIES)
             corners = _corners(pixels[i, part].flatten(2, 3), weights[i, part].flatten(2), bounds)
@@ -49,14 +63,8 @@ def sample_rows(value: Tensor, sizes: Sequence[tuple[int, int]], pixels: Tensor,
     return out.flatten(2)
 
 
-def _framed(value: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, list[int]]:
-    """The maps with zeros around them, in which points outside find the zeros that they stand for.
-
-    A map of h x w is h + 2 lines of w + 1 positions: the zero after the end of a line is the one before the next.
-
-    Returns:
-        (n, positions, heads, d), and the position of the first value of each level.
-    """
+def framed(value: Tensor, sizes: Sequence[tuple[int, int]]) -> FramedMaps:
+    """The maps `value` (n, S, heads, d) of the `sizes` (h, w), one after the other."""
     n, _, *channels = value.shape
     counts = [(h + 2) * (w + 1) for h, w in sizes]
     table = value.new_zeros(n, sum(counts) + sizes[-1][1] + 3, *channels)
@@ -65,7 +73,8 @@ def _framed(value: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, li
         first = sum(counts[: len(starts)]) + w + 1
         table[:, first : first + h * (w + 1)].unflatten(1, (h, w + 1))[:, :, 1:] = part.unflatten(1, (h, w))
         starts.append(first + 1)
-    return table, starts
+    bounds = [[w, h, w + 1, start] for (h, w), start in zip(sizes, starts)]
+    return FramedMaps(table, torch.tensor(bounds, dtype=torch.float32))
 
 
 def _corners(pixels: Tensor, weights: Tensor, bounds: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -36,9 +36,23 @@ def uses_onednn(x: Tensor) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear``: (..., C_in) -> (..., C_out)."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``F.linear``: (..., C_in) -> (..., C_out), with a ReLU behind it if wanted."""
     if uses_onednn(x):
         weight = weight.contiguous()  # of other strides oneDNN takes its slow reference code
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
+    x = F.linear(x, weight, bias)
+    return F.relu(x) if relu else x
+
+
+def products(rows: Tensor, columns: Tensor) -> Tensor:
+    """Dot products of all rows (n, L, C) with all of `columns` (n, M, C), (n, L, M)."""
+    if not uses_onednn(rows):
+        return rows @ columns.transpose(1, 2)
+    found = [linear(x.contiguous(), weight) for x, weight in zip(rows, columns)]
+    return found[0][None] if len(found) == 1 else torch.stack(found)
+
+
+def products_by_column(rows: Tensor, columns: Tensor) -> Tensor:
+    """:func:`products`; on a CPU stored column by column, for what sums over the rows next."""
+    return products(columns, rows).transpose(1, 2) if uses_onednn(rows) else products(rows, columns)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 _TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
 _SLICE = 1024  # tokens of an element-wise chain
+_ENCODED = 2048  # of a layer of an encoder, whose pieces must be worth their many steps
 _MAPS = 64  # of an affinity refinement, which makes a map of every token
 
 
@@ -22,6 +23,16 @@ def add_residual(x: Tensor, normed: Tensor, branch: Callable[[Tensor], Tensor]) 
     for part, source in zip(x.flatten(0, -2).split(_TOKENS), normed.flatten(0, -2).split(_TOKENS)):
         part += branch(source)
     return x
+
+
+def by_tokens(function: Callable[..., Tensor], tokens: Tensor, *others: Tensor) -> Tensor:
+    """``function(tokens, *others)`` for a function of single tokens: (n, S, C), and others (n or 1, S, ...)."""
+    if torch.is_grad_enabled() or tokens.device.type != "cpu" or torch.compiler.is_compiling():
+        return function(tokens, *others)
+    out = torch.empty_like(tokens)
+    for parts in zip(*(x.split(_ENCODED, dim=1) for x in (out, tokens, *others))):
+        parts[0].copy_(function(*parts[1:]))
+    return out
 
 
 def maps_at_once(x: Tensor, total: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg.models.cpu.deformable import gathers_rows, sample_rows
+from mmseg.models.cpu.deformable import FramedMaps, framed, gathers_rows, sample_rows
 from mmseg.models.layers.linear import Linear
 from mmseg.models.layers.size_tables import table
 
@@ -29,7 +29,8 @@ def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor
         (n, L, heads * d).
     """
     sizes = as_sizes(sizes)
-    return sample(value, sizes, locations * level_sizes(sizes, locations.device) - 0.5, weights)
+    pixels = locations * level_sizes(sizes, locations.device) - 0.5
+    return sample(value_maps(value, sizes), sizes, pixels, weights).to(value.dtype)
 
 
 def as_sizes(sizes: Sequence[Sequence[int]]) -> tuple[Size, ...]:
@@ -37,23 +38,29 @@ def as_sizes(sizes: Sequence[Sequence[int]]) -> tuple[Size, ...]:
     return tuple((int(h), int(w)) for h, w in sizes)
 
 
-def sample(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
-    """:func:`deformable_attention` for positions in pixels of their level, the centre of the first being 0.
+def value_maps(value: Tensor, sizes: Sequence[Size]) -> list[Tensor] | FramedMaps:
+    """What :func:`sample` reads: `value` (n, S, heads, d) in the form that is read fastest.
 
-    Samples are taken in float32 at least: half precision cannot tell the positions of a large map apart.
+    It is float32 at least, and so are the samples: half precision cannot tell the positions of a large map apart.
     """
-    exact = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(value.device.type, enabled=False):
-        args = value.to(exact), sizes, pixels.to(exact), weights.to(exact)
-        out = sample_rows(*args) if gathers_rows(args[0]) else _sample_levels(*args)
-    return out.to(value.dtype)
+    value = value.to(torch.promote_types(value.dtype, torch.float32))
+    if gathers_rows(value):
+        return framed(value, sizes)
+    return list(value.permute(0, 2, 3, 1).split([h * w for h, w in sizes], dim=-1))  # (n, heads, d, h * w) each
 
 
-def _sample_levels(value: Tensor, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
+def sample(maps: list[Tensor] | FramedMaps, sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
+    """:func:`deformable_attention` for positions in pixels of their level, the centre of the first being 0."""
+    if isinstance(maps, FramedMaps):
+        return sample_rows(maps, pixels.to(maps.table.dtype), weights.to(maps.table.dtype))
+    with torch.autocast(pixels.device.type, enabled=False):
+        return _sample_levels(maps, sizes, pixels.to(maps[0].dtype), weights.to(maps[0].dtype))
+
+
+def _sample_levels(maps: list[Tensor], sizes: Sequence[Size], pixels: Tensor, weights: Tensor) -> Tensor:
     """:func:`sample`, level by level: one level's samples exist at a time."""
-    n, _, heads, dim = value.shape
-    maps = value.permute(0, 2, 3, 1).split([h * w for h, w in sizes], dim=-1)  # each (n, heads, d, h * w)
-    grids = (2 * pixels + 1) / level_sizes(tuple(sizes), pixels.device) - 1
+    n, heads, dim, _ = maps[0].shape
+    grids = (2 * pixels + 1) / level_sizes(sizes, pixels.device) - 1
     grids = grids.permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, n * heads, L, points, 2)
     shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, n * heads, 1, L, points)
     total: Tensor | None = None  # (n * heads, d, L)
@@ -115,9 +122,19 @@ class MSDeformAttn(nn.Module):
         Returns:
             (n, L, C).
         """
+        return self.attend(query, reference_points, self.values(value, sizes), sizes)
+
+    def values(self, value: Tensor, sizes: Sequence[Size]) -> list[Tensor] | FramedMaps:
+        """What is read of the tokens `value` (n, S, C), for :meth:`attend`."""
+        return value_maps(self.value_proj(value).unflatten(-1, (self.n_heads, -1)), as_sizes(sizes))
+
+    def attend(
+        self, query: Tensor, reference_points: Tensor, values: list[Tensor] | FramedMaps, sizes: Sequence[Size]
+    ) -> Tensor:
+        """:meth:`forward` with the result of :meth:`values`; each query by itself."""
         sizes, per_query = as_sizes(sizes), (self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_query, 2))  # in pixels of the level
         weights = self.attention_weights(query).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1)
         centres = reference_points[:, :, None, :, None] * level_sizes(sizes, query.device) - 0.5
-        value = self.value_proj(value).unflatten(-1, (self.n_heads, -1))  # (n, S, heads, d)
-        return self.output_proj(sample(value, sizes, centres + offsets, weights.unflatten(-1, per_query[1:])))
+        found = sample(values, sizes, centres + offsets, weights.unflatten(-1, per_query[1:]))
+        return self.output_proj(found.to(query.dtype))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.linear import products, products_by_column
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps
 from mmseg.models.decode_heads.themask.position import code_3d
 from mmseg.models.decode_heads.themask.prediction import Prediction
@@ -164,7 +165,10 @@ class FrameQueryDecoder(QueryDecoder):
 
 def clip_masks(embedding: Tensor, features: Tensor) -> Tensor:
     """Mask logits (B, Q, T, h, w) of embeddings (B, Q, C) in the mask features (B, T, C, h, w) of all frames."""
-    masks = embedding[:, None] @ features.flatten(3)  # (B, T, Q, h * w)
+    batch_size, num_frames = features.shape[:2]
+    pixels = features.flatten(3).flatten(0, 1).transpose(1, 2)  # (B * T, h * w, C)
+    embedding = embedding.repeat_interleave(num_frames, dim=0)
+    masks = products_by_column(embedding, pixels).unflatten(0, (batch_size, num_frames))  # (B, T, Q, h * w)
     return masks.transpose(1, 2).unflatten(3, features.shape[-2:])
 
 
@@ -172,8 +176,10 @@ def clip_masks(embedding: Tensor, features: Tensor) -> Tensor:
 def level_masks(embedding: Tensor, level: Level) -> Tensor:
     """Where the masks of a level are off: bool (B, T, Q, M) for embeddings (B, Q, C)."""
     with full_precision(embedding):
-        dtype = torch.promote_types(embedding.dtype, level.embedding.dtype)
-        return embedding[:, None].to(dtype) @ level.embedding.to(dtype) < 0
+        dtype, num_frames = torch.promote_types(embedding.dtype, level.embedding.dtype), level.embedding.shape[1]
+        pixels = level.embedding.flatten(0, 1).to(dtype)
+        masks = products(embedding.repeat_interleave(num_frames, dim=0).to(dtype), pixels.transpose(1, 2))
+        return masks.unflatten(0, (-1, num_frames)) < 0
 
 
 def released(blocked: Tensor) -> Tensor:

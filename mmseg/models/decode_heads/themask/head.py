@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.linear import products
 from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion
 from mmseg.models.decode_heads.themask.decoder import FrameQueryDecoder
 from mmseg.models.decode_heads.themask.pixel_decoder import MapShape, PixelMaps
@@ -138,7 +139,7 @@ class MaskHead(nn.Module):
         if final.frame_logits is None:
             return scores
         of_frames = class_scores(final.frame_logits, final.frame_masks.transpose(1, 2))[:, 0]
-        return 0.5 * scores + 0.5 * of_frames.unflatten(0, (batch_size, num_frames))
+        return scores.add_(of_frames.unflatten(0, (batch_size, num_frames))).mul_(0.5)
 
     def forward(self, feats: Sequence[Tensor], batch_size: int = 1, num_clips: int | None = None) -> Any:
         """Predictions in training, scores (B, T, K, h, w) in eval mode, of clips of `num_clips` frames.
@@ -194,9 +195,10 @@ def class_scores(logits: Tensor, masks: Tensor) -> Tensor:
     """Scores (n, T, K, h, w) of class logits (n, Q, K + 1) and mask logits (n, T, Q, h, w)."""
     with full_precision(masks):
         exact = torch.promote_types(masks.dtype, torch.float32)
-        probabilities = logits.to(exact).softmax(dim=-1)[..., :-1]  # no object is no class
-        scores = probabilities.transpose(1, 2)[:, None] @ masks.to(exact).sigmoid().flatten(3)
-        return scores.unflatten(3, masks.shape[-2:])
+        probabilities = logits.to(exact).softmax(dim=-1)[..., :-1].transpose(1, 2)  # (n, K, Q): no object is no class
+        pixels = masks.to(exact).sigmoid().flatten(3).transpose(2, 3)  # (n, T, h * w, Q)
+        scores = products(probabilities.repeat_interleave(masks.shape[1], dim=0), pixels.flatten(0, 1))
+        return scores.unflatten(0, masks.shape[:2]).unflatten(3, masks.shape[-2:])
 
 
 def _shapes(

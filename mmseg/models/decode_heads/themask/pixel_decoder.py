@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.pieces import by_tokens
 from mmseg.models.decode_heads.themask.position import code_2d
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.deformable_attention import MSDeformAttn, Size
@@ -134,7 +135,7 @@ class DeformableEncoder(nn.Module):
         sizes = tuple(tuple(x.shape[-2:]) for x in maps)
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)  # (n, S, C)
         codes = [code_2d(*size, tokens.shape[-1], tokens.device).to(tokens.dtype) for size in sizes]
-        position = torch.cat([code + embed for code, embed in zip(codes, self.level_embed)])  # (S, C)
+        position = torch.cat([code + embed for code, embed in zip(codes, self.level_embed)])[None]  # (1, S, C)
         centres = token_centres(sizes, tokens.device)
         for layer in self.encoder.layers:
             tokens = layer(tokens, position, centres, sizes)
@@ -157,11 +158,16 @@ class EncoderLayer(nn.Module):
         nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(self, tokens: Tensor, position: Tensor, centres: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """`tokens` (n, S, C) with their `position` (S, C) and `centres` (1, S, 1, 2) -> (n, S, C)."""
-        x = self.self_attn(tokens + position, centres, tokens, sizes)
-        x = self.norm1(tokens + self.dropout(x))
-        hidden = self.dropout(F.relu(self.linear1(x)))
-        return self.norm2(x + self.dropout(self.linear2(hidden)))
+        """`tokens` (n, S, C) with their `position` (1, S, C) and `centres` (1, S, 1, 2) -> (n, S, C)."""
+        values = self.self_attn.values(tokens, sizes)
+
+        def attend_and_think(tokens: Tensor, position: Tensor, centres: Tensor) -> Tensor:
+            x = self.self_attn.attend(tokens + position, centres, values, sizes)
+            x = self.norm1(tokens + self.dropout(x))
+            hidden = self.dropout(self.linear1(x, relu=True))
+            return self.norm2(x + self.dropout(self.linear2(hidden)))
+
+        return by_tokens(attend_and_think, tokens, position, centres)
 
 
 @table

@@ -6,8 +6,8 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.linear import linear
 from mmseg.models.layers.linear import Linear
 
@@ -48,9 +48,7 @@ class MultiheadAttention(nn.Module):
             linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (n, heads, L or M, d)
             for x, weight, bias in zip((query, key, value), weights, biases)
         )
-        allowed = None if blocked is None else ~blocked[:, None]
-        dropout = self.dropout.p if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        out = attend(q, k, v, blocked, self.dropout.p if self.training else 0.0)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -94,7 +92,7 @@ class FFNLayer(nn.Module):
 
     def forward(self, query: Tensor) -> Tensor:
         """(n, Q, C) -> (n, Q, C)."""
-        return self.norm(query + self.linear2(F.relu(self.linear1(query))))
+        return self.norm(query + self.linear2(self.linear1(query, relu=True)))
 
 
 class MLP(nn.Module):
@@ -108,5 +106,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., out_dim)."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = layer(x, relu=True)
         return self.layers[-1](x)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmseg.models.decode_heads.themask.decoder import LEVELS, QueryDecoder, clip_masks, level_masks, released
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps
@@ -72,7 +71,7 @@ class TemporalLayer(nn.Module):
         keys, values = keys.flatten(0, 1), values.flatten(0, 1)
         frames = seed[:, None].expand(batch_size, num_frames, -1, -1).flatten(0, 1)
         frames = self.norm1_box(frames + self.dropout(self.cross_attn(frames + position, keys, values)))
-        hidden = self.dropout(F.relu(self.linear1_box(frames)))
+        hidden = self.dropout(self.linear1_box(frames, relu=True))
         frames = self.norm3_box(frames + self.dropout(self.linear2_box(hidden)))
         return clip.expand(batch_size, -1, -1), frames
 
@@ -81,7 +80,7 @@ class TemporalLayer(nn.Module):
         weights = self.time_attention_weights(frames).softmax(dim=1)
         found = (weights * self.time_attention(frames)).sum(dim=1)
         clip = self.norm1(clip + self.dropout(found))
-        hidden = self.dropout(F.relu(self.linear1(clip)))
+        hidden = self.dropout(self.linear1(clip, relu=True))
         return self.norm3(clip + self.dropout(self.linear2(hidden)))
 
 
