@@ -6,8 +6,8 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.linear import linear
 from mmseg.models.layers.linear import Linear
 
@@ -48,7 +48,9 @@ class MultiheadAttention(nn.Module):
             linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (n, heads, L or M, d)
             for x, weight, bias in zip((query, key, value), weights, biases)
         )
-        out = attend(q, k, v, blocked, self.dropout.p if self.training else 0.0)
+        allowed = None if blocked is None else ~blocked[:, None]
+        dropout = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
