@@ -34,7 +34,7 @@ def subclasses(cls: type) -> set[type]:
 
 # Keys that only confirm what is done anyway, or that are handed on as they are.
 CONFIRMED = {"by_epoch", "warmup_by_epoch", "bypass_duplicate", "workflow", "type", "policy", "save_optimizer"}
-HANDED_ON = {"GradClip", "Compilation", "MovingAverage", "EarlyStopping", "EMAHook", "EarlyStoppingHook"}
+HANDED_ON = {"Optimizer", "GradClip", "Compilation", "MovingAverage", "EarlyStopping", "EMAHook", "EarlyStoppingHook"}
 
 
 def test_every_section_and_key_is_read_somewhere():
@@ -73,7 +73,7 @@ def test_what_a_section_cannot_be(name, value, message):
         ("optimizer_config", {"grad_clip": {"max_norm": float("inf"), "norm_type": 2}}),
         ("compile", True),
         ("data", {"samples_per_gpu": 1, "train": [{"type": "A"}], "val": None}),
-        ("optimizer", {"type": "SGD", "lr": "looked at when it is built"}),
+        ("optimizer", {"type": "SGD", "lr": 0.1, "nesterov": "looked at when it is built"}),
         ("seed", 0),
         ("workflow", [("train", 1)]),
         ("checkpoint_config", {"interval": -1, "max_keep_ckpts": -1}),

@@ -7,6 +7,7 @@ configs have in the same place of the same class or section is tried once.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from mmseg.errors import SegError
 from mmseg.models import build_backbone, build_head, build_segmentor
 from mmseg.sections import TABLE
 from tests.datasets.vos_folder import write_vos
+from tests.datasets.vos_folders import write_davis, write_youtube
 from tests.datasets.vspw_folder import write_vspw
 
 CONFIGS = Path(__file__).parents[1] / "local_configs"
@@ -42,14 +44,18 @@ NONE = (
     "checkpoint_config.interval evaluation evaluation.interval evaluation.metric log_config log_level dist_params "
     "dist_params.backend cudnn_benchmark BlockSegmentor.train_cfg BlockSegmentor.test_cfg VSPWClipDataset.pipeline "
     "THEMaskFrameHead.loss_cfg THEMaskFrameHead.loss_cfg.matcher_cfg THEMaskVideoHead.loss_cfg "
-    "THEMaskVideoHead.loss_cfg.matcher_cfg optimizer_config.grad_clip TwoStreamSegmentor.pretrained "
+    "THEMaskVideoHead.loss_cfg.matcher_cfg optimizer_config.grad_clip "
     "TwoStreamSegmentor.train_cfg TwoStreamSegmentor.test_cfg HFANHead.decoder_params HFANHead.loss_decode "
-    "TwoStream.norm_cfg VOSDataset.ann_dir VOSDataset.pipeline"
+    "TwoStream.norm_cfg VOSDataset.ann_dir VOSDataset.pipeline DAVISDataset.palette_file DAVISDataset.pipeline "
+    "DAVISDataset.split GSFM.bootstrap GSFM.test_cfg VOSClipDataset.split YouTubeVOSDataset.palette_file "
+    "YouTubeVOSDataset.pipeline"
 )
 ACCEPTED = {
     **dict.fromkeys(NONE.split(), "None"),
     "ClipSegmentor.pretrained": "wrong type",  # a name of a file
     "BlockSegmentor.pretrained": "wrong type",
+    "TwoStreamSegmentor.pretrained": "wrong type",
+    "GSFM.test_cfg.include_last": "True",
     "VSPWDataset.dilation": "[]",  # no references
     "VSPWClipDataset.dilation": "[]",
     "VSPWClipDataset.dilation.N": "-7",
@@ -119,14 +125,27 @@ def use(config: Config, path: str, value: Any, whole_model: bool = False) -> Non
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    """Both in the layout of VSPW and in that of frames with flow."""
-    root = write_vspw(tmp_path_factory.mktemp("data"), train={"a": 12}, val={"b": 12}, classes=8)
+    """In the layouts of DAVIS, of VSPW and of frames with flow."""
+    video = {"name": "one", "frames": 4, "size": [30, 40], "ids": [1], "cell": 10, "first": {"0": [1]}, "report": [0]}
+    folder = tmp_path_factory.mktemp("data")
+    root = write_davis(folder, [video], "trainval", "val.txt") / "trainval"
+    write_youtube(folder, [video], "valid")
+    (root / "ImageSets/2017/train.txt").write_text("one\n")
+    masks = root / "Annotations/480p/one"
+    for t in range(1, 4):  # training needs a mask for every frame
+        shutil.copy(masks / "00000.png", masks / f"{t:05d}.png")
+    write_vspw(root, train={"a": 12}, val={"b": 12}, classes=8)
     write_vos(root, {"a": 3}, "train")
     return write_vos(root, {"b": 3}, "val")
 
 
+def root_of(config: Path, data_root: Path) -> str:
+    """The folder with data for a config; YouTube-VOS has the same names for others than DAVIS."""
+    return str(data_root.parents[2] / "YouTube/valid" if config.name.startswith("youtube") else data_root)
+
+
 def test_no_traceback_and_no_silence(data_root, caplog):
-    configs = {path: load_config(path, {"data_root": str(data_root)}) for path in SHIPPED}
+    configs = {path: load_config(path, {"data_root": root_of(path, data_root)}) for path in SHIPPED}
     tried, problems, accepted = 0, [], {}
     for case in cases(configs):
         for label, wrong in WRONG.items():

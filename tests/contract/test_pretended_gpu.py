@@ -86,9 +86,9 @@ def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode
     with pretend, torch.no_grad():
         stream = model.stream("some video", **moved(settings))
         scores = []
-        for t in range(11):
-            with torch.autocast("cuda", amp, enabled=amp is not None):
+        with torch.autocast("cuda", amp, enabled=amp is not None):
+            for t in range(11):
                 scores += stream.push(View(t, {"img": torch.empty(system.channels, *SIZE, device=CUDA)}))
-        scores += stream.finish()
+            scores += stream.finish()
         assert [s.number for s in scores] == list(range(11))
         assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)

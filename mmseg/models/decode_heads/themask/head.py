@@ -8,7 +8,7 @@ and one for every frame.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,7 +45,7 @@ class MaskHead(nn.Module):
 
     Attributes:
         input_channels: channels of the backbone's maps.
-        segmentor, compiled_methods, context_keys, frozen_backbone, train_frames: see
+        segmentor, compiled_methods, compiled_constants, context_keys, frozen_backbone, train_frames: see
             :class:`~mmseg.models.decode_heads.base.FusionHead`.
 
     Raises:
@@ -56,6 +56,7 @@ class MaskHead(nn.Module):
     segmentor = "BlockSegmentor"
     for_videos: bool  # whether frames have queries and losses of their own
     compiled_methods: tuple[str, ...] = ("predictions",)
+    compiled_constants: tuple[Callable[..., Any], ...] = ()
     context_keys: tuple[str, ...] = ("iteration",)
     frozen_backbone = False
     train_frames = slice(None)

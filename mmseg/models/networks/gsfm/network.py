@@ -39,6 +39,15 @@ class Keys(NamedTuple):
     f4: Tensor  # (..., 256, 4h, 4w)
 
 
+class StreamCfg(values.Keys, total=False):
+    """Settings of the streams, see :meth:`GSFM.stream`."""
+
+    mem_every: values.PositiveInt
+    top_k: values.PositiveInt
+    include_last: bool
+    max_memory_frames: values.PositiveInt | None
+
+
 class KeyProjection(nn.Module):
     """From features to keys."""
 
@@ -80,16 +89,12 @@ class GSFM(VideoModel):
         bootstrap: Mapping[str, Any] | None = None,
         boundary_weight: values.NonNegativeFloat = 0.05,
         pretrained: Mapping[str, str] | None = None,
-        test_cfg: Mapping[str, Any] | None = None,
+        test_cfg: StreamCfg | None = None,
     ) -> None:
         super().__init__()
         self.num_objects = 1 if single_object else 2  # of a training clip
         self.losses = ClipLoss(bootstrap or {}, boundary_weight)
         self.test_cfg = dict(test_cfg or {})
-        for name in self.test_cfg:
-            if name not in self.stream_settings:
-                known = self.stream_settings
-                raise ConfigError(f"model.test_cfg.{name}", f"keys from {', '.join(known)}", nearest(name, known))
         self.key_encoder = KeyEncoder()
         self.value_encoder = ValueEncoder(single_object)
         self.key_proj = KeyProjection(1024, 64)
