@@ -14,6 +14,7 @@ from mmseg.visualization.palette import overlay
 
 # Container and codec, the first that this build of OpenCV can write.
 _FORMATS = ((".mp4", "mp4v"), (".avi", "MJPG"))
+OVERLAY_SUFFIXES = tuple(suffix for suffix, _ in _FORMATS)
 _PROBE = bytes(2**20)
 
 

@@ -7,13 +7,18 @@ it does, leaves nothing half-written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.structures import Result, Video
+
+logger = logging.getLogger("mmseg.writing")
+
+_NAMED_AT_MOST = 5
 
 
 class ResultWriter:
@@ -147,3 +152,18 @@ def inside(folder: str | Path, name: str, suffix: str = "") -> Path:
             "rename the video or frame",
         )
     return Path(folder, *parts[:-1], parts[-1] + suffix)
+
+
+def tell_of_leftovers(folder: str | Path, names: Iterable[str]) -> None:
+    """Warn of what stays in `folder` although this run has not written it, lest it be taken for a result of this run.
+
+    Args:
+        folder: of the results.
+        names: of the files or folders in question, relative to it.
+    """
+    names = sorted(names)
+    if names:
+        shown = ", ".join(names[:_NAMED_AT_MOST]) + (", ..." if len(names) > _NAMED_AT_MOST else "")
+        logger.warning(
+            "%s still holds %d of another run, which this one does not replace: %s", folder, len(names), shown
+        )

@@ -16,7 +16,7 @@ from mmseg.files import make_folder, write_bytes, writing
 from mmseg.images import read_mask
 from mmseg.locks import exclusive
 from mmseg.structures import Result, Video
-from mmseg.writing.base import ResultWriter, inside
+from mmseg.writing.base import ResultWriter, inside, tell_of_leftovers
 from mmseg.writing.parts import PartFolder
 
 NAMED_AT_MOST = 5
@@ -65,6 +65,19 @@ class LabelPngWriter(ResultWriter):
                 if distributed.is_main() == turn:
                     self._publish()
         self._parts.remove()
+        with distributed.together():
+            if distributed.is_main():
+                self._look_back()
+
+    def _look_back(self) -> None:
+        """Called by the main process when all is written: what other runs have left is told."""
+        tell_of_leftovers(self.folder, self._others())
+
+    def _others(self) -> list[str]:
+        """The folders of videos of other runs."""
+        mine = {name.split("/")[0] for name in self._videos}
+        folders = [path for path in self.folder.glob("[!.]*") if path.name not in mine]
+        return [path.name for path in folders if next(path.rglob("*.png"), None) is not None]
 
     def abort(self) -> None:
         self._parts.remove()

@@ -47,11 +47,11 @@ class ObjectMaskWriter(LabelPngWriter):
         Image.fromarray(np.where(labels > 0, np.uint8(255), np.uint8(0))).save(encoded, format="PNG")
         write_bytes(path, encoded.getvalue(), sync=False)
 
-    def finish(self) -> None:
-        super().finish()
-        with distributed.together():
-            if self.scored_whole and distributed.is_main():
-                self._remove_stale()
+    def _look_back(self) -> None:
+        """Where all of the folder is scored, masks of other videos must not stay."""
+        if self.scored_whole:
+            self._remove_stale()
+        super()._look_back()
 
     def _remove_stale(self) -> None:
         for folder in sorted(self.folder.iterdir()):

@@ -15,8 +15,8 @@ from mmseg.errors import ConfigError
 from mmseg.files import make_folder, sweep, write_bytes
 from mmseg.folder_lock import FolderLock
 from mmseg.structures import Result, Video
-from mmseg.visualization import OverlayVideo, Row, contact_sheet, overlay
-from mmseg.writing.base import ResultWriter, inside
+from mmseg.visualization import OVERLAY_SUFFIXES, OverlayVideo, Row, contact_sheet, overlay
+from mmseg.writing.base import ResultWriter, inside, tell_of_leftovers
 
 _ADVICE = "--show-dir says where the pictures go"
 
@@ -36,9 +36,11 @@ class OverlayVideoWriter(ResultWriter):
     def __init__(self, folder: str | Path, table: np.ndarray, fps: float = 15.0) -> None:
         self.folder, self.table, self.fps = Path(folder), table, fps
         self._video: OverlayVideo | None = None
+        self._names: set[str] = set()
         self._lock: FolderLock | None = None  # of the main process, for all of the run
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
+        self._names = {video.name for video in videos}
         with distributed.together():
             make_folder(self.folder, _ADVICE)
             if distributed.is_main():
@@ -59,7 +61,15 @@ class OverlayVideoWriter(ResultWriter):
 
     def finish(self) -> None:
         distributed.barrier()
+        if distributed.is_main():
+            tell_of_leftovers(self.folder, self._others())
         self._unlock()
+
+    def _others(self) -> list[str]:
+        """The videos of other runs."""
+        files = [path for suffix in OVERLAY_SUFFIXES for path in self.folder.rglob(f"[!.]*{suffix}")]
+        names = [path.relative_to(self.folder) for path in files]
+        return [name.as_posix() for name in names if name.with_suffix("").as_posix() not in self._names]
 
     def abort(self) -> None:
         if self._video is not None:

@@ -174,6 +174,17 @@ def test_anything_else_of_it_names_finetune_from(tmp_path, one_frame, purpose):
     load_checkpoint(small("train_1f_b1"), tmp_path / "1f.pth", purpose=purpose)
 
 
+@pytest.mark.parametrize("purpose", ["finetune", "test", "resume"])
+def test_the_one_frame_model_refuses_the_video_model(tmp_path, purpose):
+    torch.save({"meta": {}, "state_dict": small("train_video_b1_t2").state_dict()}, tmp_path / "video.pth")
+    model = small("train_1f_b1")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"video\.pth: a checkpoint of the video model") as error:
+        load_checkpoint(model, tmp_path / "video.pth", purpose=purpose)
+    assert "a config of the video model" in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_frozen_parts_keep_no_graph_and_give_the_same_numbers():
     model = small("train_video_b1_t2").train()
     drop_paths = [part for part in model.backbone.modules() if type(part).__name__ == "DropPath"]

@@ -39,7 +39,7 @@ def test_a_frame_without_answer_has_no_file(tmp_path):
     assert left_in(tmp_path) == ["out/first/00000001.png"]
 
 
-def test_a_video_replaces_what_an_earlier_run_has_left_of_it(tmp_path):
+def test_a_video_replaces_what_an_earlier_run_has_left_of_it(tmp_path, caplog):
     for name in ("first/stale.png", "second/stale.png", "other/kept.png"):
         write_label_png(tmp_path / "out" / name, np.zeros((4, 5), np.uint8), TABLE.tobytes())
     before = left_in(tmp_path)
@@ -50,6 +50,7 @@ def test_a_video_replaces_what_an_earlier_run_has_left_of_it(tmp_path):
     feed(writer)
     writer.finish()
     assert left_in(tmp_path) == sorted([*ALL, "out/other/kept.png"])
+    assert len(caplog.messages) == 1 and "does not replace: other" in caplog.messages[0]
 
 
 def test_two_runs_into_one_folder_never_mix(tmp_path):

@@ -49,6 +49,17 @@ def test_two_runs_do_not_mix_their_videos(tmp_path):
     assert ".lock" not in left_in(tmp_path)
 
 
+def test_videos_of_an_earlier_test_are_told(tmp_path, caplog):
+    (tmp_path / "nested").mkdir()
+    for name in ("first.mp4", "nested/old.avi", "nested/third.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(b"of an earlier test")
+    writer = OverlayVideoWriter(tmp_path, TABLE)
+    feed(writer)
+    writer.finish()
+    assert [m for m in caplog.messages if "nested/old.avi" in m and "1 of another run" in m] == caplog.messages != []
+    assert (tmp_path / "nested" / "old.avi").read_bytes() == b"of an earlier test"
+
+
 def test_a_frame_without_answer_shows_the_frame(tmp_path):
     writer = OverlayVideoWriter(tmp_path, TABLE)
     video = videos()[0]

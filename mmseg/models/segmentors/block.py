@@ -59,9 +59,16 @@ class BlockSegmentor(Segmentor):
         The final norm of the one-frame model has no place in the video model, whose own start new, as released.
 
         Raises:
-            CheckpointError: a checkpoint of the one-frame model, for the video model and anything but fine-tuning.
+            CheckpointError: a checkpoint of the one-frame model, for the video model and anything but fine-tuning; one
+                of the video model, for the one-frame model and anything but the start of a training of all of it.
         """
         norm, own = f"{_PREDICTOR}decoder_norm.weight", self.state_dict()
+        if norm in own and f"{_PREDICTOR}decoder_norm1.weight" in state and purpose != "train":
+            raise CheckpointError(
+                "a checkpoint of the video model of THE-Mask, for the one-frame model",
+                "a checkpoint of the one-frame model",
+                "use a config of the video model (local_configs/themask/video_*.py), or another checkpoint",
+            )
         if norm in own or norm not in state:
             return state
         if purpose != "finetune":
