@@ -43,7 +43,9 @@ def parse_args() -> argparse.Namespace:
         help="frame (480 853), training crop (480 480)",
     )
     parser.add_argument(
-        "--frames", type=cli.number(PositiveInt), help="frames or steps measured (10 / 3), length of the video (2000)"
+        "--frames",
+        type=cli.number(PositiveInt),
+        help="frames (in whole blocks) or steps measured (10 / 3), length of the video (2000)",
     )
     parser.add_argument(
         "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"

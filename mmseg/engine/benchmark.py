@@ -7,22 +7,21 @@ the worst case (:mod:`mmseg.models.cpu.label_map`): it is measured for a few pos
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
+import math
 import multiprocessing
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
-import mmseg
 from mmseg.config import load_config, require
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.transforms import TestPipeline
@@ -37,6 +36,7 @@ from mmseg.engine.benchmark_data import (
     write_frames,
     write_masks,
 )
+from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
@@ -51,7 +51,6 @@ from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_pickle import LabelPickleWriter
 
 _WARM_UP = 10  # frames until every reference of a stream is there
-_REFERENCE = "mmseg_reference"  # the name that tests/reference is loaded under
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Job:
         size: (height, width) of a frame, of a training crop in training. The test pipeline rounds up to its divisor.
         device: cpu, cuda or cuda:N.
         amp: 'bfloat16' or 'float16' for autocast, None for float32.
-        repeats: measured frames or steps; the median counts.
+        repeats: measured frames or steps; the median counts, where frames are predicted in blocks that of whole blocks.
         clips: batch of a training step; 0 takes the config's.
         compile: ``torch.compile``: what ``compile=True`` compiles in a training, or the backbone of a stream.
         reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
@@ -98,7 +97,8 @@ def in_own_process(measure: Callable[[Job], list[Row]], *jobs: Job) -> list[Row]
 def measure_stream(job: Job) -> list[Row]:
     """Time per frame of a stream with warm caches (steady), and of a clip from scratch (cold).
 
-    The reference knows only the latter: it encodes a whole clip for every frame.
+    Where a block of frames, or all frames of a clip, are predicted together, it is shared by them. The reference knows
+    only clips: where these predict their last frame, it encodes a whole clip for every frame.
     """
     with tempfile.TemporaryDirectory() as folder:
         model = _inference_model(job, Path(folder))
@@ -113,17 +113,22 @@ def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Seque
     settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
     predictor = predictor_module.VideoPredictor(model, pipeline, settings, source=VIDEO, amp=_dtype(job))
     timer, memory = StageTimer(predictor.device), PeakMemory(predictor.device)
+    block = model.stream(VIDEO, **settings).block_length
+    warm_up, measured = math.ceil(_WARM_UP / block), math.ceil(job.repeats / block)
+    numbers = itertools.count()
     with timer.watch(*_watched(model)):
-        for number in range(_WARM_UP + job.repeats):
-            if number == _WARM_UP:
+        for step in range(warm_up + measured):
+            if step == warm_up:
                 timer.clear()
                 memory.start()
             with timer.step():
-                with timer.stage("read"):
-                    frame = read(model, number, files[number % len(files)])
-                    views = pipeline.views(frame)
-                list(predictor.push_views(frame, views))
-    row = _row(job, predictor.device, "stream", "steady", timer, memory, network=views[0].size)
+                for number in itertools.islice(numbers, block):
+                    with timer.stage("read"):
+                        frame = read(model, number, files[number % len(files)])
+                        views = pipeline.views(frame)
+                    list(predictor.push_views(frame, views))
+    what = "stream" if block == 1 else f"stream, blocks of {block}"
+    row = _row(job, predictor.device, what, "steady", timer, memory, views[0].size, block)
     row["label_map_few_classes"] = _few_classes_seconds(model, views, job.size)
     return row
 
@@ -143,10 +148,12 @@ def _few_classes_seconds(model: Segmentor, views: Sequence[View], size: Size, cl
 
 @torch.no_grad()
 def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
-    """A clip whose frames are all read and encoded for one prediction, as the official test does for every frame."""
+    """A clip whose frames are all read and encoded for one prediction, as the official tests do."""
     device = next(model.parameters()).device
     timer, memory = StageTimer(device), PeakMemory(device)
-    num_clips = getattr(model.decode_head, "num_clips", 1)
+    settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
+    own = getattr(model.decode_head, "num_clips", 1)
+    num_clips = settings.get("test_size", 1) if "test_size" in model.stream_settings else own
     names = [files[i % len(files)] for i in range(num_clips)]
     network = reference_of(model).encode_decode if job.reference else type(model).encode_decode
     with timer.watch(*_watched(model, job.reference)):
@@ -159,13 +166,15 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                     frames = [read(model, i, name) for i, name in enumerate(names)]
                     imgs = torch.stack([pipeline.views(frame)[0].inputs["img"] for frame in frames])[None]
                 with _autocast(job, device):
-                    logits = network(model, imgs.to(device), [dict(video=VIDEO)])[0].float()
-                if job.reference:
-                    with timer.stage("resize+argmax"):
-                        resize_logits(logits, [job.size]).softmax(dim=0).argmax(dim=0).cpu()
-                else:
-                    predictor_module.label_map(logits, [job.size]).cpu()
-    return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, network=imgs.shape[-2:])
+                    scores = network(model, imgs.to(device), [dict(video=VIDEO)])[0].float()
+                scores = scores.view(-1, *scores.shape[-3:])  # of the last frame, or of all frames of the clip
+                for of_frame in scores:
+                    if job.reference:
+                        with timer.stage("resize+argmax"):
+                            resize_logits(of_frame, [job.size]).softmax(dim=0).argmax(dim=0).cpu()
+                    else:
+                        predictor_module.label_map(of_frame, [job.size]).cpu()
+    return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, imgs.shape[-2:], len(scores))
 
 
 def _watched(model: Segmentor, reference: bool = False) -> list[tuple[Any, str, str]]:
@@ -177,7 +186,7 @@ def _watched(model: Segmentor, reference: bool = False) -> list[tuple[Any, str, 
         stages = {"embed": "embed", "decode": "decode", "decode_single": "decode"}
     else:
         stages = {"fuse": "embed", "frame_logits": "decode"}
-    calls = [(head, method, stage) for method, stage in stages.items()]
+    calls = [(head, method, stage) for method, stage in stages.items() if hasattr(head, method)]
     return [(model.backbone, "forward", "backbone"), *calls, (predictor_module, "label_map", "resize+argmax")]
 
 
@@ -191,9 +200,7 @@ def measure_train(job: Job) -> list[Row]:
     require(cfg, "model", "data")
     device = torch.device(job.device)
     with tempfile.TemporaryDirectory() as folder:
-        model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
-        provide_prototypes(model, Path(folder))
-        model = model.to(device).train()
+        model = _built(cfg, Path(folder)).to(device).train()
         if job.compile:
             model.compile_parts()
         optimizer = build_optimizer(model, cfg.optimizer)
@@ -274,38 +281,24 @@ def _inference_model(job: Job, folder: Path) -> Segmentor:
     _prepare(job)
     cfg = load_config(job.config, job.options)
     require(cfg, "model", "data.test.pipeline")
-    model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    model = _built(cfg, folder)
     model.cfg = cfg
-    provide_prototypes(model, folder)
     if job.compile:
         model.backbone.compile()
     return model.to(job.device).eval()
 
 
-def reference_of(model: Segmentor) -> ModuleType:
-    """The formulas that `model` is held against in the tests, from ``tests/reference`` of the checkout.
-
-    Raises:
-        ConfigError: the package is not used from a checkout, or no file states what this model computes.
-    """
-    folder = Path(mmseg.__file__).resolve().parent.parent / "tests" / "reference"
-    if not (folder / "__init__.py").is_file():
+def _built(cfg: Config, folder: Path) -> Segmentor:
+    """The model of a config with random weights. Raises ConfigError for models of objects."""
+    model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    if not isinstance(model, Segmentor):
         raise ConfigError(
-            f"{folder}: no such folder, so there is no reference to measure against",
-            "the package in a checkout of the repository, whose tests hold the formulas",
-            "run tools/benchmark.py of a checkout (pip install -e .), or leave out --against-reference",
+            f"a benchmark of a {type(model).__name__}, which follows objects from given masks",
+            "a model of classes: a backbone and a decode head",
+            "time it with tools/test.py and its config",
         )
-    if _REFERENCE not in sys.modules:
-        spec = importlib.util.spec_from_file_location(_REFERENCE, folder / "__init__.py")
-        sys.modules[_REFERENCE] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[_REFERENCE])
-    found = sys.modules[_REFERENCE].reference_of(model)
-    if found is None:
-        name = type(model.decode_head).__name__
-        raise ConfigError(
-            f"no reference for a {name} in {folder}", "a system with one", "leave out --against-reference"
-        )
-    return found
+    provide_prototypes(model, folder)
+    return model
 
 
 def _dtype(job: Job) -> torch.dtype | None:
@@ -333,8 +326,10 @@ def _row(
     timer: StageTimer,
     memory: PeakMemory,
     network: Sequence[int],
+    frames: int = 1,
 ) -> Row:
-    seconds = timer.medians()
+    """What was measured, in seconds per step, or per frame where a step predicts `frames` of them."""
+    seconds = {stage: value / frames for stage, value in timer.medians().items()}
     return {
         "what": what,
         "cache": cache,
@@ -342,7 +337,7 @@ def _row(
         "network_size": list(network),
         "seconds": seconds.pop("total"),
         "stages": seconds,
-        "repeats": len(timer.steps),
+        "repeats": len(timer.steps) * frames,
         "peak_memory": memory.peak(),
         "added_memory": memory.added(),
     }

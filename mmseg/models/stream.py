@@ -26,12 +26,13 @@ class Stream:
     Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
     Weights are folded at the first frame of a video; weights that change before its last one are an error.
 
-    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`; and what to do to get
-    them at once, if that is possible.
+    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`; what to do to get
+    them at once, if that is possible; and how many frames are answered together.
     """
 
     answers_at_once = True
     at_once: str | None = None
+    block_length = 1
 
     def __init__(self, model: VideoModel) -> None:
         self.model = model

@@ -10,7 +10,8 @@ import torch
 
 import mmseg
 from mmseg.apis.inference import init_segmentor
-from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train, reference_of
+from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
 from tests.datasets.vos_folder import vos_config
@@ -110,3 +111,29 @@ def test_a_model_of_frame_and_flow(tmp_path):
         (row,) = measure_train(replace(job, size=(64, 64), reference=reference))
         assert row["what"] == "training step, 2 clips of 1"
     assert len(measure_memory(replace(job, repeats=4), points=2)) == 2
+
+
+def test_a_model_that_predicts_frames_together():
+    """A frame has its share of the whole block that was decoded with it."""
+    small = {"transformer_decoder_cfg.dec_layers": 1, "pixel_decoder_cfg.transformer_enc_layers": 1}
+    options = {f"model.decode_head.{key}": value for key, value in small.items()}
+    config = str(ROOT / "local_configs" / "toy" / "themask_video.b0.py")
+    job = Job(config, {**options, "data.test.test_size": 2}, size=(45, 70), repeats=2, clips=1)
+    rows = measure_stream(job) + measure_stream(replace(job, reference=True))
+    assert [(row["what"], row["formulation"], row["repeats"]) for row in rows] == [
+        ("stream, blocks of 6", "product", 6),
+        ("clip of 2", "product", 4),
+        ("clip of 2", "reference", 4),
+    ]
+    for row in rows[:2]:
+        assert min(row["stages"][name] for name in ("read", "backbone", "embed", "decode", "resize+argmax")) > 0
+        assert sum(row["stages"].values()) == pytest.approx(row["seconds"], rel=0.5)
+    for reference in (False, True):
+        (row,) = measure_train(replace(job, size=(64, 64), repeats=1, reference=reference))
+        assert row["what"] == "training step, 1 clips of 2"
+
+
+@pytest.mark.parametrize("measure", [measure_stream, measure_train, measure_memory])
+def test_a_model_of_objects_is_an_error(measure):
+    with pytest.raises(ConfigError, match="a benchmark of a GSFM, which follows objects"):
+        measure(Job(str(ROOT / "local_configs" / "toy" / "gsfm_stage3.py"), size=(64, 64), repeats=1))

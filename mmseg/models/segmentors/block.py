@@ -132,6 +132,7 @@ class BlockStream(Stream):
         self.head, self.test_size = model.decode_head, test_size
         self.clips = block_clips(test_size)
         self.answers_at_once = test_size == 1
+        self.block_length = sum(map(len, self.clips))
         super().__init__(model)
 
     def reset(self) -> None:
@@ -142,7 +143,7 @@ class BlockStream(Stream):
     def _take(self, view: View) -> Iterable[Scores]:
         self._maps.append(self.head.embed(self.model.backbone(view.inputs["img"][None]), self._folded))
         self._views.append(View(view.number, {}, wanted=view.wanted))
-        if len(self._views) < sum(map(len, self.clips)):
+        if len(self._views) < self.block_length:
             return []
         answers = self._decoded(self.clips)
         return list(answers) if self.answers_at_once else answers

@@ -45,6 +45,7 @@ class MaskHead(nn.Module):
 
     Attributes:
         input_channels: channels of the backbone's maps.
+        num_clips: frames of a training clip.
         segmentor, compiled_methods, compiled_constants, context_keys, frozen_backbone, train_frames: see
             :class:`~mmseg.models.decode_heads.base.FusionHead`.
 
@@ -79,6 +80,7 @@ class MaskHead(nn.Module):
         pixel_decoder = build(MODELS, pixel_decoder_cfg, "pixel_decoder_cfg", input_shape=shapes)
         predictor = build(MODELS, transformer_decoder_cfg, "transformer_decoder_cfg")
         self._check_decoders(pixel_decoder, predictor)
+        self.num_clips: int = predictor.num_frames
         self.conv_seg = nn.Conv2d(predictor.hidden_dim, num_classes, 1)  # unused, part of the published files
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
