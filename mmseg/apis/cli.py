@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
 
+_SHORT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Insufficient memory", re.I)
 _GRACE = 1.5  # seconds that a process waits for another to say what has happened
 
 
@@ -165,9 +167,12 @@ def run(main: Callable[[], int | None]) -> None:
     except SegError as error:
         status = _report(error)
     except Exception as error:
-        if not several:
+        shortage = memory_error(error)
+        if shortage is not None:
+            status = _report(shortage)
+        elif not several:
             raise
-        if distributed.is_lost_connection(error):  # met by torch's own code, in the backward pass
+        elif distributed.is_lost_connection(error):  # met by torch's own code, in the backward pass
             status = _report(OtherProcessError(f"lost the connection to another process ({error})"))
         else:
             sys.stderr.write(_rank_prefix() + traceback.format_exc())
@@ -175,6 +180,20 @@ def run(main: Callable[[], int | None]) -> None:
     if several or "RANK" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
+
+
+def memory_error(error: BaseException | None) -> SegError | None:
+    """The message of an error by which Python, NumPy, PyTorch or OpenCV says that memory is short; else None."""
+    while error is not None:
+        text = str(error).strip().partition("\n")[0]
+        if isinstance(error, MemoryError) or _SHORT_OF_MEMORY.search(text):
+            return SegError(
+                f"out of memory ({text[:300] or type(error).__name__})",
+                "pictures, clips and batches that fit into the memory of this machine",
+                "lower data.samples_per_gpu, the crop or the size of the pictures, or take a larger machine",
+            )
+        error = error.__cause__
+    return None
 
 
 def _report(error: SegError) -> int:

@@ -55,7 +55,8 @@ class OverlayVideo:
         maps = [None, prediction, truth][: self._columns]
         pictures = [frame if labels is None else overlay(frame, labels, self.table) for labels in maps]
         picture = np.concatenate(pictures, axis=1)
-        # The codecs want even sides.
+        # The codecs want even sides, none of them zero.
+        picture = np.pad(picture, [(0, int(side == 1)) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
         picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         if self._writer is None:
             self._open(picture.shape[1], picture.shape[0])

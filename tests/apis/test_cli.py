@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mmseg.apis.cli import add_options, number, run
 from mmseg.errors import DataError
@@ -74,6 +76,18 @@ def test_wrong_numbers_of_the_tools_are_one_message(tool, arguments, message, ca
 
 def fail() -> None:
     raise DataError("no such video: x", "a video", "check the path")
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: bytes(2**62), lambda: np.zeros(2**62, np.uint8), lambda: torch.empty(2**46)],
+    ids=["python", "numpy", "torch"],
+)
+def test_short_memory_is_one_message(allocate, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run(allocate)
+    told = capsys.readouterr().err
+    assert leaving.value.code == 2 and "SegError: out of memory (" in told and "lower data.samples_per_gpu" in told
 
 
 @pytest.mark.parametrize(("main", "status"), [(fail, 2), (lambda: None, 0), (lambda: 5, 5)])

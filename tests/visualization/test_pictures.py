@@ -37,6 +37,17 @@ def test_overlay_video_has_every_frame(tmp_path):
     assert shapes == [(32, 120, 3)] * 5
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 5)])
+def test_tiny_and_odd_frames_make_videos_and_sheets(tmp_path, size):
+    table = palette_table(None, 3)
+    frame, labels = np.full((*size, 3), 90, np.uint8), np.ones(size, np.uint8)
+    with OverlayVideo(tmp_path / "v", table) as video:
+        video.add(frame, labels)
+    assert cv2.VideoCapture(str(video.path)).read()[0]
+    row = Row("thin", frame, labels).shrunk(16)
+    assert min(row.frame.shape) > 0 and contact_sheet([row], table, ["a", "b", "c"], width=16).size
+
+
 def test_overlay_video_errors(tmp_path):
     table = palette_table(None, 3)
     labels, frame = np.zeros((32, 40), np.uint8), np.zeros((32, 40, 3), np.uint8)
