@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -15,6 +16,8 @@ from mmseg.making.toy import generate_toy_dataset
 from mmseg.making.toy_given import generate_toy_given
 from mmseg.making.toy_objects import generate_toy_objects
 from mmseg.making.toy_scene import TOY_CLASSES
+
+ONLY_OF = {"test_videos": "vspw", "classes": "vspw", "flow": "davis2seg"}  # flag -> layout
 
 
 def main() -> None:
@@ -28,38 +31,35 @@ def main() -> None:
     )
     parser.add_argument("--videos", type=int, default=24, help="training videos")
     parser.add_argument("--val-videos", type=int, default=6, help="validation videos")
-    parser.add_argument("--test-videos", type=int, default=2, help="test videos (vspw)")
     parser.add_argument("--frames", type=int, default=24, help="frames of a video")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("H", "W"), help="of the frames")
-    parser.add_argument("--classes", type=int, default=len(TOY_CLASSES), help="3 to 8 (vspw)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
     parser.add_argument("--force", action="store_true", help="replace a toy data set of other settings")
-    parser.add_argument("--flow", choices=FLOW_NAMES, default="dis", help="how flow is computed (davis2seg)")
+    own = {"default": argparse.SUPPRESS}
+    parser.add_argument("--test-videos", type=int, help="vspw: test videos (2)", **own)
+    parser.add_argument("--classes", type=int, help=f"vspw: 3 to {len(TOY_CLASSES)} (the default)", **own)
+    parser.add_argument("--flow", choices=FLOW_NAMES, help="davis2seg: how flow is computed (dis)", **own)
     args = parser.parse_args()
+    given = {name: value for name, value in vars(args).items() if name in ONLY_OF}
+    for name in given:
+        if ONLY_OF[name] != args.layout:
+            parser.error(f"--{name.replace('_', '-')} has no effect with --layout {args.layout}: leave it out")
+    print(make(args, given))
+
+
+def make(args: argparse.Namespace, own: dict[str, Any]) -> str:
+    """Write the data set; what to say about it."""
+    root, videos, val_videos = args.root, args.videos, args.val_videos
+    common = {"frames": args.frames, "size": tuple(args.size), "seed": args.seed, "overwrite": args.force}
     if args.layout == "davis2seg":
-        root = generate_toy_objects(
-            args.root, args.videos, args.val_videos, args.frames, tuple(args.size), args.seed, args.force, args.flow
-        )
-        print(f"{root}: {args.videos} + {args.val_videos} videos (train, val) with flow and masks")
-        return
+        root = generate_toy_objects(root, videos, val_videos, **common, **own)
+        return f"{root}: {videos} + {val_videos} videos (train, val) with flow and masks"
     if args.layout == "davis":
-        root = generate_toy_given(
-            args.root, args.videos, args.val_videos, args.videos, args.frames, tuple(args.size), args.seed, args.force
-        )
-        print(f"{root}: {args.videos} + {args.val_videos} videos (train, val) and {args.videos} still images")
-        return
-    root = generate_toy_dataset(
-        args.root,
-        args.videos,
-        args.val_videos,
-        args.test_videos,
-        args.frames,
-        tuple(args.size),
-        args.classes,
-        args.seed,
-        args.force,
-    )
-    print(f"{root}: {args.videos} + {args.val_videos} + {args.test_videos} videos (train, val, test)")
+        root = generate_toy_given(root, videos, val_videos, videos, **common)
+        return f"{root}: {videos} + {val_videos} videos (train, val) and {videos} still images"
+    tests, classes = own.get("test_videos", 2), own.get("classes", len(TOY_CLASSES))
+    root = generate_toy_dataset(root, videos, val_videos, tests, num_classes=classes, **common)
+    return f"{root}: {videos} + {val_videos} + {tests} videos (train, val, test)"
 
 
 if __name__ == "__main__":

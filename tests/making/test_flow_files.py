@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,9 +17,7 @@ from mmseg.making.flow_colours import flow_picture
 from mmseg.making.flow_files import generate_flow
 from mmseg.making.toy_objects import generate_toy_objects
 from tests.making.test_flow import Told, moving
-from tests.tools.processes import finish
 
-ROOT = Path(__file__).parents[2]
 SIZE = (48, 72)
 
 
@@ -192,23 +188,15 @@ def test_toy_objects_with_flow_and_masks(tmp_path):
         generate_toy_objects(tmp_path / "short", frames=1)
 
 
-def test_the_three_commands(tmp_path):
+def test_the_three_commands(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     davis(tmp_path / "DAVIS")
-    tools = ROOT / "tools"
-    output = finish([sys.executable, tools / "prepare_davis.py", "DAVIS", "SEG", "--flow", "farneback"], tmp_path)
+    output = call("prepare_davis.py", "DAVIS", "SEG", "--flow", "farneback")
     assert "SEG: 7 frames of train, 3 frames of val" in output
-    command = [
-        sys.executable,
-        tools / "generate_flow.py",
-        "--frames",
-        "SEG/frame/val",
-        "--out",
-        "flow",
-        "--flow",
-        "dis",
-    ]
-    assert "flow: 3 pictures of optical flow made" in finish(command, tmp_path)
-    assert "flow: 0 pictures of optical flow made" in finish(command, tmp_path)
-    command = [sys.executable, tools / "make_toy_dataset.py", "toy", "--layout", "davis2seg", "--videos", "1"]
-    output = finish([*command, "--val-videos", "1", "--frames", "3"], tmp_path)
+    command = ["generate_flow.py", "--frames", "SEG/frame/val", "--out", "flow", "--flow", "dis"]
+    assert "flow: 3 pictures of optical flow made" in call(*command)
+    assert "flow: 0 pictures of optical flow made" in call(*command)
+    output = call(
+        "make_toy_dataset.py", "toy", "--layout", "davis2seg", "--videos", 1, "--val-videos", 1, "--frames", 3
+    )
     assert "toy: 1 + 1 videos (train, val) with flow and masks" in output
