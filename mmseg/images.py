@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mmseg.errors import DataError
-from mmseg.files import read_bytes
+from mmseg.files import read_bytes, write_bytes
 
 PICTURES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 2**26  # twice an 8K frame; below what Pillow warns of
@@ -89,6 +89,12 @@ def read_frame(path: str | Path) -> np.ndarray:
     if frame is None:
         raise _unusable(path, "no picture that OpenCV can decode")
     return frame
+
+
+def write_jpeg(path: str | Path, picture: np.ndarray, quality: int = 95) -> None:
+    """Write (H, W, 3) uint8 BGR as a JPEG with colours at half resolution, or nothing. Raises WriteError."""
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    write_bytes(path, encoded.tobytes(), sync=False)
 
 
 def read_mask(path: str | Path) -> np.ndarray:

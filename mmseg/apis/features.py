@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError
-from mmseg.files import make_folder, write_bytes
+from mmseg.files import make_folder
+from mmseg.images import write_jpeg
 from mmseg.models.base import VideoModel
 from mmseg.structures import Frame, Result, Video
 from mmseg.visualization import overlay
@@ -53,8 +53,7 @@ class FeatureWriter(ResultWriter):
     def write(self, folder: Path, result: Result) -> None:
         """Write the picture of one result, while its frame is at hand."""
         sheet = self._sheet(result.frame, result.labels)
-        encoded = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-        write_bytes(inside(folder, result.frame.name, ".jpg"), encoded.tobytes(), sync=False)
+        write_jpeg(inside(folder, result.frame.name, ".jpg"), sheet, _QUALITY)
 
     def _sheet(self, frame: Frame, labels: np.ndarray) -> np.ndarray:
         weight = next(self.model.parameters())

@@ -18,9 +18,9 @@ import numpy as np
 from mmseg.errors import DataError
 from mmseg.files import read_bytes, write_bytes
 from mmseg.image_trees import MASKS, PICTURES, Tree, chosen, picture_tree, read_video_list
-from mmseg.images import check_same_size, read_frame, read_mask
+from mmseg.images import check_same_size, read_frame, read_mask, write_jpeg
 from mmseg.making.flow import FlowNetwork
-from mmseg.making.flow_files import JPEG_QUALITY, generate_flow
+from mmseg.making.flow_files import generate_flow
 from mmseg.progress import FrameProgress
 
 SPLITS = ("train", "val")
@@ -134,9 +134,8 @@ def _number(stem: str, path: Path) -> str:
 def _copy_one(frame: Path, labels: Path, target: Path, mask: Path) -> None:
     image, objects = read_frame(frame), read_mask(labels)
     check_same_size(image, objects, labels)
-    if frame.suffix.lower() in (".jpg", ".jpeg"):
-        data = read_bytes(frame)
-    else:
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     write_bytes(mask, cv2.imencode(".png", (objects > 0).astype(np.uint8))[1].tobytes(), sync=False)
-    write_bytes(target, data, sync=False)
+    if frame.suffix.lower() in (".jpg", ".jpeg"):
+        write_bytes(target, read_bytes(frame), sync=False)
+    else:
+        write_jpeg(target, image)

@@ -9,21 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.files import make_folder, read_json, write_bytes, write_json
+from mmseg.files import make_folder, read_json, write_json
 from mmseg.folder_lock import FolderLock
 from mmseg.image_trees import Tree, picture_tree
-from mmseg.images import read_frame
+from mmseg.images import read_frame, write_jpeg
 from mmseg.making.flow import FlowNetwork
 from mmseg.making.flow_colours import flow_picture, no_flow
 from mmseg.progress import FrameProgress
 
 logger = logging.getLogger("mmseg.making")
 
-JPEG_QUALITY = 95
 RECIPE = "flow.json"  # how the pictures of a folder were made
 
 
@@ -69,17 +67,11 @@ def generate_flow(
         try:
             for batch in _batches(pairs, batch_size):
                 for pair, picture in zip(batch, _pictures(batch, network)):
-                    write_flow_picture(pair.out, picture)
+                    write_jpeg(pair.out, picture)
                     bar.advance()
         finally:
             bar.close()
     return len(pairs)
-
-
-def write_flow_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 BGR as the published ones: JPEG, quality 95, colours at half resolution."""
-    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    write_bytes(path, data.tobytes(), sync=False)
 
 
 def _pairs(tree: Tree, root: Path, out: Path) -> Iterator[_Pair]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmseg.errors import ConfigError
-from mmseg.making.toy_scene import TOY_CLASSES, ToyScene
+from mmseg.making.toy_scene import TOY_CLASSES, ToyScene, check_recipe
 from mmseg.making.vspw_layout import VSPWWriter, new_folder, read_recipe
 
 _VERSION = 1  # of the pictures: raise it when they change
@@ -51,7 +51,9 @@ def generate_toy_dataset(
         made_by="toy data set", version=_VERSION, videos=videos, val_videos=val_videos, test_videos=test_videos,
         frames=frames, size=list(size), num_classes=num_classes, seed=seed,
     )  # fmt: skip
-    _check(recipe)
+    check_recipe(recipe, videos=1, val_videos=1, test_videos=0, frames=1, num_classes=3, seed=0)
+    if num_classes > len(TOY_CLASSES):
+        raise ConfigError(f"num_classes={num_classes}", f"at most {len(TOY_CLASSES)}", "lower it")
     root = Path(root)
     if read_recipe(root) == recipe and not overwrite:
         return root
@@ -71,14 +73,3 @@ def _write_video(writer: VSPWWriter, split: str, name: str, scene: ToyScene, fra
         frame, mask = scene.render(t)
         writer.write_frame(name, f"{t:08d}", frame)
         writer.write_mask(name, f"{t:08d}", mask)
-
-
-def _check(recipe: dict) -> None:
-    limits = dict(videos=1, val_videos=1, test_videos=0, frames=1, num_classes=3, seed=0)
-    for name, least in limits.items():
-        if recipe[name] < least:
-            raise ConfigError(f"{name}={recipe[name]}", f"at least {least}", f"raise {name}")
-    if recipe["num_classes"] > len(TOY_CLASSES):
-        raise ConfigError(f"num_classes={recipe['num_classes']}", f"at most {len(TOY_CLASSES)}", "lower it")
-    if min(recipe["size"]) < 32:
-        raise ConfigError(f"size={recipe['size']}", "sides of at least 32 pixels", "make it larger")

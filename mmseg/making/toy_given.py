@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mmseg.errors import ConfigError
-from mmseg.files import write_bytes, write_json, write_text
-from mmseg.making.toy_scene import TOY_CLASSES, Mover, paint
+from mmseg.files import write_json, write_text
+from mmseg.images import write_jpeg
+from mmseg.making.toy_scene import TOY_CLASSES, Mover, check_recipe, paint
 from mmseg.making.vspw_layout import RECIPE_FILE, new_folder, read_recipe
 from mmseg.visualization import davis_palette
 from mmseg.writing.label_png import write_label_png
@@ -18,7 +17,6 @@ _VERSION = 1  # of the pictures: raise it when they change
 _GROUNDS = [look for look in TOY_CLASSES if look.outline is None]
 _THINGS = [look for look in TOY_CLASSES if look.outline is not None]
 _OBJECTS = 3  # the last of them enters late
-_QUALITY = 95
 
 
 def generate_toy_given(
@@ -57,11 +55,7 @@ def generate_toy_given(
         made_by="toy given masks", version=_VERSION, videos=videos, val_videos=val_videos, images=images,
         frames=frames, size=list(size), seed=seed,
     )  # fmt: skip
-    for name, least in dict(videos=1, val_videos=1, images=1, frames=6, seed=0).items():
-        if recipe[name] < least:
-            raise ConfigError(f"{name}={recipe[name]}", f"at least {least}", f"raise {name}")
-    if min(size) < 32:
-        raise ConfigError(f"size={list(size)}", "sides of at least 32 pixels", "make it larger")
+    check_recipe(recipe, videos=1, val_videos=1, images=1, frames=6, seed=0)
     root = Path(root)
     if read_recipe(root) == recipe and not overwrite:
         return root
@@ -80,7 +74,7 @@ def generate_toy_given(
         for number in range(images):
             scene = _Scene(number, 1, size, np.random.default_rng((seed, 2, number)))
             image, ids = scene.render(0, late=0)
-            _write_jpeg(building / f"static/{number:03d}.jpg", image)
+            write_jpeg(building / f"static/{number:03d}.jpg", image)
             _write_png(building / f"static/{number:03d}.png", np.where(ids > 0, np.uint8(255), np.uint8(0)))
         write_json(building / RECIPE_FILE, recipe)
     return root
@@ -105,7 +99,7 @@ class _Scene:
 
 def _write_davis(root: Path, name: str, clip: list[tuple[np.ndarray, np.ndarray]]) -> None:
     for t, (frame, ids) in enumerate(clip):
-        _write_jpeg(root / "JPEGImages/480p" / name / f"{t:05d}.jpg", frame)
+        write_jpeg(root / "JPEGImages/480p" / name / f"{t:05d}.jpg", frame)
         _write_png(root / "Annotations/480p" / name / f"{t:05d}.png", ids)
 
 
@@ -113,7 +107,7 @@ def _write_youtube(root: Path, name: str, clip: list[tuple[np.ndarray, np.ndarra
     """Frames, given masks, and what meta.json says of the objects: every second frame is to be predicted."""
     objects: dict[str, dict] = {}
     for t, (frame, ids) in enumerate(clip):
-        _write_jpeg(root / "all_frames/valid_all_frames/JPEGImages" / name / f"{t:05d}.jpg", frame)
+        write_jpeg(root / "all_frames/valid_all_frames/JPEGImages" / name / f"{t:05d}.jpg", frame)
         new = [int(number) for number in np.unique(ids) if number and str(number) not in objects]
         if new:
             _write_png(
@@ -123,11 +117,6 @@ def _write_youtube(root: Path, name: str, clip: list[tuple[np.ndarray, np.ndarra
             due = sorted({t, *range(t + t % 2, len(clip), 2)})
             objects[str(number)] = {"category": "toy", "frames": [f"{frame:05d}" for frame in due]}
     return objects
-
-
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    write_bytes(path, encoded.tobytes(), sync=False)
 
 
 def _write_png(path: Path, ids: np.ndarray) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg.errors import ConfigError
 from mmseg.files import write_bytes, write_json
+from mmseg.images import write_jpeg
 from mmseg.making.flow import FlowNetwork, flow_network
-from mmseg.making.flow_files import JPEG_QUALITY, write_flow_picture
 from mmseg.making.flow_frames import with_flow
-from mmseg.making.toy_scene import TOY_CLASSES, UNSURE, ToyScene
+from mmseg.making.toy_scene import TOY_CLASSES, UNSURE, ToyScene, check_recipe
 from mmseg.making.vspw_layout import RECIPE_FILE, new_folder, read_recipe
 from mmseg.structures import Frame
 
@@ -55,11 +54,7 @@ def generate_toy_objects(
         made_by="toy objects", version=_VERSION, videos=videos, val_videos=val_videos, frames=frames,
         size=list(size), seed=seed, flow=flow,
     )  # fmt: skip
-    for name, least in dict(videos=1, val_videos=1, frames=3, seed=0).items():
-        if recipe[name] < least:
-            raise ConfigError(f"{name}={recipe[name]}", f"at least {least}", f"raise {name}")
-    if min(size) < 32:
-        raise ConfigError(f"size={list(size)}", "sides of at least 32 pixels", "make it larger")
+    check_recipe(recipe, videos=1, val_videos=1, frames=3, seed=0)
     root, network = Path(root), flow_network(flow)
     if read_recipe(root) == recipe and not overwrite:
         return root
@@ -74,9 +69,8 @@ def generate_toy_objects(
 
 def _write_video(root: Path, split: str, video: str, scene: ToyScene, number: int, network: FlowNetwork) -> None:
     for frame in with_flow(_rendered(scene, video, number), network):
-        image = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        write_bytes(root / "frame" / split / f"{frame.name}.jpg", image.tobytes(), sync=False)
-        write_flow_picture(root / "flow" / split / f"{frame.name}.jpg", frame.flow)
+        write_jpeg(root / "frame" / split / f"{frame.name}.jpg", frame.image)
+        write_jpeg(root / "flow" / split / f"{frame.name}.jpg", frame.flow)
         mask = cv2.imencode(".png", frame.truth)[1]
         write_bytes(root / "mask" / split / f"{frame.name}.png", mask.tobytes(), sync=False)
 

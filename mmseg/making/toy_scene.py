@@ -6,16 +6,20 @@ shared between classes, so that there is something to learn; yet a small network
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+
+from mmseg.errors import ConfigError
 
 Size = tuple[int, int]
 Array = np.ndarray
 
 VOID, UNSURE = 0, 255  # raw labels: "other things", and the pixels on outlines
+_SMALLEST = 32  # side of a frame, in pixels
 _SPRITE = 96  # side of the picture of an object before it is scaled
 _HUE_JITTER, _SATURATION_JITTER, _VALUE_JITTER = 6.0, 0.1, 0.1
 
@@ -88,6 +92,15 @@ _TEXTURES: dict[str, Callable[[Array, Array, np.random.Generator], Array]] = {
     "rays": _rays,
     "circles": _circles,
 }
+
+
+def check_recipe(recipe: Mapping[str, Any], **least: int) -> None:
+    """Raise ConfigError for a number below the least that it can be, or a `size` of frames that is too small."""
+    for name, limit in least.items():
+        if recipe[name] < limit:
+            raise ConfigError(f"{name}={recipe[name]}", f"at least {limit}", f"raise {name}")
+    if min(recipe["size"]) < _SMALLEST:
+        raise ConfigError(f"size={recipe['size']}", f"sides of at least {_SMALLEST} pixels", "make it larger")
 
 
 def paint(look: ToyClass, size: Size, rng: np.random.Generator) -> Array:

@@ -7,20 +7,18 @@ import logging
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from mmseg import distributed
 from mmseg.files import make_folder, write_bytes
+from mmseg.images import write_jpeg
 from mmseg.structures import Result, Video
 from mmseg.visualization import colourise, overlay
 from mmseg.writing.base import ResultWriter, inside
 from mmseg.writing.label_png import LabelPngWriter
 
 logger = logging.getLogger("mmseg.writing")
-
-_QUALITY = 95  # of JPEG
 
 
 class ObjectMaskWriter(LabelPngWriter):
@@ -87,5 +85,4 @@ class PaintingWriter(ResultWriter):
         else:
             picture = colourise(result.labels, self.table)
         path = inside(self.folder, f"{result.video.name.replace('/', '_')}_{result.frame.name}", ".jpg")
-        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-        write_bytes(path, encoded.tobytes(), sync=False)
+        write_jpeg(path, picture)
