@@ -31,7 +31,7 @@ from mmseg.values import Byte, Fraction, NonNegativeInt, PositiveInt
 from mmseg.writing.base import ResultOptions
 
 METRIC_OPTIONS = ("lengths", "min_frames", "all_windows", "ignore_void", "good_threshold")
-VSPW_ONLY = (*METRIC_OPTIONS, "config", "data_root", "split", "num_classes", "reduce_zero_label")
+VSPW_ONLY = (*METRIC_OPTIONS, "config", "options", "data_root", "split", "num_classes", "reduce_zero_label")
 MASKS_ONLY = ("videos", "csv", "all_frames", "toolkit", "pooled", "truth_threshold", "meta", "seen")
 
 
@@ -80,7 +80,7 @@ def _check(args: argparse.Namespace) -> None:
     """Raise ConfigError for arguments that do not go together."""
     foreign = MASKS_ONLY if args.protocol == "vspw" else VSPW_ONLY
     for name in foreign:
-        if getattr(args, name) is not None:
+        if getattr(args, name) not in (None, {}):
             raise ConfigError(
                 f"--{name.replace('_', '-')} with --protocol {args.protocol}",
                 "options of this protocol",
@@ -96,6 +96,8 @@ def _check(args: argparse.Namespace) -> None:
         if args.data_root is not None:
             raise ConfigError(f"{args.truth} and --data-root {args.data_root}", "one data root", "leave one out")
         args.data_root = str(args.truth)
+    if args.align_corners and args.flow_dir is None:
+        raise ConfigError("--align-corners without --flow-dir", "the flow that TC is computed with", "give --flow-dir")
     if args.flow_dir is not None and args.predictions.is_file():
         raise ConfigError("--flow-dir with a .pkl file", "a folder of PNGs", "test with --save-png")
 

@@ -218,6 +218,8 @@ def test_truth_that_does_not_fit_is_named_itself(small, tmp_path):
     [
         (["--protocol", "davis17", "pred"], "without masks"),
         (["--protocol", "davis17", "pred", "truth", "--lengths", "8"], "--lengths with --protocol davis17"),
+        (["--protocol", "davis17", "pred", "truth", "--options", "a=1"], "--options with --protocol davis17"),
+        (["--protocol", "davis17", "pred", "truth", "--align-corners"], "--align-corners without --flow-dir"),
         (["--protocol", "davis17", "pred", "truth", "--toolkit", "vsod"], "--toolkit with --protocol davis17"),
         (["--protocol", "davis17", "pred", "truth", "--all-frames"], "--all-frames with --protocol davis17"),
         (["--protocol", "vsod", "pred", "truth", "--csv", "csv"], "--csv with --protocol vsod"),
