@@ -7,6 +7,7 @@ import torch
 from mmseg.errors import DataError
 from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion
 from mmseg.models.decode_heads.themask.prediction import Prediction
+from mmseg.models.decode_heads.themask.targets import find_targets
 from mmseg.models.losses.matching import assign, without
 from tests.golden_cases import Case, points
 from tests.reference import themask_loss
@@ -55,7 +56,7 @@ def test_both_rounds_of_matching_are_the_official_ones(name, video):
     if video:  # the masks of the frames are what is matched
         prediction.frame_masks = inputs["pred_masks"].transpose(1, 2).flatten(0, 1)[:, :, None]
         prediction.masks = torch.full_like(prediction.masks, torch.nan)
-    targets = criterion.find_targets(inputs["gt_semantic_seg"][:, :, 0], 20)
+    targets = find_targets(inputs["gt_semantic_seg"][:, :, 0], criterion.num_classes, 20, torch.float32)
     first, second = criterion.pair_costs(prediction, targets)
     rounds = criterion.match([prediction], targets, rounds=2)
     for item, count in enumerate(targets.counts):

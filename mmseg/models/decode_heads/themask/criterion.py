@@ -8,7 +8,6 @@ clips' queries on whole clips, and in the video head the frames' queries on sing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -18,16 +17,15 @@ from annotated_types import Ge, Len
 from torch import Tensor, nn
 
 from mmseg import distributed
-from mmseg.errors import DataError
+from mmseg.models.decode_heads.themask.pairs import Pairs, matched_masks, pairs_of, sample_targets
 from mmseg.models.decode_heads.themask.prediction import Prediction
+from mmseg.models.decode_heads.themask.targets import Targets, count_in_cells, find_targets, nearest_cells
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.matching import assign, class_costs, mask_costs, without
 from mmseg.models.losses.point_sampling import sample_maps, uncertain_points
 from mmseg.models.losses.upsampled import widened
 from mmseg.values import Fraction, Keys, NonNegativeFloat, NonNegativeInt, PositiveInt
-
-IGNORED = 255
 
 
 class MatcherCfg(Keys, total=False):
@@ -47,42 +45,6 @@ class MatcherCfg(Keys, total=False):
 _PUBLISHED = MatcherCfg(
     class_weight=2.0, mask_weight=5.0, dice_weight=5.0, mask_weight_unmatched=0.5, dice_weight_unmatched=0.5
 )
-
-
-@dataclass
-class Targets:
-    """What a batch shows.
-
-    Attributes:
-        masks: (B, T, n, H, W) of 0 and 1, where the classes of a clip are; ignored pixels are in none of them.
-        classes: (B, n) int64 of each clip in ascending order, -1 behind the last.
-        counts: number of classes of each clip.
-        cells: (B, T, n, h, w) how many pixels of a class lie in the cell of a mask logit, or None.
-    """
-
-    masks: Tensor
-    classes: Tensor
-    counts: list[int]
-    cells: Tensor | None = None
-
-
-@dataclass
-class Pairs:
-    """Matched pairs of one round and one level, by clip (and frame), then ascending query.
-
-    Attributes:
-        items: (N,) number of the clip, or of the frame ``b * T + t``.
-        clips: (N,) number of the clip.
-        frames: (N, T or 1) numbers ``b * T + t`` of the frames of the item.
-        queries: (L, N).
-        targets: (L, N) position among the classes of the clip.
-    """
-
-    items: Tensor
-    clips: Tensor
-    frames: Tensor
-    queries: Tensor
-    targets: Tensor
 
 
 class HierarchicalCriterion(nn.Module):
@@ -160,7 +122,8 @@ class HierarchicalCriterion(nn.Module):
         two_rounds = self.takes_two_rounds(iteration)
         with full_precision(predictions[0].masks):
             predictions = [_widened(prediction) for prediction in predictions]
-            targets = self.find_targets(gt_semantic_seg[:, :, 0], predictions[0].logits.shape[1])
+            num_queries, dtype = predictions[0].logits.shape[1], widened(self.empty_weight).dtype
+            targets = find_targets(gt_semantic_seg[:, :, 0], self.num_classes, num_queries, dtype)
             assignments = self.match(predictions, targets, 1 + two_rounds)
             if two_rounds:
                 targets.cells = count_in_cells(targets.masks, predictions[0].masks.shape[-2:])
@@ -171,32 +134,6 @@ class HierarchicalCriterion(nn.Module):
             if self.video:
                 losses |= self._level(predictions, True, targets, assignments, total[1])
         return losses
-
-    # ------------------------------------------------------------------ targets
-
-    def find_targets(self, labels: Tensor, num_queries: int) -> Targets:
-        """The classes of each of the clips `labels` (B, T, H, W)."""
-        num_clips, classes = len(labels), self.num_classes
-        present = torch.zeros(num_clips, 256, dtype=torch.bool, device=labels.device)
-        present = present.scatter_(1, labels.flatten(1).long(), True).cpu()[:, :IGNORED]  # (B, 255)
-        lists = [row.nonzero()[:, 0] for row in present]
-        failure = None
-        if bool(present[:, classes:].any()):
-            failure = DataError(
-                f"label {int(present.any(0).nonzero().max())} in a training batch",
-                f"0 to {classes - 1} for the {classes} classes of the head, {IGNORED} for ignored pixels",
-                "make model.decode_head.num_classes and the classes of the data agree",
-            )
-        elif (most := max(map(len, lists))) * 2 > num_queries:
-            failure = DataError(
-                f"{most} classes in a training clip for {num_queries} queries",
-                f"at most {num_queries // 2}: each class takes two queries",
-                "raise model.decode_head.transformer_decoder_cfg.num_queries, or train on fewer classes",
-            )
-        distributed.agree(failure)
-        padded = nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1).to(labels.device)  # (B, n)
-        masks = labels[:, :, None] == padded[:, None, :, None, None]
-        return Targets(masks.to(widened(self.empty_weight).dtype), padded, [len(of_clip) for of_clip in lists])
 
     # ------------------------------------------------------------------ matching
 
@@ -299,7 +236,7 @@ class HierarchicalCriterion(nn.Module):
         self, masks: Sequence[Tensor], pairs: Pairs, targets: Targets, total: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Cross entropy and dice loss (L,) of the matched masks at uncertain points."""
-        maps = _matched(masks, pairs)  # (L, N, frames of an item, h, w)
+        maps = matched_masks(masks, pairs)  # (L, N, frames of an item, h, w)
         if not maps.numel():
             return (nothing := maps.sum((1, 2, 3, 4))), nothing
         ratios = self.oversample_ratio, self.importance_sample_ratio
@@ -307,7 +244,7 @@ class HierarchicalCriterion(nn.Module):
             [uncertain_points(of_layer.flatten(0, 1), self.num_points, *ratios, self.draw) for of_layer in maps]
         )  # (L, N * frames, P, 2)
         logits = sample_maps(maps.flatten(0, 2)[:, None], points.flatten(0, 1))[:, 0]  # (L * N * frames, P)
-        wanted = _sample_targets(targets.masks, pairs, points).to(logits.dtype)
+        wanted = sample_targets(targets.masks, pairs, points).to(logits.dtype)
         mask = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
         probability = logits.sigmoid()
         dice = _dice((probability * wanted).sum(1), probability.sum(1) + wanted.sum(1))
@@ -322,10 +259,13 @@ class HierarchicalCriterion(nn.Module):
         at full size by the nearest logit, a logit is the same in all pixels of its cell, so that sums over pixels are
         sums over cells, weighted by the pixels in them.
         """
-        maps = _matched(masks, pairs)  # (L, N, frames of an item, h, w)
+        maps = matched_masks(masks, pairs)  # (L, N, frames of an item, h, w)
         height, width = targets.masks.shape[-2:]
         counts = targets.cells.flatten(0, 1)[pairs.frames, pairs.targets[..., None]]  # (L, N, frames, h, w)
-        rows, columns = _nearest(maps.shape[-2], height, maps.device), _nearest(maps.shape[-1], width, maps.device)
+        rows, columns = (
+            nearest_cells(maps.shape[-2], height, maps.device),
+            nearest_cells(maps.shape[-1], width, maps.device),
+        )
         area = torch.outer(rows.bincount(minlength=maps.shape[-2]), columns.bincount(minlength=maps.shape[-1]))
         area = area.to(maps.dtype)  # (h, w) pixels of a cell
         probability = maps.sigmoid()
@@ -340,11 +280,6 @@ def _dice(both: Tensor, separate: Tensor) -> Tensor:
     return 1 - (2 * both + 1) / (separate + 1)
 
 
-def _matched(masks: Sequence[Tensor], pairs: Pairs) -> Tensor:
-    """The masks (items, Q, frames, h, w) of matched queries, of all layers: (L, N, frames, h, w)."""
-    return torch.stack([of_layer[pairs.items, queries] for of_layer, queries in zip(masks, pairs.queries)])
-
-
 def _widened(prediction: Prediction) -> Prediction:
     """In float32 at least."""
     return Prediction(
@@ -353,55 +288,3 @@ def _widened(prediction: Prediction) -> Prediction:
             for x in (prediction.logits, prediction.masks, prediction.frame_logits, prediction.frame_masks)
         )
     )
-
-
-def _sample_targets(masks: Tensor, pairs: Pairs, points: Tensor) -> Tensor:
-    """Samples (L * N * frames, P) of the targets of the pairs of a first round, in which every target has its query.
-
-    Each target is sampled once, at the points of all layers.
-
-    Args:
-        masks: (B, T, n, H, W).
-        points: (L, N * frames, P, 2).
-    """
-    num_layers, (num_pairs, num_frames) = len(points), pairs.frames.shape
-    layer = torch.arange(num_layers, device=points.device)[:, None]
-    # by clip (and frame), then target: the order of the pairs of a layer, if their queries were in that of the targets
-    place = pairs.items * masks.shape[2] + pairs.targets  # (L, N)
-    order = place.argsort(dim=1)
-    by_target = points.unflatten(1, (num_pairs, num_frames))[layer, order]  # (L, N, frames, P, 2)
-    grid = by_target.permute(1, 2, 0, 3, 4).reshape(num_pairs * num_frames, -1, 2)  # (N * frames, L * P, 2)
-    maps = masks.flatten(0, 1)[pairs.frames, pairs.targets[0].gather(0, order[0])[:, None]]  # (N, frames, H, W)
-    samples = sample_maps(maps.flatten(0, 1)[:, None], grid)[:, 0]
-    samples = samples.view(num_pairs, num_frames, num_layers, -1).permute(2, 0, 1, 3)  # (L, N, frames, P)
-    return samples[layer, order.argsort(dim=1)].flatten(0, 2)
-
-
-def pairs_of(layers: Sequence[Sequence[tuple]], num_frames: int, of_frames: bool, device: torch.device) -> Pairs:
-    """The assignments of all layers and clips of T frames; those of frames are repeated for every frame of a clip."""
-    copies = num_frames if of_frames else 1
-    counts = [len(queries) for queries, _ in layers[0] for _ in range(copies)]  # of every item
-    rows = [np.repeat(np.arange(len(counts)), counts)]
-    for side in (0, 1):
-        for of_layer in layers:
-            rows.append(np.concatenate([pair[side] for pair in of_layer for _ in range(copies)]))
-    table = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device, non_blocking=True)  # (1 + 2 L, N)
-    items, (queries, positions) = table[0], table[1:].chunk(2)
-    if of_frames:
-        return Pairs(items, items // num_frames, items[:, None], queries, positions)
-    frames = items[:, None] * num_frames + torch.arange(num_frames, device=device)
-    return Pairs(items, items, frames, queries, positions)
-
-
-def count_in_cells(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """How many pixels of masks (B, T, n, H, W) lie in the cells of a grid of `size`: (B, T, n, h, w)."""
-    height, width = size
-    rows, columns = (_nearest(cells, pixels, masks.device) for cells, pixels in zip(size, masks.shape[-2:]))
-    by_row = masks.new_zeros(*masks.shape[:3], height, masks.shape[-1]).index_add_(3, rows, masks)
-    return masks.new_zeros(*masks.shape[:3], height, width).index_add_(4, columns, by_row)
-
-
-def _nearest(cells: int, pixels: int, device: torch.device) -> Tensor:
-    """The cell (pixels,) that torch's nearest enlargement shows in each pixel."""
-    numbers = torch.arange(cells, dtype=torch.float32, device=device)[None, None]
-    return F.interpolate(numbers, size=pixels, mode="nearest")[0, 0].long()
