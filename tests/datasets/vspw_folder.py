@@ -7,6 +7,9 @@ import pathlib
 
 import cv2
 import numpy as np
+import pytest
+
+from mmseg.errors import DataError
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 TRAIN = [
@@ -67,3 +70,20 @@ def write_vspw(
     if classes:
         (root / "classes.json").write_text(json.dumps([f"name{i}" for i in range(classes)]))
     return root
+
+
+def mask_of(root, video="c", number=1):
+    return root / "data" / video / "mask" / f"{number:08d}.png"
+
+
+def frame_of(root, video="c", number=1):
+    return root / "data" / video / "origin" / f"{number:08d}.jpg"
+
+
+def expect(message, function, *args, error=DataError, **kwargs):
+    """The error's text, which must hold `message` and say what is expected and what to do."""
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    assert message in str(caught.value)
+    assert caught.value.expected and caught.value.action
+    return str(caught.value)
