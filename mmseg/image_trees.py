@@ -4,6 +4,7 @@
 
     <folder>/<video>/<frame>.png         one folder per video
     <folder>/<video>_<number>.png        all in one folder, as in DAVIS2SEG
+    <folder>/<split>/<video>_<number>    several such folders: videos are called <split>/<video>
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ def picture_tree(folder: str | Path, suffixes: Collection[str] = PICTURES, inner
         raise DataError(f"{root}: no such folder", "a folder with one folder of pictures per video", "check the path")
     root = next((root / part for part in inner if (root / part).is_dir()), root)
     names = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), key=natural_key)
-    tree = {name: _listed(root / name, suffixes) for name in names if not name.startswith(".")}
-    tree = {name: frames for name, frames in tree.items() if frames}
+    tree: Tree = {}
+    for name in names:
+        if not name.startswith("."):
+            tree.update(_videos_of(name, _listed(root / name, suffixes)))
     if not tree:
         tree = _flat_videos(_listed(root, suffixes))
     if not tree:
@@ -56,6 +59,14 @@ def picture_tree(folder: str | Path, suffixes: Collection[str] = PICTURES, inner
 
 def _listed(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     return {os.path.splitext(name)[0]: folder / name for name in list_pictures(folder, suffixes) or ()}
+
+
+def _videos_of(name: str, frames: dict[str, Path]) -> Tree:
+    """The video of a folder; or its videos, if the names of all frames say that there are several."""
+    flat = _flat_videos(frames)
+    if len(flat) > 1 and sum(map(len, flat.values())) == len(frames):
+        return {f"{name}/{video}": own for video, own in flat.items()}
+    return {name: frames} if frames else {}
 
 
 def _flat_videos(files: dict[str, Path]) -> Tree:

@@ -51,6 +51,18 @@ def test_every_frame_gets_a_picture_of_its_name(flat, batch_size, tmp_path):
             assert image.size == SIZE[::-1] and image.layer[0][1:3] == (2, 2) and image.layer[1][1:3] == (1, 1)
 
 
+def test_splits_of_flat_names_are_no_videos(tmp_path):
+    """Frames of two videos in one folder: the last of a video never gets the flow to the first of the next."""
+    write_frames(tmp_path / "frame" / "val", {"a": 3, "b": 2}, flat=True)
+    write_frames(tmp_path / "frame" / "train", {"a": 2}, flat=True)
+    generate_flow(tmp_path / "frame", tmp_path / "flow", flow_network("dis"), progress=False)
+    for split in ("val", "train"):
+        generate_flow(tmp_path / "frame" / split, tmp_path / split, flow_network("dis"), progress=False)
+        assert names(tmp_path / split) == names(tmp_path / "flow" / split)
+        for name in names(tmp_path / split):
+            assert (tmp_path / split / name).read_bytes() == (tmp_path / "flow" / split / name).read_bytes(), name
+
+
 def test_a_run_that_broke_off_goes_on(tmp_path):
     frames, out = tmp_path / "frames", tmp_path / "flow"
     write_frames(frames, {"a": 5})
