@@ -86,7 +86,6 @@ def inference_segmentor(
         video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
         aug_test: average over scales and flips.
         flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
-        features: write heat maps of the features of every frame, ``<video>/features/<frame>.jpg``.
 
     Raises:
         DataError: frames that cannot be read or differ in size.
@@ -201,6 +200,8 @@ class VideoStream:
         self, image: Any, flow: np.ndarray | None, mask: np.ndarray | None, objects: Sequence[int] | None
     ) -> list[Result]:
         ids = None if objects is None else tuple(objects)
+        if self._flow is not None and isinstance(image, np.ndarray):
+            image = image.copy()  # it is looked at again with the next one; cameras write all frames into one buffer
         frame = Frame(self._count, f"{self._count:06d}", image, flow=flow, given=mask, objects=ids)
         if self._flow is not None and flow is not None:
             raise ConfigError("flow given with a frame while it is computed", "one of the two", "leave one out")

@@ -20,7 +20,7 @@ logger = logging.getLogger("mmseg.making")
 
 
 class FlowAhead:
-    """Takes frames in and gives them back with flow, one frame late.
+    """Takes frames in and gives them back with flow, one frame late; pictures are kept, so nobody may write into them.
 
     Args:
         network: what computes the flow.
@@ -42,20 +42,19 @@ class FlowAhead:
         """Take in the next frame; the frames that are ready: this one (backward), or the one before.
 
         Raises:
-            DataError: it is no frame, or of another size than the one before.
+            DataError: it is no frame, or of another size than the one before; it is as if it had not come then.
         """
         check_frame(frame.image)
         image = frame.image
         if self.backward:
-            before, self._before = self._before, image
-            frame.flow = no_flow(image) if before is None else self._picture(image, before)
+            frame.flow = no_flow(image) if self._before is None else self._picture(image, self._before)
+            self._before = image
             return [frame]
-        ready, self._held = self._held, frame
-        before, self._before, self._image = self._image, self._image, image
-        if ready is None:
-            return []
-        ready.flow = self._picture(before, image)
-        return [ready]
+        ready = self._held
+        if ready is not None:  # before anything is changed: a frame that does not fit is not taken in
+            ready.flow = self._picture(self._image, image)
+        self._before, self._image, self._held = self._image, image, frame
+        return [] if ready is None else [ready]
 
     def finish(self) -> list[Frame]:
         """The last frame, with the flow to the one before; the next frame is then the first of a video."""

@@ -58,6 +58,19 @@ def test_results_come_one_frame_late(model, expected):
     assert len({labels.tobytes() for labels in expected}) > 1
 
 
+def test_frames_of_one_buffer_and_a_frame_that_does_not_fit(model, expected):
+    stream, buffer, found = VideoStream(model, flow="dis"), np.empty_like(moving(1)[0]), []
+    for t, frame in enumerate(moving(4)):
+        buffer[:] = frame
+        found += stream.push(buffer)
+        if t == 1:
+            with pytest.raises(DataError, match="frames of 2 sizes"):
+                stream.push(frame[:90])
+    for (number, labels), t in zip([*found, *stream.finish()], range(4), strict=True):
+        assert number == t
+        np.testing.assert_array_equal(labels, expected[t])
+
+
 def test_whole_videos(model, expected):
     for labels, wanted in zip(inference_segmentor(model, moving(4), flow="dis"), expected, strict=True):
         np.testing.assert_array_equal(labels, wanted)
