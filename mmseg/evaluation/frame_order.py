@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -127,13 +128,18 @@ class FrameOrder:
         Raises:
             DataError: a video was fed to both.
         """
-        twice = sorted(self.num_frames.keys() & other.num_frames.keys())
-        if twice:
-            raise DataError(
-                f"video {twice[0]!r} was evaluated by two processes"
-                + (f" ({len(twice)} such videos)" if len(twice) > 1 else ""),
-                "every video evaluated once",
-                "deal whole videos to processes, each to one",
-            )
+        check_other_videos(self.num_frames, other.num_frames)
         self.end_video()
         self.num_frames.update(other.num_frames)
+
+
+def check_other_videos(ours: Iterable[str], theirs: Iterable[str]) -> None:
+    """Raise DataError for a video that both of two accumulators were fed with, which are to be merged."""
+    twice = sorted(set(ours) & set(theirs))
+    if twice:
+        raise DataError(
+            f"video {twice[0]!r} was evaluated by two processes"
+            + (f" ({len(twice)} such videos)" if len(twice) > 1 else ""),
+            "every video evaluated once",
+            "deal whole videos to processes, each to one",
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.evaluation.frame_order import check_pair
+from mmseg.evaluation.frame_order import check_other_videos, check_pair
 from mmseg.evaluation.frame_statistics import frame_statistics
 from mmseg.evaluation.object_scores import ObjectMasks
 from mmseg.evaluation.semantic import check_same_settings
@@ -291,13 +291,7 @@ class ObjectEvaluator:
         check_same_settings(self._settings(), other._settings())
         self.end_video()
         other.end_video()
-        twice = sorted(self._videos.keys() & other._videos.keys())
-        if twice:
-            raise DataError(
-                f"video {twice[0]!r} was evaluated by two processes",
-                "every video evaluated once",
-                "deal whole videos to processes, each to one",
-            )
+        check_other_videos(self._videos, other._videos)
         self._videos.update(other._videos)
 
     def _settings(self) -> tuple[object, ...]:

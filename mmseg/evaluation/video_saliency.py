@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mmseg.errors import DataError
-from mmseg.evaluation.frame_order import check_pair
+from mmseg.evaluation.frame_order import check_other_videos, check_pair
 from mmseg.evaluation.object_evaluator import SHORTEST, mean
 from mmseg.evaluation.saliency import TRUTH_THRESHOLD, SaliencyScores, saliency_scores
 from mmseg.evaluation.semantic import check_same_settings
@@ -244,13 +244,7 @@ class VideoSaliencyEvaluator:
         check_same_settings(self._settings(), other._settings())
         self.end_video()
         other.end_video()
-        twice = sorted(self._frames.keys() & other._frames.keys())
-        if twice:
-            raise DataError(
-                f"video {twice[0]!r} was evaluated by two processes",
-                "every video evaluated once",
-                "deal whole videos to processes, each to one",
-            )
+        check_other_videos(self._frames, other._frames)
         self._frames.update(other._frames)
 
     def _settings(self) -> tuple[object, ...]:
