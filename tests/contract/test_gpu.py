@@ -11,8 +11,9 @@ from mmseg.models.cpu.label_map import label_map, resize_logits
 from mmseg.structures import View
 from tests.contract.systems import SYSTEMS, System
 from tests.contract.test_every_system import answers
+from tests.gpu import MARKS, exact_products  # noqa: F401  (a fixture of every test here)
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+pytestmark = MARKS
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,17 +24,6 @@ def on_gpu(entries: dict) -> dict:
 
 def gpu_stream(system: System, model):
     return model.stream("some video", **on_gpu(system.settings()))
-
-
-@pytest.fixture(autouse=True)
-def exact_products():
-    """Comparisons with the CPU are made in full float32."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @every_system

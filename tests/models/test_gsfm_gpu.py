@@ -7,20 +7,10 @@ import torch
 
 from mmseg.structures import View
 from tests.golden_cases import fill
+from tests.gpu import MARKS, exact_products  # noqa: F401  (a fixture of every test here)
 from tests.models.gsfm_cases import GSFMCase, clip_batch, network
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
-
-
-@pytest.fixture(autouse=True)
-def exact_products():
-    """Comparisons with the CPU are made in full float32."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.allow_tf32 = before[1]
+pytestmark = MARKS
 
 
 def probabilities(device: str, precision: torch.dtype | None = None) -> list[torch.Tensor]:
