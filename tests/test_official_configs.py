@@ -13,10 +13,11 @@ from mmseg.config import load_config
 from mmseg.models import build_segmentor
 from mmseg.writing.label_pickle import read_label_pickle
 from tests.datasets.vspw_folder import write_vspw
+from tests.official_text import pipelines
 
 ROOT = Path(__file__).parents[1]
 
-# A config as users of the official release have it: official type names, a path of somebody's cluster.
+# A config as users of the official release have it: official type names, a path of another machine.
 OFFICIAL = """
 _base_ = [
     '{root}/local_configs/_base_/models/segformer.py',
@@ -60,30 +61,7 @@ MRCFA = "SegFormerHead_clips2_resize_1_8_hypercorrelation2_topk_ensemble4"
 
 # The official data section, inline as in B5, for small frames and clips.
 DATA = """
-img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-crop_size = (96, 96)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(144, 96), ratio_range=(0.5, 2.0), process_clips=True),
-    dict(type='RandomCrop_clips', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip_clips', prob=0.5),
-    dict(type='PhotoMetricDistortion_clips'),
-    dict(type='Normalize_clips', **img_norm_cfg),
-    dict(type='Pad_clips', size=crop_size, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle_clips'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg']),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='MultiScaleFlipAug', img_scale=(96, 64), flip=False, transforms=[
-        dict(type='AlignedResize_clips', keep_ratio=True, size_divisor=32),
-        dict(type='RandomFlip_clips'),
-        dict(type='Normalize_clips', **img_norm_cfg),
-        dict(type='ImageToTensor_clips', keys=['img']),
-        dict(type='Collect', keys=['img'])]),
-]
-data = dict(
+{pipelines}data = dict(
     _delete_=True, samples_per_gpu=2, workers_per_gpu=0,
     train=dict(type='RepeatDataset', times=50, dataset=dict(
         type='VSPWDataset2', data_root={data!r}, img_dir='images/training', ann_dir='annotations/training',
@@ -130,11 +108,9 @@ def test_mrcfa_baseline_config_names_the_per_frame_baseline(tmp_path):
     assert "decode_head.linear_fuse.bn.weight" in model.state_dict()
 
 
-def test_path_of_somebody_elses_cluster_gives_a_warning(tmp_path, monkeypatch, recwarn, caplog):
+def test_path_of_another_machine_gives_a_warning(tmp_path, monkeypatch, recwarn, caplog):
     monkeypatch.chdir(tmp_path)
-    cfg = official(
-        tmp_path, "b0", "CFFMHead_clips_resize1_8", ", depths=1", pretrained="/cluster/work/someone/mit_b0.pth"
-    )
+    cfg = official(tmp_path, "b0", "CFFMHead_clips_resize1_8", ", depths=1", pretrained="/data/pretrained/mit_b0.pth")
     build_segmentor(cfg.model)
     messages = [str(w.message) for w in recwarn] + caplog.messages
     assert sum("pretrained/mit_b0.pth" in m for m in messages) == 1
@@ -163,7 +139,7 @@ def data(tmp_path_factory):
 
 
 def family(tmp_path, data, head, depth="", extra="", split="val", dilation="[-9, -6, -3]"):
-    more = DATA.format(data=str(data), split=split, dilation=dilation)
+    more = DATA.format(pipelines=pipelines(96, (144, 96)), data=str(data), split=split, dilation=dilation)
     return official(tmp_path, "b0", head, depth, extra, more=more)
 
 

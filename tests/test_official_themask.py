@@ -14,16 +14,8 @@ from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
 from mmseg.writing.label_pickle import read_label_pickle
 from tests.datasets.vspw_folder import write_vspw
+from tests.official_text import RUNTIME, pipelines
 
-RUNTIME = """
-log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)])
-dist_params = dict(backend='nccl')
-log_level = 'INFO'
-load_from = None
-resume_from = None
-workflow = [('train', 1)]
-cudnn_benchmark = True
-"""
 SCHEDULE = """
 optimizer = dict(type='AdamW', lr=0.0001, weight_decay=0.05)
 optimizer_config = dict()
@@ -35,37 +27,7 @@ evaluation = dict(interval=4000, metric='mIoU')
 DATA = """
 dataset_type = 'VSPWDataset2'
 data_root = {data!r}
-img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-crop_size = (64, 64)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(96, 64), ratio_range=(0.5, 2.0), process_clips=True),
-    dict(type='RandomCrop_clips', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip_clips', prob=0.5),
-    dict(type='PhotoMetricDistortion_clips'),
-    dict(type='Normalize_clips', **img_norm_cfg),
-    dict(type='Pad_clips', size=crop_size, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle_clips'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg']),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='MultiScaleFlipAug',
-        img_scale=(96, 64),
-        flip=False,
-        transforms=[
-            dict(type='AlignedResize_clips', keep_ratio=True, size_divisor=32),
-            dict(type='RandomFlip_clips'),
-            dict(type='Normalize_clips', **img_norm_cfg),
-            dict(type='ImageToTensor_clips', keys=['img']),
-            dict(type='Collect', keys=['img'],
-                 meta_keys=('filename', 'ori_filename', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-                            'flip_direction', 'img_norm_cfg', 'all_names')),
-        ])
-]
-data = dict(
+{pipelines}data = dict(
     samples_per_gpu=2,
     workers_per_gpu=0,
     train=dict(type='RepeatDataset', times=50, dataset=dict(
@@ -85,7 +47,7 @@ norm_cfg = dict(type='SyncBN', requires_grad=True)
 find_unused_parameters = True
 model = dict(
     type='EncoderDecoder_clips',
-    pretrained='/cluster/work/someone/pretrained_models/mit_b0.pth',
+    pretrained='/data/pretrained/mit_b0.pth',
     backbone=dict(type='mit_b0', style='pytorch'),
     decode_head=dict(
         type={head!r},
@@ -140,7 +102,7 @@ def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("official")
     data = write_vspw(root / "VSPW_480p", train={"a": 12, "b": 11}, val={"c": 8}, size=(40, 64))
     for name, text in {
-        "datasets/vspw_repeat2_mask2former.py": DATA.format(data=str(data)),
+        "datasets/vspw_repeat2_mask2former.py": DATA.format(data=str(data), pipelines=pipelines(64, (96, 64))),
         "default_runtime.py": RUNTIME,
         "schedules/schedule_160k_adamw.py": SCHEDULE,
     }.items():

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tests.official_text import RUNTIME
+
 SIZE = (48, 64)
 
 
@@ -36,7 +38,7 @@ def write_vos(
 
 def vos_config(path: Path, root: Path, more: str = "") -> Path:
     """A config of HFAN with MiT-B0 for such data, as a user writes it for the published code."""
-    path.write_text(OFFICIAL.format(root=str(root)) + more)
+    path.write_text(OFFICIAL.format(root=str(root), runtime=RUNTIME) + more)
     return path
 
 
@@ -46,7 +48,7 @@ norm_cfg = dict(type='SyncBN', requires_grad=True)
 find_unused_parameters = True
 model = dict(
     type='EncoderDecoder',
-    pretrained='/cluster/somebody/mit_b0.pth',
+    pretrained='/data/pretrained/mit_b0.pth',
     backbone=dict(type='HFANVOS', ori_type='mit_b0', style='pytorch'),
     decode_head=dict(
         type='HFANVOS_Head', in_channels=[32, 64, 160, 256], in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32],
@@ -90,14 +92,7 @@ data = dict(
              pipeline=test_pipeline),
     test=dict(type=dataset_type, data_root=data_root, img1_dir='frame/val', img2_dir='flow/val', ann_dir='mask/val',
               pipeline=test_pipeline))
-log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)])
-dist_params = dict(backend='nccl')
-log_level = 'INFO'
-load_from = None
-resume_from = None
-workflow = [('train', 1)]
-cudnn_benchmark = True
-optimizer = dict(type='AdamW', lr=0.00001, betas=(0.9, 0.999), weight_decay=0.01,
+{runtime}optimizer = dict(type='AdamW', lr=0.00001, betas=(0.9, 0.999), weight_decay=0.01,
                  paramwise_cfg=dict(custom_keys={{'pos_block': dict(decay_mult=0.), 'norm': dict(decay_mult=0.),
                                                  'head': dict(lr_mult=10.)}}))
 optimizer_config = dict()

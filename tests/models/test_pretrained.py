@@ -54,7 +54,7 @@ def test_safetensors_file(tmp_path):
 @pytest.mark.parametrize(
     ("pretrained", "told", "not_told"),
     [
-        ("/cluster/someone/mit_b1.pth", ["no such file", "pretrained/mit_b1.pth", "nvidia/mit-b1", "SegFormer"], []),
+        ("/data/pretrained/mit_b1.pth", ["no such file", "pretrained/mit_b1.pth", "nvidia/mit-b1", "SegFormer"], []),
         ("pretrained/none_b0.pth", ["no such file", "pretrained/none_b0.pth"], ["nvidia", "none-b0"]),
         ("https://host/a/mit_b0.pth", ["is not downloaded", "pretrained/mit_b0.pth", "nvidia/mit-b0"], []),
         ("open-mmlab://resnet50_v1c", ["is not downloaded", "pretrained/resnet50_v1c"], ["nvidia"]),
@@ -73,7 +73,7 @@ def test_file_in_the_local_folder_takes_the_place_of_a_missing_path(tmp_path, mo
     (tmp_path / "pretrained").mkdir()
     source = backbone(seed=5)
     torch.save(source.state_dict(), "pretrained/mit_b0.pth")
-    for pretrained in ("/cluster/home/someone/mit_b0.pth", "https://host/mit_b0.pth"):
+    for pretrained in ("/data/pretrained/mit_b0.pth", "https://host/mit_b0.pth"):
         model = build_segmentor({**tiny_config(), "pretrained": pretrained})
         assert_equal_states(model.backbone.state_dict(), source.state_dict())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
