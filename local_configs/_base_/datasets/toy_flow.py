@@ -1,5 +1,6 @@
-# Small videos of moving objects with optical flow (tools/make_toy_dataset.py DIR --layout davis2seg).
-dataset_type = "VOSDataset"
+# Small videos of moving objects with optical flow (tools/make_toy_dataset.py DIR --layout davis2seg), at a fifth of the
+# size of DAVIS.
+_base_ = ["./davis2seg.py"]
 data_root = "data/toy_flow"  # of all three sections below
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (96, 96)
@@ -31,21 +32,9 @@ test_pipeline = [
         ],
     ),
 ]
-val_set = dict(type=dataset_type, img1_dir="frame/val", img2_dir="flow/val", ann_dir="mask/val", pipeline=test_pipeline)
 data = dict(
-    samples_per_gpu=8,
     workers_per_gpu=1,
-    train=dict(
-        type="RepeatDataset",
-        times=15,
-        dataset=dict(
-            type=dataset_type,
-            img1_dir="frame/train",
-            img2_dir="flow/train",
-            ann_dir="mask/train",
-            pipeline=train_pipeline,
-        ),
-    ),
-    val=val_set,
-    test=val_set,
+    train=dict(dataset=dict(pipeline=train_pipeline)),
+    val=dict(pipeline=test_pipeline),
+    test=dict(pipeline=test_pipeline),
 )
