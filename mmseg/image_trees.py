@@ -83,14 +83,26 @@ def read_video_list(path: str | Path) -> list[str]:
     Raises:
         DataError: it cannot be read as text, or names no video.
     """
+    return list(dict.fromkeys(_video_of(line.split()[0]) for line in read_lines(path, "videos")))
+
+
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """The lines of a text file that are not empty, without blanks around them.
+
+    Args:
+        path: of the file.
+        what: is listed there, for messages.
+
+    Raises:
+        DataError: it cannot be read as text, or has no such line.
+    """
     try:
-        lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+        lines = [line.strip() for line in read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} cannot be read as text ({error.reason})", "a list of videos", "fix it") from error
-    names = dict.fromkeys(_video_of(line.split()[0]) for line in lines if line.strip())
-    if not names:
-        raise DataError(f"{path} names no video", "one video name a line", "fill it, or do without")
-    return list(names)
+        raise DataError(f"{path} cannot be read as text ({error.reason})", f"a list of {what}", "fix it") from error
+    if not any(lines):
+        raise DataError(f"{path} names no {what}", "one name a line", "fill it, or do without")
+    return [line for line in lines if line]
 
 
 def _video_of(entry: str) -> str:

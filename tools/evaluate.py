@@ -11,142 +11,19 @@ PRED holds ``<video>/<frame>.png``: palette or grey PNGs of class numbers or obj
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from contextlib import nullcontext
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_dataset, temporal_consistency
-from mmseg.apis.object_evaluation import PROTOCOLS, MaskScoring, score_masks
-from mmseg.apis.testing import joined_reports
-from mmseg.datasets.base import VideoDataset
-from mmseg.errors import ConfigError
-from mmseg.files import NewFile
-from mmseg.values import Byte, Fraction, NonNegativeInt, PositiveInt
-from mmseg.writing.base import ResultOptions
-
-METRIC_OPTIONS = ("lengths", "min_frames", "all_windows", "ignore_void", "good_threshold")
-VSPW_ONLY = (*METRIC_OPTIONS, "config", "options", "data_root", "split", "num_classes", "reduce_zero_label")
-MASKS_ONLY = ("videos", "csv", "all_frames", "toolkit", "pooled", "truth_threshold", "meta", "seen")
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("predictions", type=Path, help="folder of <video>/<frame>.png, or a res.pkl")
-    parser.add_argument("truth", type=Path, nargs="?", help="folder of the masks (vspw: the data root)")
-    parser.add_argument("--protocol", choices=["vspw", *PROTOCOLS], default="vspw")
-    parser.add_argument("--out", type=Path, help="write all numbers there, as JSON")
-    parser.add_argument(
-        "--workers", type=cli.number(NonNegativeInt), default=0, help="processes that share the videos (default: none)"
-    )
-    parser.add_argument("--flow-dir", type=Path, help="also TC, with flow <video>/<stem of the earlier frame>.npy")
-    parser.add_argument("--align-corners", action="store_true", help="TC: sample where the flow points")
-    _add_vspw(parser.add_argument_group("vspw"))
-    masks = parser.add_argument_group("masks of objects")
-    masks.add_argument("--videos", type=Path, help="a list of the videos that count (default: all with a truth)")
-    masks.add_argument("--csv", type=Path, help="write the two tables of the DAVIS-2017 toolkit into this folder")
-    masks.add_argument("--all-frames", action="store_true", default=None, help="count first and last frames, too")
-    masks.add_argument(
-        "--toolkit", choices=["pysodmetrics", "vsod"], help="vsod: whose numbers (default: pysodmetrics)"
-    )
-    masks.add_argument("--pooled", action="store_true", default=None, help="vsod: mean over all frames in one list")
-    masks.add_argument("--truth-threshold", type=cli.number(Byte), help="vsod: object where more (default: 128)")
-    masks.add_argument("--meta", type=Path, help="youtube: meta.json (default: beside the masks)")
-    masks.add_argument("--seen", type=Path, help="youtube: meta.json of the training set, or a list of its categories")
-    args = parser.parse_args(argv)
-    _check(args)
-    return args
-
-
-def _add_vspw(group: Any) -> None:
-    cli.add_dataset(group, DATA_ROOT)
-    group.add_argument("--lengths", type=cli.number(PositiveInt), nargs="+", help="clip lengths of VC (default: 8 16)")
-    group.add_argument(
-        "--min-frames", type=cli.number(PositiveInt), help="shortest video that counts (default: longest clip + 1)"
-    )
-    group.add_argument(
-        "--all-windows", action="store_true", default=None, help="VC: count the last window of each video too"
-    )
-    group.add_argument("--ignore-void", action="store_true", default=None, help="VC: leave ignored pixels out")
-    group.add_argument("--good-threshold", type=cli.number(Fraction), help="list videos of higher mIoU (default: 0.8)")
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Raise ConfigError for arguments that do not go together."""
-    foreign = MASKS_ONLY if args.protocol == "vspw" else VSPW_ONLY
-    for name in foreign:
-        if getattr(args, name) not in (None, {}):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} with --protocol {args.protocol}",
-                "options of this protocol",
-                "leave it out, or say which --protocol is meant",
-            )
-    if args.protocol != "vspw" and args.truth is None:
-        raise ConfigError(
-            f"--protocol {args.protocol} without masks",
-            "two folders, of predictions and of true masks",
-            f"python tools/evaluate.py --protocol {args.protocol} {args.predictions} DAVIS/Annotations/480p",
-        )
-    if args.protocol == "vspw" and args.truth is not None:
-        if args.data_root is not None:
-            raise ConfigError(f"{args.truth} and --data-root {args.data_root}", "one data root", "leave one out")
-        args.data_root = str(args.truth)
-    if args.align_corners and args.flow_dir is None:
-        raise ConfigError("--align-corners without --flow-dir", "the flow that TC is computed with", "give --flow-dir")
-    if args.flow_dir is not None and args.predictions.is_file():
-        raise ConfigError("--flow-dir with a .pkl file", "a folder of PNGs", "test with --save-png")
+from mmseg.apis.evaluation_command import add_evaluation_arguments, run_evaluation
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    if args.protocol == "vspw":
-        dataset = stored_dataset(args.config, args.options, **cli.dataset_settings(args))
-    with NewFile(args.out) if args.out else nullcontext() as out:  # a bad place is told at once
-        if args.protocol == "vspw":
-            given = {name: getattr(args, name) for name in METRIC_OPTIONS if getattr(args, name) is not None}
-            report = score_classes(args, dataset, ResultOptions(metrics=dataset.metric_names, metric_options=given))
-        else:
-            report = score_objects(args)
-        if out is not None:
-            out.write((json.dumps(report, indent=2) + "\n").encode())
-    if args.out is not None:
-        print(f"\nwritten: {args.out}")
-
-
-def _found_in(dataset: VideoDataset) -> dict[str, str]:
-    """Where the truth comes from, as far as the data set says it."""
-    return {name: str(getattr(dataset, name)) for name in ("data_root", "split") if hasattr(dataset, name)}
-
-
-def score_classes(args: argparse.Namespace, dataset: VideoDataset, options: ResultOptions) -> dict[str, Any]:
-    """Print the tables of a data set of classes; returns all numbers."""
-    evaluators = evaluate_predictions(args.predictions, dataset, options, args.workers)
-    report = {"predictions": str(args.predictions), **_found_in(dataset)}
-    report.update(joined_reports(evaluators))
-    for evaluator in evaluators:
-        print(evaluator.tables())
-    if args.flow_dir is not None:
-        metric = temporal_consistency(args.predictions, args.flow_dir, dataset, args.align_corners)
-        report["temporal_consistency"] = metric.report()
-        print(f"\nTC : {metric.compute()['TC']} ({metric.compute()['videos']} videos)")
-    return report
-
-
-def score_objects(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the tables of masks of objects; returns all numbers."""
-    scoring = MaskScoring(**{field.name: getattr(args, field.name) for field in fields(MaskScoring)})
-    evaluator, report = score_masks(scoring)
-    print(evaluator.tables())
-    if report["not_scored"]:
-        print(f"not scored, since they have no truth: {', '.join(report['not_scored'])}")
-    if "temporal_consistency" in report:
-        print(f"\nTC : {report['temporal_consistency']['TC']} ({report['temporal_consistency']['videos']} videos)")
-    return report
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_evaluation_arguments(parser)
+    run_evaluation(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from mmseg.evaluation import (
 )
 from mmseg.evaluation.object_evaluator import GLOBAL_NAMES, ObjectEvaluator
 from mmseg.files import make_folder, read_json, write_text
-from mmseg.image_trees import MASKS, chosen, picture_tree, read_video_list
+from mmseg.image_trees import MASKS, chosen, picture_tree, read_lines, read_video_list
 from mmseg.images import read_mask
 
 PROTOCOLS: dict[str, type[Evaluator]] = {
@@ -44,6 +44,7 @@ PROTOCOLS: dict[str, type[Evaluator]] = {
 
 _INSIDE = ("Annotations/480p", "480p", "Annotations")
 _NAMED_AT_MOST = 5
+_MAX_META_BYTES = 2**28
 
 
 @dataclass
@@ -53,10 +54,12 @@ class StoredMasks:
     Attributes:
         videos: video -> (name, predicted file, true file) of each frame with a truth; None for a prediction that does
             not count.
-        not_scored: videos that are predicted and have no truth.
+        predicted: video -> name and predicted file of each frame, also of those without a truth.
+        not_scored: videos that are predicted and do not count.
     """
 
     videos: dict[str, list[tuple[str, Path | None, Path]]] = field(default_factory=dict)
+    predicted: dict[str, dict[str, Path]] = field(default_factory=dict)
     not_scored: list[str] = field(default_factory=list)
 
     @classmethod
@@ -84,7 +87,9 @@ class StoredMasks:
                 f"predictions for every video of {truth}",
                 "predict them, or give --videos LIST with those that are to count",
             )
-        masks = cls(not_scored=[name for name in found if name not in true])
+        masks = cls(
+            predicted={name: found[name] for name in true}, not_scored=[name for name in found if name not in true]
+        )
         lost: list[str] = []
         for name, frames in true.items():
             stems = list(frames)
@@ -190,8 +195,8 @@ def score_masks(scoring: MaskScoring, progress: bool = True) -> tuple[Evaluator,
         **evaluator.report(),
     }
     if scoring.flow_dir is not None:
-        frames = {name: [stem for stem, path, _ in own if path] for name, own in masks.videos.items()}
-        files = {name: {stem: path for stem, path, _ in own} for name, own in masks.videos.items()}
+        files = masks.predicted  # TC knows no truth: also the frames without one, which lie between those with one
+        frames = {name: list(own) for name, own in files.items()}
         metric = warped_consistency(
             lambda video, stem: read_mask(files[video][stem]), frames, scoring.flow_dir, 256, scoring.align_corners
         )
@@ -217,7 +222,7 @@ def youtube_objects(path: Path, masks: StoredMasks) -> dict[str, dict[int, tuple
     Raises:
         DataError: the file is none of YouTube-VOS.
     """
-    meta = read_json(path, limit=2**28)
+    meta = read_json(path, limit=_MAX_META_BYTES)
     try:
         videos = meta["videos"]
         return {
@@ -245,13 +250,24 @@ def _positions(names: Sequence[str] | None, stems: list[str]) -> list[int] | Non
 
 
 def seen_categories(path: Path) -> set[str]:
-    """Categories of the training set: of its ``meta.json``, or one name a line of a text file."""
-    if path.suffix == ".json":
-        content = read_json(path, limit=2**28)
+    """Categories of the training set: of its ``meta.json``, or one name a line of a text file.
+
+    Raises:
+        DataError: it cannot be read, or is neither.
+    """
+    if path.suffix != ".json":
+        return set(read_lines(path, "categories"))
+    content = read_json(path, limit=_MAX_META_BYTES)
+    try:
         if isinstance(content, list):
             return set(map(str, content))
-        return {info["category"] for video in content["videos"].values() for info in video["objects"].values()}
-    return {line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()}
+        return {str(info["category"]) for video in content["videos"].values() for info in video["objects"].values()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not as expected ({error!r})",
+            "the meta.json of the training set, or a list of categories",
+            "take the meta.json of YouTube-VOS, or write one category a line into a text file",
+        ) from error
 
 
 def evaluate_masks(

@@ -6,6 +6,7 @@ or the right number.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from mmseg.evaluation.histogram import joint_counts
 from mmseg.evaluation.object_evaluator import ObjectEvaluator, ObjectVideo, mean
 from mmseg.evaluation.object_scores import VOID, Scores, foreground_scores, label_scores, proposal_scores
 from mmseg.registry import METRICS
+
+logger = logging.getLogger("mmseg.evaluation")
 
 MAX_PROPOSALS = 20
 _MOST_VALUES = 64  # a mask of more different values is a soft map
@@ -178,6 +181,17 @@ class VOSBenchmarkEvaluator(ObjectEvaluator):
                 if number in found:
                     scores[:, k, t] = found[number]
         return ObjectVideo(frames, ids, *scores)
+
+    def check_plausible(self) -> None:
+        """Also tells of masks of 0 and 255, whose object no prediction calls 255."""
+        super().check_plausible()
+        videos = self.videos.values()
+        if all(set(video.ids) <= {VOID} and not np.nansum(video.region) for video in videos):
+            logger.warning(
+                "%d is the only object in the truth, and no prediction has it: everything scores 0. Masks of 0 and "
+                "255 are DAVIS-2016's: take --protocol davis16",
+                VOID,
+            )
 
 
 @METRICS.register_module()

@@ -102,7 +102,36 @@ def test_youtube_vos_with_its_files(stored, tmp_path):
     assert {name: found[name] for name in names} == approx({n: case["expected"][n] for n in names}, **CLOSE)
 
 
-def test_processes_and_lists_and_csv(stored, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("seen.json", b'{"a": 1}', "not as expected"),
+        ("seen.json", b"[", "no JSON file"),
+        ("seen.txt", b"\x89PNG", "cannot be read as text"),
+        ("seen.txt", b"\n", "names no categories"),
+        ("seen.txt", None, "cannot be read"),
+    ],
+)
+def test_categories_that_cannot_be_read(name, content, message, small, tmp_path):
+    (tmp_path / "meta.json").write_text('{"videos": {}}')
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    folders = [small / "pred", small / "truth"]
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, "--protocol", "youtube", *folders, "--seen", tmp_path / name)
+
+
+def test_vos_benchmark_on_masks_of_0_and_255(small, tmp_path, caplog):
+    for path in (small / "truth").rglob("*.png"):
+        write_png(path, 255 * np.asarray(Image.open(path)))
+    run(tmp_path, "--protocol", "vos-benchmark", small / "pred", small / "truth")
+    assert "255 is the only object" in caplog.text and "--protocol davis16" in caplog.text
+    caplog.clear()
+    run(tmp_path, "--protocol", "vos-benchmark", small / "truth", small / "truth")
+    assert not caplog.text
+
+
+def test_processes_and_lists_and_csv(stored, tmp_path, capsys):
     pred, truth = stored(Case("metrics", "davis17_semi"))
     alone = run(tmp_path, "--protocol", "davis17", pred, truth)
     assert run(tmp_path, "--protocol", "davis17", pred, truth, "--workers", "2") == alone
@@ -111,6 +140,7 @@ def test_processes_and_lists_and_csv(stored, tmp_path):
         tmp_path, "--protocol", "davis17", pred, truth, "--videos", tmp_path / "some.txt", "--csv", tmp_path / "csv"
     )
     assert list(some["per_sequence"]) == ["beta", "alpha"] and some["not_scored"] == ["delta", "gamma"]
+    assert "some.txt, or have no truth: delta, gamma" in capsys.readouterr().out
     lines = (tmp_path / "csv" / "global_results-some.csv").read_text().splitlines()
     assert lines[0] == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
     assert lines[1].split(",")[0] == f"{some['J&F-Mean']:.3f}"
@@ -144,10 +174,14 @@ def test_long_videos_have_masks_of_some_frames_only(tmp_path):
     rng = np.random.default_rng(0)
     for t in range(30):
         write_png(tmp_path / "pred" / "rat" / f"{t:05d}.png", 255 * (rng.random((40, 50)) > 0.4))
+        (tmp_path / "flow" / "rat").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "flow" / "rat" / f"{t:05d}.npy", np.zeros((2, 40, 50), np.float32))
         if t % 6 == 0:
             write_png(tmp_path / "truth" / "rat" / f"{t:05d}.png", 255 * (rng.random((40, 50)) > 0.4))
-    found = run(tmp_path, "--protocol", "long-videos", tmp_path / "pred", tmp_path / "truth")
+    folders = [tmp_path / "pred", tmp_path / "truth"]
+    found = run(tmp_path, "--protocol", "long-videos", *folders, "--flow-dir", tmp_path / "flow")
     assert found["counts"] == {"videos": 1, "frames": 3, "objects": 1}
+    assert found["temporal_consistency"]["pairs"] == 29  # of neighbours, whichever of them have a truth
 
 
 def test_temporal_consistency_of_objects(stored, tmp_path):
