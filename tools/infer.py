@@ -15,6 +15,7 @@ from mmseg.apis import cli
 from mmseg.apis.inference import init_segmentor, segment_video
 from mmseg.apis.test_command import add_test_arguments, run_test, test_options
 from mmseg.config import load_config
+from mmseg.errors import ConfigError
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
 
 _OF_DATA_SETS = ("--config", "--checkpoint", "--output_dir", "--output-dir", "--input_dir", "--input-dir")
@@ -32,7 +33,9 @@ def parse_args() -> argparse.Namespace:
     cli.add_device(parser)
     parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps only")
-    parser.add_argument("--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="for models that look at optical flow")
+    parser.add_argument(
+        "--flow", choices=FLOW_NAMES, help=f"for models that look at optical flow (default: {DEFAULT_FLOW})"
+    )
     parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
     parser.add_argument("--save", nargs="+", choices=("features",), default=(), help="heat maps of features (HFAN)")
     cli.add_options(parser)
@@ -48,7 +51,11 @@ def main() -> None:
     checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
     device = distributed.init(**cli.placement(args.device))
     model = init_segmentor(args.config, checkpoint, device, args.options)
-    flow = flow_network(args.flow, args.flow_weights, device) if model.takes_flow else args.flow
+    if not model.takes_flow and (args.flow or args.flow_weights):
+        raise ConfigError(
+            f"--flow or --flow-weights with a {type(model).__name__}", "a model that looks at flow", "leave them out"
+        )
+    flow = flow_network(args.flow or DEFAULT_FLOW, args.flow_weights, device) if model.takes_flow else DEFAULT_FLOW
     wanted = dict(overlay=not args.no_overlay, flow=flow, features="features" in args.save)
     result = segment_video(model, args.video, args.out, args.aug_test, **wanted)
     print(f"{result.num_frames} frames: label maps in {result.labels}")

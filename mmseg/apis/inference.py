@@ -244,7 +244,6 @@ def segment_video(
         progress: show a progress bar.
         amp: type to compute in under autocast.
         flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
-        features: write heat maps of the features of every frame, ``<video>/features/<frame>.jpg``.
 
     Raises:
         DataError: frames that cannot be read or differ in size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from mmseg.apis.testing import TestOptions, test_model
 from mmseg.engine.seeding import set_matmul_precision
 from mmseg.values import Fraction
 
+logger = logging.getLogger("mmseg.apis")
+
+_WITHOUT_EFFECT = ("seed", "finetune_from", "fast_test")  # of published commands
 _AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -64,12 +68,15 @@ def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     cli.add_device(parser)
     parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
     parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
-    for flag in ("--seed", "--finetune-from", "--fast-test"):  # of published commands
-        parser.add_argument(flag, help="without effect")
+    for name in _WITHOUT_EFFECT:
+        parser.add_argument(f"--{name.replace('_', '-')}", help="without effect")
 
 
 def test_options(args: argparse.Namespace, **more: Any) -> TestOptions:
     """What the arguments ask for. Raises ConfigError for what cannot work together."""
+    for name in _WITHOUT_EFFECT:
+        if getattr(args, name) is not None:
+            logger.warning("--%s %s has no effect in a test", name.replace("_", "-"), getattr(args, name))
     options = TestOptions(
         out=None if args.out.lower() == "none" else Path(args.out),
         metrics=() if [name.lower() for name in args.eval or ()] == ["none"] else args.eval,

@@ -94,6 +94,10 @@ class ResultOptions:
             raise ConfigError(
                 "--out None with --format-only or --save-png", "a file, the PNGs go beside it", "give --out"
             )
+        if self.opacity < 1 and self.output_dir is None:
+            raise ConfigError(
+                f"--opacity {self.opacity:g} without --output_dir", "a folder for the paintings", "give --output_dir"
+            )
 
     @property
     def pickle(self) -> Path | None:

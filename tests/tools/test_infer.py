@@ -78,3 +78,5 @@ def test_bad_input(tmp_path, config, infer):
     (tmp_path / "other/data/b/origin/00001.jpg").rename(mixed / "00003.jpg")
     message = infer(mixed, config, "none", "--out", tmp_path / "o", status=2)
     assert "frame 3" in message and "00003" in message and "60x50" in message
+    assert "--flow" in infer(mixed, config, "none", "--out", tmp_path / "p", "--flow", "dis", status=2)
+    assert not (tmp_path / "p").exists()

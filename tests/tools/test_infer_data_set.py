@@ -100,7 +100,7 @@ def data(tmp_path):
     return write_vos(tmp_path / "data", {"bear": 4, "cow": 3})
 
 
-def test_official_config_runs_to_the_end(tmp_path, data, infer):
+def test_official_config_runs_to_the_end(tmp_path, data, infer, caplog):
     """Training with evaluation, a test with every file, and inference with scores, by official names alone."""
     config = vos_config(tmp_path / "official.py", data)
     cfg = load_config(config)
@@ -116,6 +116,7 @@ def test_official_config_runs_to_the_end(tmp_path, data, infer):
         *("--opacity", "0.5", "--fast-test", "mp", "--device", "cpu", "--out", tmp_path / "again.pkl"),
         *("--save", "features"),
     )
+    assert "--fast-test mp has no effect in a test" in caplog.text
     assert "DAVIS-2016" in output and f"masks: {tmp_path}/out-DAVIS-16" in output
     maps = list(read_label_pickle(tmp_path / "res.pkl"))
     for again, labels in zip(read_label_pickle(tmp_path / "again.pkl"), maps):

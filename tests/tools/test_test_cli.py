@@ -143,6 +143,7 @@ def test_untrained_network_without_evaluation(work, run_test_py):
     [
         ("cffm.py model.pth --out bad/res.txt", ".pkl or .pickle"),
         ("cffm.py model.pth --out None --format-only", "give --out"),
+        ("cffm.py model.pth --opacity 0.5", "--opacity 0.5 without --output_dir"),
         ("cffm.py model.pth --out model.pth/res.pkl", "model.pth: cannot be written, a part of the path is a file"),
         ("cffm.py model.pth --out /proc/res.pkl", "/proc/res.pkl: cannot be written"),
         ("cffm.py model.pth --out None --show-dir model.pth", "model.pth: cannot be written"),
