@@ -7,8 +7,9 @@ as that of PyTorch.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -52,38 +53,48 @@ class ColourJitter:
     saturation: float
     hue: float = 0.0
 
-    def draw(self, rng: np.random.Generator) -> Callable[[Image.Image], Image.Image]:
-        """One draw, as a function of RGB images."""
-        changes: list[Callable[[Image.Image], Image.Image]] = []
-        for kind, width in (
-            (ImageEnhance.Brightness, self.brightness),
-            (ImageEnhance.Contrast, self.contrast),
-            (ImageEnhance.Color, self.saturation),
-        ):
-            changes.append(_enhancement(kind, rng.uniform(max(0.0, 1 - width), 1 + width)))
-        if self.hue:
-            changes.append(_turned_hue(rng.uniform(-self.hue, self.hue)))
-        order = rng.permutation(len(changes))
-
-        def change(image: Image.Image) -> Image.Image:
-            for number in order:
-                image = changes[number](image)
-            return image
-
-        return change
+    def draw(self, rng: np.random.Generator) -> Recolouring:
+        """One draw."""
+        factors = [
+            rng.uniform(max(0.0, 1 - width), 1 + width) for width in (self.brightness, self.contrast, self.saturation)
+        ]
+        hue = rng.uniform(-self.hue, self.hue) if self.hue else 0.0
+        return Recolouring(*factors, hue, tuple(rng.permutation(4).tolist()))
 
 
-def _enhancement(kind: Callable, factor: float) -> Callable[[Image.Image], Image.Image]:
-    return lambda image: kind(image).enhance(factor)
+class Recolouring(NamedTuple):
+    """A change of the colours of RGB images."""
+
+    brightness: float  # factors
+    contrast: float
+    saturation: float
+    hue: float  # share of a turn
+    order: tuple[int, ...]  # in which they are applied, by their positions above
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        for number in self.order:
+            if number < len(_ENHANCEMENTS):
+                image = _ENHANCEMENTS[number](image).enhance(self[number])
+            elif self.hue:
+                image = _turned_hue(image, self.hue)
+        return image
 
 
-def _turned_hue(share: float) -> Callable[[Image.Image], Image.Image]:
-    def change(image: Image.Image) -> Image.Image:
-        hue, saturation, value = image.convert("HSV").split()
-        turned = np.asarray(hue) + np.uint8(int(share * 255) % 256)  # wraps around
-        return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
+_ENHANCEMENTS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
-    return change
+
+def _turned_hue(image: Image.Image, share: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(int(share * 255) % 256)  # wraps around
+    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
+
+
+class Motion(NamedTuple):
+    """An affine motion, see :func:`affine`."""
+
+    angle: float
+    scale: float
+    shear: float
 
 
 def grey(image: Image.Image) -> Image.Image:

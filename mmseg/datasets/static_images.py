@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.given_masks import video_names
 from mmseg.datasets.picture_changes import (
     ColourJitter,
+    Motion,
+    Recolouring,
     affine,
     crop_corner,
     grey,
@@ -94,11 +96,14 @@ class StaticImageDataset(VideoDataset):
 
     def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
         """See :class:`StaticImageDataset` for what it holds, :meth:`VideoDataset.clip` for arguments and errors."""
+        return self.drawn(index, _Draws(rng))
+
+    def drawn(self, index: int, draws: StillDraws) -> dict[str, Any]:
+        """A sample with chances of any source, see :meth:`clip`."""
         video = self.videos[index]
         image, mask = read_frame(video.frames[0]), _read_grey(video.labels[0])
         check_same_size(image, mask, video.labels[0])
-        image, mask = self._shared(Image.fromarray(image[..., ::-1].copy()), Image.fromarray(mask), rng)
-        pairs = [self._moved(image, mask, rng) for _ in range(CLIP)]
+        pairs = self._changed(Image.fromarray(image[..., ::-1].copy()), Image.fromarray(mask), draws)
         soft = torch.from_numpy(to_array([mask for _, mask in pairs]))[:, None].float() / 255  # (3, 1, S, S)
         return {
             "img": normalised(to_array([image for image, _ in pairs])),
@@ -114,30 +119,73 @@ class StaticImageDataset(VideoDataset):
             counts[:2] += np.bincount((_read_grey(video.labels[0]) > _HALF).ravel(), minlength=2)
         return counts
 
-    @staticmethod
-    def _shared(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-        """What the frames of a clip have in common."""
-        scale = rng.uniform(0.8, 1.5)
-        image, mask = affine(image, 0.0, scale, 0.0), affine(mask, 0.0, scale, 0.0)
-        if rng.random() < 0.5:
+    def _changed(self, image: Image.Image, mask: Image.Image, draws: StillDraws) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The frames (S, S, 3) RGB and masks (S, S) of a clip, uint8, of an image and its mask."""
+        shared = draws.of_clip()
+        image, mask = (affine(one, 0.0, shared.scale, 0.0) for one in (image, mask))
+        if shared.mirror:
             image, mask = mirrored(image), mirrored(mask)
-        image = _OF_CLIP.draw(rng)(image)
-        return (grey(image) if rng.random() < 0.05 else image), mask
+        image = shared.recolour(image)
+        image = grey(image) if shared.grey else image
+        return [self._moved(image, mask, draws) for _ in range(CLIP)]
 
-    def _moved(self, image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One frame: image (S, S, 3) and mask (S, S), uint8."""
-        side = self.crop_size
-        motion = (rng.uniform(-20, 20), rng.uniform(0.9, 1.1), rng.uniform(-10, 10))
+    def _moved(self, image: Image.Image, mask: Image.Image, draws: StillDraws) -> tuple[np.ndarray, np.ndarray]:
+        """One frame and its mask."""
+        side, motion = self.crop_size, draws.motion()
         image, mask = (affine(one, *motion, Resampling.BICUBIC) for one in (image, mask))
         image = resized_short_side(image, side, Resampling.BICUBIC)
         mask = resized_short_side(mask, side, Resampling.NEAREST)
-        left, top = crop_corner(image.size, side, rng)
+        (left, top), recolour = draws.crop(image.size, side)
         box = (left, top, left + side, top + side)
-        pixels, labels = np.asarray(_OF_FRAME.draw(rng)(image.crop(box))), np.asarray(mask.crop(box))
-        if rng.random() < _WARPED:
-            maps = thin_plate_maps(*draw_control_points(side, rng), (side, side))
+        pixels, labels = np.asarray(recolour(image.crop(box))), np.asarray(mask.crop(box))
+        points = draws.warp(side)
+        if points is not None:
+            maps = thin_plate_maps(*points, (side, side))
             pixels, labels = warp(pixels, maps), warp(labels, maps, is_mask=True)
         return pixels, labels
+
+
+class OfStill(NamedTuple):
+    """What the frames of a clip have in common."""
+
+    scale: float
+    mirror: bool
+    recolour: Recolouring
+    grey: bool
+
+
+class StillDraws(Protocol):
+    """Where the chances of a clip come from, in the order in which they are asked for."""
+
+    def of_clip(self) -> OfStill: ...
+
+    def motion(self) -> Motion: ...
+
+    def crop(self, size: tuple[int, int], side: int) -> tuple[tuple[int, int], Recolouring]:
+        """Corner (left, top) of a square in an image of `size` (width, height), and what becomes of its colours."""
+
+    def warp(self, side: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Control points, see :func:`draw_control_points`; None for no warp."""
+
+
+class _Draws:
+    """The chances of training."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def of_clip(self) -> OfStill:
+        rng = self.rng
+        return OfStill(rng.uniform(0.8, 1.5), rng.random() < 0.5, _OF_CLIP.draw(rng), rng.random() < 0.05)
+
+    def motion(self) -> Motion:
+        return Motion(self.rng.uniform(-20, 20), self.rng.uniform(0.9, 1.1), self.rng.uniform(-10, 10))
+
+    def crop(self, size: tuple[int, int], side: int) -> tuple[tuple[int, int], Recolouring]:
+        return crop_corner(size, side, self.rng), _OF_FRAME.draw(self.rng)
+
+    def warp(self, side: int) -> tuple[np.ndarray, np.ndarray] | None:
+        return draw_control_points(side, self.rng) if self.rng.random() < _WARPED else None
 
 
 def _read_grey(path: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,16 @@ from PIL.Image import Resampling
 
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.given_masks import scan_objects, video_names
-from mmseg.datasets.picture_changes import ColourJitter, affine, grey, mirrored, resized_crop_box, to_array
+from mmseg.datasets.picture_changes import (
+    ColourJitter,
+    Motion,
+    Recolouring,
+    affine,
+    grey,
+    mirrored,
+    resized_crop_box,
+    to_array,
+)
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.vspw import read_split
 from mmseg.errors import ConfigError, DataError
@@ -117,14 +126,18 @@ class VOSClipDataset(VideoDataset):
         """
         jump = JUMPS[0] if progress is None else maximum_jump(progress.epoch, progress.epochs, self.last_limit)
         jump = max(jump // self.jump_divisor, 1)
+        return self.drawn(index, jump, _Draws(rng))
+
+    def drawn(self, index: int, jump: int, draws: ClipDraws) -> dict[str, Any]:
+        """A sample of a video whose frames are at most `jump` apart, see :meth:`clip`."""
         video = self.videos[index]
         for _ in range(_ATTEMPTS):
-            numbers = draw_frames(video.num_frames, jump, lambda high: int(rng.integers(high)), rng.random)
-            images, masks = self._changed([self._read(index, number) for number in numbers], rng)
+            numbers = draws.frames(video.num_frames, jump)
+            images, masks = self._changed([self._read(index, number) for number in numbers], draws)
             ids = [int(value) for value in np.unique(masks[0]) if value]
             if ids:
                 break
-        objects = [int(number) for number in rng.permutation(ids)[:2]]
+        objects = draws.objects(ids)
         labels = sum((position * (masks == number) for position, number in enumerate(objects, 1)), np.zeros(()))
         labels = np.broadcast_to(labels, masks.shape).astype(np.int64)
         return {
@@ -142,23 +155,67 @@ class VOSClipDataset(VideoDataset):
         return Image.fromarray(frame[..., ::-1].copy()), Image.fromarray(mask)
 
     def _changed(
-        self, pairs: Sequence[tuple[Image.Image, Image.Image]], rng: np.random.Generator
+        self, pairs: Sequence[tuple[Image.Image, Image.Image]], draws: ClipDraws
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cropped, mirrored, moved and recoloured: images (3, S, S, 3) RGB and masks (3, S, S), both uint8."""
-        size = (self.crop_size, self.crop_size)
-        flip, box = rng.random() < 0.5, resized_crop_box(pairs[0][0].size, (0.36, 1.0), (3 / 4, 4 / 3), rng)
-        recolour, is_grey = _OF_CLIP.draw(rng), rng.random() < 0.05
+        size, shared = (self.crop_size, self.crop_size), draws.of_clip(pairs[0][0].size)
         images, masks = [], []
         for image, mask in pairs:
-            if flip:
+            if shared.mirror:
                 image, mask = mirrored(image), mirrored(mask)
-            image = recolour(image.crop(box).resize(size, Resampling.BICUBIC))
-            mask = mask.crop(box).resize(size, Resampling.NEAREST)
-            image = grey(image) if is_grey else image
-            angle, shear = rng.uniform(-15, 15), rng.uniform(-10, 10)
-            images.append(_OF_FRAME.draw(rng)(affine(image, angle, 1.0, shear, Resampling.BICUBIC)))
-            masks.append(affine(mask, angle, 1.0, shear))
+            image = shared.recolour(image.crop(shared.box).resize(size, Resampling.BICUBIC))
+            mask = mask.crop(shared.box).resize(size, Resampling.NEAREST)
+            image = grey(image) if shared.grey else image
+            motion, recolour = draws.of_frame()
+            images.append(recolour(affine(image, *motion, Resampling.BICUBIC)))
+            masks.append(affine(mask, *motion))
         return to_array(images), to_array(masks)
+
+
+class OfClip(NamedTuple):
+    """What the frames of a clip have in common."""
+
+    mirror: bool
+    box: tuple[int, int, int, int]  # left, top, right, bottom of the crop
+    recolour: Recolouring
+    grey: bool
+
+
+class ClipDraws(Protocol):
+    """Where the chances of a clip come from, in the order in which they are asked for."""
+
+    def frames(self, num_frames: int, jump: int) -> list[int]:
+        """See :func:`draw_frames`."""
+
+    def of_clip(self, size: tuple[int, int]) -> OfClip:
+        """For frames of `size` (width, height)."""
+
+    def of_frame(self) -> tuple[Motion, Recolouring]: ...
+
+    def objects(self, ids: Sequence[int]) -> list[int]:
+        """Up to two of them."""
+
+
+class _Draws:
+    """The chances of training."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def frames(self, num_frames: int, jump: int) -> list[int]:
+        return draw_frames(num_frames, jump, lambda high: int(self.rng.integers(high)), self.rng.random)
+
+    def of_clip(self, size: tuple[int, int]) -> OfClip:
+        rng = self.rng
+        mirror, box = rng.random() < 0.5, resized_crop_box(size, (0.36, 1.0), (3 / 4, 4 / 3), rng)
+        return OfClip(mirror, box, _OF_CLIP.draw(rng), rng.random() < 0.05)
+
+    def of_frame(self) -> tuple[Motion, Recolouring]:
+        recolour = _OF_FRAME.draw(self.rng)
+        return Motion(self.rng.uniform(-15, 15), 1.0, self.rng.uniform(-10, 10)), recolour
+
+    def objects(self, ids: Sequence[int]) -> list[int]:
+        return [int(number) for number in self.rng.permutation(ids)[:2]]
 
 
 def normalised(images: np.ndarray) -> torch.Tensor:

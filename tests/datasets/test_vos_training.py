@@ -11,12 +11,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from torchvision import transforms
 
 from mmseg.config import load_config
 from mmseg.datasets import StaticImageDataset, VOSClipDataset, build_dataset
-from mmseg.datasets.picture_changes import affine, resized_crop_box
+from mmseg.datasets.picture_changes import Motion, Recolouring, affine, resized_crop_box
+from mmseg.datasets.static_images import OfStill
 from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
-from mmseg.datasets.vos_clips import draw_frames, maximum_jump
+from mmseg.datasets.vos_clips import OfClip, draw_frames, maximum_jump
 from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.errors import DataError
@@ -181,6 +183,109 @@ def test_videos_that_cannot_be_trained_on(tmp_path):
     (tmp_path / "Annotations/one/00003.png").unlink()
     with pytest.raises(DataError, match="5 masks for 6 frames"):
         VOSClipDataset(str(tmp_path))
+
+
+class OfficialDraws:
+    """The chances of the published data sets: numpy's old generator, and torchvision's transforms, whose generator is
+    set to a number of numpy's before those that a picture shares with its mask."""
+
+    def __init__(self, seed: int) -> None:
+        self.numpy = np.random.RandomState(seed)
+
+    def _set(self, seed: int | None = None) -> None:
+        torch.manual_seed(self.numpy.randint(2147483647) if seed is None else seed)
+
+    @staticmethod
+    def _colours(*widths: float) -> Recolouring:
+        ranges = [(1 - width, 1 + width) for width in widths[:3]]
+        hue = (-widths[3], widths[3]) if len(widths) > 3 else None
+        order, *factors, turn = transforms.ColorJitter.get_params(*ranges, hue)
+        return Recolouring(*factors, turn or 0.0, tuple(order.tolist()))
+
+    @staticmethod
+    def _affine(degrees: float, scale=None, shear=None) -> tuple[float, float, float]:
+        shears = None if shear is None else (-shear, shear)
+        angle, _, scale, (shear, _) = transforms.RandomAffine.get_params(
+            (-degrees, degrees), None, scale, shears, (9, 9)
+        )
+        return angle, scale, shear
+
+    @staticmethod
+    def _chance(share: float) -> bool:
+        return torch.rand(1).item() < share
+
+
+class StillDraws(OfficialDraws):
+    """Of stage 0."""
+
+    def of_clip(self) -> OfStill:
+        self._set()
+        scale, mirror = self._affine(0.0, (0.8, 1.5))[1], self._chance(0.5)
+        return OfStill(scale, mirror, self._colours(0.1, 0.05, 0.05, 0.05), self._chance(0.05))
+
+    def motion(self) -> Motion:
+        self._set()
+        return Motion(*self._affine(20.0, (0.9, 1.1), 10.0))
+
+    def crop(self, size, side):
+        top, left, *_ = transforms.RandomCrop.get_params(torch.empty(1, size[1], size[0]), (side, side))
+        return (left, top), self._colours(0.1, 0.05, 0.05)
+
+    def warp(self, side):
+        if self.numpy.rand() >= 0.33:
+            return None
+        axes = [self.numpy.choice(side, 12, replace=False) for _ in range(2)]
+        source = (np.stack(axes, axis=1) / side).astype(np.float32)
+        return source, (source + self.numpy.normal(scale=0.02, size=source.shape)).astype(np.float32)
+
+
+class ClipDraws(OfficialDraws):
+    """Of stage 3."""
+
+    def frames(self, num_frames, jump):
+        return draw_frames(num_frames, jump, self.numpy.randint, self.numpy.rand)
+
+    def of_clip(self, size) -> OfClip:
+        self._set()
+        mirror = self._chance(0.5)
+        image = torch.empty(1, size[1], size[0])
+        top, left, height, width = transforms.RandomResizedCrop.get_params(image, (0.36, 1.0), (3 / 4, 4 / 3))
+        box = (left, top, left + width, top + height)
+        return OfClip(mirror, box, self._colours(0.1, 0.03, 0.03), self._chance(0.05))
+
+    def of_frame(self):
+        self._set()
+        return Motion(*self._affine(15.0, shear=10.0)), self._colours(0.01, 0.01, 0.01)
+
+    def objects(self, ids):
+        first = self.numpy.choice(ids)
+        rest = [number for number in ids if number != first]
+        return [first, self.numpy.choice(rest)] if rest else [first]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clips_of_a_still_image_are_the_official_ones(tmp_path, seed):
+    case = GSFMCase("static_sample")
+    params = case["params"]
+    video = {"frames": 1, "ids": [255], **params}
+    write_png(tmp_path / "a.jpg", pictures(video)[0])
+    write_png(tmp_path / "a.png", label_map(video))
+    sample = StaticImageDataset(str(tmp_path)).drawn(0, StillDraws(seed))
+    case.check(f"seed{seed}/rgb", sample["img"])
+    case.check(f"seed{seed}/gt", sample["gt"])
+    case.check(f"seed{seed}/cls_gt", sample["gt_semantic_seg"][:, 0].to(torch.uint8))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clips_of_a_video_are_the_official_ones(tmp_path, seed):
+    case = GSFMCase("vos_sample")
+    params = case["params"]
+    write_video(tmp_path, params)
+    sample = VOSClipDataset(str(tmp_path)).drawn(0, params["max_jump"], ClipDraws(seed))
+    case.check(f"seed{seed}/frames", torch.tensor(sample["img_metas"]["frames"]))
+    case.check(f"seed{seed}/rgb", sample["img"])
+    case.check(f"seed{seed}/cls_gt", sample["gt_semantic_seg"][:, 0].to(torch.uint8))
+    case.check(f"seed{seed}/selector", sample["selector"])
 
 
 def write_static(root, folder=""):
