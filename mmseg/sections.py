@@ -81,7 +81,10 @@ def _with_optimizer(save_optimizer: bool) -> bool:
 
 
 class Checkpoints(Section):
+    """`run_name` R gives the names of GSFM's script beside ours: ``R_N.pth``, weights alone, and ``R_checkpoint.pth``."""
+
     interval: Interval = None
+    run_name: Text | None = None
     max_keep_ckpts: PositiveInt | Literal[-1] = -1
     by_epoch: ByEpoch = False
     save_optimizer: Annotated[bool, AfterValidator(_with_optimizer)] = True

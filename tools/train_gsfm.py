@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg import distributed
 from mmseg.apis.cli import number, run
 from mmseg.apis.gsfm_scripts import training_config
-from mmseg.errors import ConfigError
 from mmseg.values import NonNegativeInt, PositiveFloat, PositiveInt
 
 SEED = 14159265
@@ -24,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train GSFM; several processes by torchrun.")
     parser.add_argument("--id", default="NULL", help="name of the run, files go to saves/<id>; NULL keeps nothing")
     parser.add_argument("--stage", type=int, choices=(0, 1, 2, 3), default=0)
-    parser.add_argument("--load_network", help="weights to start from")
+    parser.add_argument("--load_network", help="weights to start from, also in place of those of --load_model")
     parser.add_argument("--load_model", help="checkpoint of a run that is to go on")
     parser.add_argument("-b", "--batch_size", type=number(PositiveInt), help="of each process")
     parser.add_argument("-i", "--iterations", type=number(PositiveInt))
@@ -47,12 +46,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.load_network and args.load_model:
-        raise ConfigError(
-            f"--load_network {args.load_network} with --load_model {args.load_model}",
-            "weights to start from, or a run to go on with",
-            "give one of them",
-        )
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = training_config(args)
@@ -63,7 +56,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as nowhere:
             folder = Path(nowhere) if args.id == "NULL" else Path("saves") / args.id
             train_segmentor(
-                cfg, folder, seed=SEED, load_from=args.load_network, resume_from=args.load_model, validate=False
+                cfg, folder, seed=SEED, replace_by=args.load_network, resume_from=args.load_model, validate=False
             )
     finally:
         distributed.shutdown()

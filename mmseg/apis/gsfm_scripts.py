@@ -95,6 +95,8 @@ def training_config(args: argparse.Namespace) -> Config:
         cfg.amp = None
     if args.id == "NULL":
         cfg.checkpoint_config = None
+    else:
+        cfg.checkpoint_config.run_name = args.id
     roots = {
         "data/static": args.static_root, "data/BL30K": args.bl_root, "data/YouTube": args.yv_root,
         "data/DAVIS": args.davis_root,

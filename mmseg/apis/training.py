@@ -48,6 +48,7 @@ def train_segmentor(
     finetune_from: str | None = None,
     resume_from: str | None = None,
     auto_resume: bool = False,
+    replace_by: str | None = None,
 ) -> dict[str, float]:
     """Train the model of a config on its data. :func:`mmseg.distributed.init` may have been called before.
 
@@ -62,6 +63,8 @@ def train_segmentor(
         finetune_from: the same, and only what the method fine-tunes is trained (``model.finetune_trains``).
         resume_from: checkpoint of a run that is to go on.
         auto_resume: go on from the newest checkpoint in `work_dir`, if there is one.
+        replace_by: checkpoint whose weights replace those of the run that goes on, as in GSFM's script; else as
+            `load_from`.
 
     Returns:
         The scores of the last evaluation, in the main process.
@@ -89,7 +92,7 @@ def train_segmentor(
         set_matmul_precision(cfg.get("float32_matmul_precision"))
         if distributed.device().type == "cpu":
             torch.set_flush_denormal(True)  # denormal numbers are many times slower and mean nothing here
-        weights = _weights(load_from, finetune_from, cfg)
+        weights = _weights(load_from or replace_by, finetune_from, cfg)
         with distributed.together():
             _report(cfg, folder, seed)
             dataset = build_dataset(cfg.data.train, where="data.train")
@@ -114,6 +117,9 @@ def train_segmentor(
             why_undefined=validation.why_undefined if validation else lambda name: "",
             finetune_trains=_trained_part(model, weights, resumed),
         )
+        if resume_from and replace_by:
+            with distributed.together():
+                _load(model, dataset, ("train", replace_by))
         return trainer.run()
     finally:
         close_logging()

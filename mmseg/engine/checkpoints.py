@@ -58,8 +58,8 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     write_weights_file(path, dict(state), _ADVICE)
 
 
-def point_latest(path: str | Path) -> None:
-    """Let ``latest.pth`` beside `path` lead to it: a relative link, or a copy where links cannot be made.
+def point_latest(path: str | Path, name: str = LATEST) -> None:
+    """Let the file `name` beside `path` lead to it: a relative link, or a copy where links cannot be made.
 
     The old one is replaced in one step, so that it leads to a complete checkpoint at every moment.
 
@@ -67,7 +67,7 @@ def point_latest(path: str | Path) -> None:
         WriteError: neither can be made.
     """
     path = Path(path)
-    latest = path.with_name(LATEST)
+    latest = path.with_name(name)
     temporary = temporary_name(latest)
     try:
         os.symlink(path.name, temporary)
@@ -119,6 +119,8 @@ class Checkpoints:
         resumed: whether the best checkpoint in `folder` is an earlier part of this run.
         average: of the weights; it is what the checkpoints have as weights, with those that are trained beside it.
         patience: counts evaluations; the count is saved.
+        run_name: R for ``R_N.pth``, the weights alone, and ``R_checkpoint.pth``, which leads to the newest checkpoint:
+            the files of GSFM's training script.
     """
 
     def __init__(
@@ -131,7 +133,9 @@ class Checkpoints:
         resumed: bool = False,
         average: AveragedWeights | None = None,
         patience: Patience | None = None,
+        run_name: str | None = None,
     ) -> None:
+        self.run_name = run_name
         self.folder, self.model, self.updater, self.meta, self.max_keep = folder, model, updater, meta, max_keep
         self.resumed, self.average, self.patience = resumed, average, patience
         self.saved: int | None = None  # iteration of the newest checkpoint of this run
@@ -163,6 +167,9 @@ class Checkpoints:
             state["scaler"] = scaler.state_dict()
         save_checkpoint(path, state)
         point_latest(path)
+        if self.run_name:
+            save_checkpoint(self.folder / f"{self.run_name}_{done}.pth", state["state_dict"])
+            point_latest(path, f"{self.run_name}_checkpoint.pth")
         prune(self.folder, self.max_keep)
         self.saved = done
         logger.info("saved %s", path)

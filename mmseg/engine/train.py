@@ -116,6 +116,7 @@ class Trainer:
             resumed=bool(resume_from),
             average=self.average,
             patience=self.patience,
+            run_name=self.saving.run_name,
         )
         self.unread, self.reads_at_once = UnreadNumbers(), distributed.device().type == "cpu"
 

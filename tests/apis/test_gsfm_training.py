@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ def test_both_stages_and_a_test(tmp_path, caplog):
     start = str(tmp_path / "s0" / "iter_2.pth")
     scores = train_segmentor(cfg, tmp_path / "s3", seed=0, load_from=start)
     assert "J&F-Mean" in scores
+    _resume_with_other_weights(cfg, tmp_path)
     checkpoint = tmp_path / "s3" / "iter_2.pth"
     first = torch.load(checkpoint, weights_only=True, mmap=True)["state_dict"]["value_encoder.conv1.weight"]
     assert first.shape == (64, 5, 7, 7)
@@ -40,6 +42,26 @@ def test_both_stages_and_a_test(tmp_path, caplog):
         path.unlink()  # they are large
 
 
+def _resume_with_other_weights(cfg, folder) -> None:
+    """The names of the published script, and its --load_model with --load_network: the latter's weights win."""
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict({"runner.max_iters": 3, "checkpoint_config.run_name": "run", "optimizer.lr": 1e-9})
+    saved = torch.load(folder / "s3/iter_2.pth", weights_only=True)
+    name = "key_proj.key_proj.bias"  # of no consequence when it changes for all keys alike
+    torch.save({**saved["state_dict"], name: saved["state_dict"][name] + 1}, folder / "other.pth")
+    train_segmentor(
+        cfg, folder / "s4", validate=False, resume_from=folder / "s3/latest.pth", replace_by=folder / "other.pth"
+    )
+    assert sorted(path.name for path in (folder / "s4").glob("*.pth")) == [
+        "iter_3.pth", "latest.pth", "run_3.pth", "run_checkpoint.pth",
+    ]  # fmt: skip
+    plain = torch.load(folder / "s4/run_3.pth", weights_only=True)
+    assert list(plain) == list(saved["state_dict"])
+    torch.testing.assert_close(plain[name], saved["state_dict"][name] + 1)
+    whole = torch.load(folder / "s4/run_checkpoint.pth", weights_only=True, mmap=True)
+    assert whole["meta"]["iter"] == 3 and whole["optimizer"]["state"]
+
+
 def test_flags_of_the_published_script():
     flags = dict.fromkeys(("batch_size", "iterations", "steps", "lr", "gamma", "start_warm", "end_warm"))
     flags |= dict(stage=3, id="NULL", num_workers=8, no_amp=False, debug=False, benchmark=False)
@@ -48,6 +70,7 @@ def test_flags_of_the_published_script():
     assert (cfg.data.samples_per_gpu, cfg.runner.max_iters, cfg.optimizer.lr) == (8, 30000, 4e-5)
     assert cfg.data.train[0].dataset.data_root == "d/2017/trainval" and cfg.data.train[1].data_root == "/y/train_480p"
     assert cfg.amp.dtype == "float16" and cfg.checkpoint_config is None
+    assert training_config(argparse.Namespace(**{**flags, "id": "s03"})).checkpoint_config.run_name == "s03"
     flags |= dict(
         stage=0, id="s0", batch_size=4, iterations=9, steps=[5, 7], lr=0.1, gamma=0.5, start_warm=1, end_warm=2
     )

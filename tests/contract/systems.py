@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mmseg.clips import CFFM_DILATION, inference_clip, video_clips
-from mmseg.models import build_segmentor
+from mmseg.models import build_head, build_segmentor
 from mmseg.models.stream import Stream
+from mmseg.structures import View
 from tests.golden_cases import Case, build_filled, fill, fill_themask, points
+from tests.models.gsfm_cases import network
+from tests.reference import gsfm
 
 SIZE = (64, 96)  # of frames; the smallest that all systems take
 NUM_CLASSES = 9
@@ -51,6 +54,11 @@ class System:
         filler: gives the model its fixed weights.
         prepared: makes a function of its inputs of a model that draws.
         matches: the losses are assigned on the host.
+        head: the module behind the encoder.
+        classes, void: of the labels of a training batch.
+        size: of frames.
+        frames: of a video that is long enough for everything that a stream does.
+        lr: of a training on one batch.
     """
 
     name: str
@@ -65,6 +73,17 @@ class System:
     filler: Callable[[nn.Module], None] = fill.fill
     prepared: Callable[[nn.Module], nn.Module] = lambda model: model
     matches: bool = False
+    head: str = "decode_head"
+    classes: int = NUM_CLASSES
+    void: int = 255
+    size: tuple[int, int] = SIZE
+    frames: int = 14
+    lr: float = 5e-4
+
+    @property
+    def few(self) -> int:
+        """Frames of a shorter video."""
+        return min(self.frames, 11)
 
     def model(self, mode: str = "eval") -> nn.Module:
         """The small model with fixed weights, without any dropout."""
@@ -74,24 +93,33 @@ class System:
         """A training batch: patches of one class each, whose colour tells the class; some pixels are ignored."""
         generator = torch.Generator().manual_seed(seed)
         patches = torch.randint(
-            0, NUM_CLASSES, (clips, self.clip, 1, SIZE[0] // 16, SIZE[1] // 16), generator=generator
+            0, self.classes, (clips, self.clip, 1, self.size[0] // 16, self.size[1] // 16), generator=generator
         )
         labels = patches.repeat_interleave(16, -1).repeat_interleave(16, -2)
-        colours = torch.randn(NUM_CLASSES, self.channels, generator=generator)
+        colours = torch.randn(self.classes, self.channels, generator=generator)
         imgs = colours[labels[:, :, 0]].movedim(-1, 2) + 0.1 * torch.randn(
-            clips, self.clip, self.channels, *SIZE, generator=generator
+            clips, self.clip, self.channels, *self.size, generator=generator
         )
-        labels[..., :8, :] = 255
+        labels[..., :8, :] = self.void
         metas = [dict(video=f"video {i}") for i in range(clips)]
         return {"img": imgs, "gt_semantic_seg": labels, "img_metas": metas, **self.extra(clips)}
 
     def video(self, num_frames: int, seed: int = 0) -> Tensor:
         """Frames (n, C, H, W) of a video as the network sees them."""
-        return video(num_frames, seed, channels=self.channels)
+        return video(num_frames, seed, self.size, self.channels)
+
+    def official_model(self) -> nn.Module:
+        """What `official` lists the state of."""
+        config = Case(*self.official).config
+        return (build_segmentor if "backbone" in config else build_head)(config)
 
     def stream(self, model: nn.Module) -> Stream:
         """A stream of the model."""
         return model.stream("some video", **self.settings())
+
+    def view(self, t: int, frame: Tensor, wanted: bool = True) -> View:
+        """Frame number `t` of a video, with all that a stream is told with it."""
+        return View(t, {"img": frame}, wanted=wanted)
 
     def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
         """The prediction (K, H, W) of frame `t` of `frames` (n, C, H, W) from its clip, all of it encoded for it."""
@@ -145,6 +173,34 @@ def given_points(model: nn.Module) -> nn.Module:
     return model
 
 
+class GivenMasks(System):
+    """A system that follows objects: masks come with some of the frames, and no clip of fixed length belongs to one."""
+
+    def model(self, mode: str = "eval") -> nn.Module:
+        """As large as the published one: it has no smaller variants."""
+        return network(mode=mode)
+
+    def official_model(self) -> nn.Module:
+        with torch.device("meta"):
+            return build_segmentor(self.config())
+
+    def view(self, t: int, frame: Tensor, wanted: bool = True) -> View:
+        """Two objects from the first frame on, a third one from frame 2 on."""
+        inputs = {"img": frame}
+        if t in GIVEN:
+            mask = fill.blocks("objects", self.size, 4, 16).to(frame.device)
+            inputs["given"] = torch.where((mask == 3) if t else (mask < 3), mask, 0)
+            inputs["objects"] = GIVEN[t]
+        return View(t, inputs, wanted=wanted)
+
+    def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
+        """From the formulas, which propagate from the first frame on."""
+        given = {n: self.view(n, frames[n]).inputs["given"] for n in GIVEN if n <= t}
+        masks = {n: {number: (mask == number).float() for number in GIVEN[n]} for n, mask in given.items()}
+        return gsfm.propagate_youtube(model, frames[: t + 1], masks, mem_every=1, top_k=20)[t]
+
+
+GIVEN = {0: (1, 2), 2: (3,)}  # frame -> objects that come with it
 CFFM, CFFM_PLUS, MRCFA = ("cffm", "cffm_b1_seg"), ("cffm", "cffmpp_b1_seg"), ("mrcfa", "mrcfa_b1_seg")
 HFAN, THEMASK = ("hfan", "hfan_b1_seg"), ("themask", "video_b1_eval_t1")
 SYSTEMS = [
@@ -191,5 +247,19 @@ SYSTEMS = [
         filler=fill_themask,
         prepared=given_points,
         matches=True,
+    ),
+    GivenMasks(
+        "GSFM",
+        ("gsfm", "train_stage3"),
+        lambda: dict(type="GSFM"),
+        clip=3,
+        settings=lambda: {"top_k": 20, "mem_every": 1, "max_memory_frames": 6},
+        unused=(),
+        head="decoder",
+        classes=3,
+        void=0,
+        size=(32, 48),
+        frames=5,  # so that none leaves the memory
+        lr=2e-5,
     ),
 ]

@@ -8,7 +8,6 @@ import torch
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.step import norms_to_synchronise, synchronise
 from mmseg.models.cpu.label_map import label_map, resize_logits
-from mmseg.structures import View
 from tests.contract.systems import SYSTEMS, System
 from tests.contract.test_every_system import answers
 from tests.gpu import MARKS, exact_products  # noqa: F401  (a fixture of every test here)
@@ -33,7 +32,7 @@ def test_training_step(system: System, precision: str):
     dtype, batch = PRECISIONS[precision], system.batch()
     expected = sum(v for n, v in system.model("train").loss(batch, 0).items() if "loss" in n).item()
     model, batch = system.model("train").cuda(), on_gpu(batch)
-    optimizer = build_optimizer(model, dict(type="AdamW", lr=1e-4, weight_decay=0.0))
+    optimizer = build_optimizer(model, dict(type="AdamW", lr=system.lr / 5, weight_decay=0.0))
     scaler = torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)
     seen = []
     for iteration in range(3):
@@ -52,8 +51,8 @@ def test_training_step(system: System, precision: str):
 @every_system
 def test_stream_equals_that_of_the_cpu(system: System):
     frames = system.video(12)
-    expected = answers(system.stream(system.model()), frames)
-    got = answers(gpu_stream(system, system.model().cuda()), frames.cuda())
+    expected = answers(system, system.stream(system.model()), frames)
+    got = answers(system, gpu_stream(system, system.model().cuda()), frames.cuda())
     for t, values in got.items():
         torch.testing.assert_close(values.cpu(), expected[t], rtol=1e-3, atol=1e-3)
 
@@ -62,9 +61,9 @@ def test_stream_equals_that_of_the_cpu(system: System):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_streams(system: System, precision: str):
     model, frames = system.model().cuda(), system.video(12).cuda()
-    exact = answers(gpu_stream(system, model), frames)
+    exact = answers(system, gpu_stream(system, model), frames)
     with torch.autocast("cuda", PRECISIONS[precision]):
-        rounded = answers(gpu_stream(system, model), frames)
+        rounded = answers(system, gpu_stream(system, model), frames)
     same = [(rounded[t].argmax(0) == exact[t].argmax(0)).float().mean() for t in exact]
     assert torch.stack(same).mean() > 0.9
 
@@ -72,12 +71,12 @@ def test_mixed_precision_streams(system: System, precision: str):
 @every_system
 def test_two_streams_at_once(system: System):
     model, (first, second) = system.model().cuda(), (system.video(11, seed=1).cuda(), system.video(11, seed=2).cuda())
-    alone = answers(gpu_stream(system, model), second)
+    alone = answers(system, gpu_stream(system, model), second)
     a, b = gpu_stream(system, model), gpu_stream(system, model)
     mixed = []
     for t in range(11):
-        list(a.push(View(t, {"img": first[t]})))
-        mixed += b.push(View(t, {"img": second[t]}))
+        list(a.push(system.view(t, first[t])))
+        mixed += b.push(system.view(t, second[t]))
     mixed += b.finish()
     for s in mixed:
         torch.testing.assert_close(s.values, alone[s.number], rtol=1e-5, atol=1e-5)
@@ -88,7 +87,7 @@ def test_memory_of_a_long_stream_is_flat(system: System):
     model, frames = system.model().cuda(), system.video(10).cuda()
     stream, seen = gpu_stream(system, model), {}
     for t in range(200):
-        list(stream.push(View(t, {"img": frames[t % 10]})))
+        list(stream.push(system.view(t, frames[t % 10])))
         if t in (20, 199):
             torch.cuda.synchronize()
             seen[t] = torch.cuda.memory_allocated()

@@ -14,7 +14,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.decode_heads.themask.pixel_decoder import token_centres
 from mmseg.models.decode_heads.themask.position import code_2d, code_3d
 from mmseg.models.layers.deformable_attention import level_sizes
-from mmseg.structures import View
+from mmseg.models.networks.gsfm.spectral import filter_window
 from tests.contract.systems import SIZE, SYSTEMS, System
 
 pytestmark = [
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.parametrize("amp", [None, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"]),
 ]
 CUDA = torch.device("cuda:0")
-TABLES = (focal_geometry, code_2d, code_3d, token_centres, level_sizes)
+TABLES = (focal_geometry, code_2d, code_3d, token_centres, level_sizes, filter_window)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode
         scores = []
         with torch.autocast("cuda", amp, enabled=amp is not None):
             for t in range(11):
-                scores += stream.push(View(t, {"img": torch.empty(system.channels, *SIZE, device=CUDA)}))
+                scores += stream.push(system.view(t, torch.empty(system.channels, *system.size, device=CUDA)))
             scores += stream.finish()
         assert [s.number for s in scores] == list(range(11))
         assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)

@@ -171,6 +171,41 @@ def propagate(model, frames: Tensor, masks: Tensor, mem_every: int = 3, top_k: i
     return torch.stack(results)
 
 
+@torch.no_grad()
+def propagate_youtube(model, frames: Tensor, given, mem_every: int = 3, top_k: int = 50, include_last: bool = False):
+    """YouTube-VOS: frames (T, 3, H, W), sides multiples of 16, and `given`, frame -> object -> mask (H, W).
+
+    Returns:
+        T maps (k + 1, H, W) of background and the objects so far, in order of appearance; zeros before the first mask.
+    """
+    results, banks, starts = [torch.zeros(1, *frames.shape[-2:]) for _ in frames], {}, sorted(given)
+    for start, end in zip(starts, [*(later + 1 for later in starts[1:]), len(frames)]):
+        region = sum(given[start].values()) > 0.5
+        banks |= {number: Bank() for number in given[start]}
+        masks = frames.new_zeros(len(banks), *frames.shape[-2:])
+        masks[: len(results[start]) - 1] = results[start][1:].masked_fill(region, 0.0)
+        for row, number in enumerate(banks):
+            masks[row] = given[start].get(number, masks[row])
+        results[start] = aggregation_logits(masks).softmax(0)
+        key, _, f16, *_ = encode_key(model, frames[start : start + 1])
+        insert(banks, key, encode_value(model, frames[start : start + 1], f16, results[start][1:]), False)
+        last = start
+        for t in range(start + 1, end):
+            soft, keys, features = zip(*(predict(model, bank, frames[t : t + 1], top_k) for bank in banks.values()))
+            results[t] = aggregation_logits(torch.cat(soft)).softmax(0)
+            is_due = t - last >= mem_every
+            if t < end - 1 and (is_due or include_last):
+                value = encode_value(model, frames[t : t + 1], features[0], results[t][1:])
+                insert(banks, keys[0], value, not is_due)
+                last = t if is_due else last
+    return results
+
+
+def insert(banks: dict[int, Bank], key: Tensor, values: Tensor, temporary: bool) -> None:
+    for bank, value in zip(banks.values(), values):
+        bank.add(key, value[None], temporary)
+
+
 # --------------------------------------------------------------------------------------------------------- training
 
 

@@ -92,10 +92,10 @@ class Window(NamedTuple):
     mirrored: Tensor  # (h', w') or 1.0: the filter at (-u, -v), divided by it
 
 
-def spectral_filter(height: int, width: int, high: bool, device: torch.device | None = None) -> Tensor:
+def spectral_filter(height: int, width: int, high: bool) -> Tensor:
     """(height, width) float64 factors of an unshifted spectrum: a Gaussian at the highest frequency, or 1 minus it."""
-    u = torch.arange(height, dtype=torch.float64, device=device) - height // 2
-    v = torch.arange(width, dtype=torch.float64, device=device) - width // 2
+    u = torch.arange(height, dtype=torch.float64) - height // 2
+    v = torch.arange(width, dtype=torch.float64) - width // 2
     gaussian = torch.exp(-(u[:, None] ** 2 + v**2) / (2 * SIGMA**2))
     return gaussian if high else 1 - gaussian
 
@@ -110,15 +110,14 @@ def filter_window(height: int, width: int, high: bool, device: torch.device) -> 
         bottom = min(height - height // 2 + _REACH + 1, height)
         left = max(half - 1 - _REACH, 0)
     with torch.inference_mode(False):
-        full = spectral_filter(height, width, high, device)
+        full = spectral_filter(height, width, high)
         here = full[top:bottom, left:half]
-        rows = -torch.arange(top, bottom, device=device) % height
-        columns = -torch.arange(left, half, device=device) % width
-        mirrored = full[rows][:, columns]
+        mirrored = full[-torch.arange(top, bottom) % height][:, -torch.arange(left, half) % width]
         larger = torch.maximum(here, mirrored)
         safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
         ratios = ((here / safe).float(), (mirrored / safe).float())
-        if torch.equal(here, mirrored):
-            ratios = (torch.ones((), device=device), torch.ones((), device=device))
-        window = Window(slice(top, bottom), slice(left, half), (left, 0, top, height - bottom), larger, *ratios)
+        if height % 2 == width % 2 == 0:  # the filter is symmetric
+            ratios = (torch.ones(()), torch.ones(()))
+        factors = (factor.to(device) for factor in (larger, *ratios))
+        window = Window(slice(top, bottom), slice(left, half), (left, 0, top, height - bottom), *factors)
     return window
