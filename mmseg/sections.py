@@ -81,7 +81,7 @@ def _with_optimizer(save_optimizer: bool) -> bool:
 
 
 class Checkpoints(Section):
-    """`run_name` R adds the names of GSFM's script: ``R_N.pth``, weights alone, and ``R_checkpoint.pth``, the newest."""
+    """`run_name` R adds the names of the script of GSFM: ``R_N.pth``, weights alone, and ``R_checkpoint.pth``."""
 
     interval: Interval = None
     run_name: Text | None = None

@@ -59,6 +59,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--against-reference", action="store_true", help="measure the formulas of tests/reference as well"
     )
+    number = cli.number(PositiveInt)
+    parser.add_argument("--objects", type=number, default=2, help="objects that are followed (GSFM; default: 2)")
+    parser.add_argument("--memory-frames", type=number, default=12, help="frames in memory (GSFM; default: 12)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     cli.add_options(parser)
     return parser.parse_args()
@@ -98,6 +101,8 @@ def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -
         clips=args.clips,
         compile=args.compile,
         threads=args.threads,
+        objects=args.objects,
+        memory_frames=args.memory_frames,
     )
     return replace(job, **changes)
 

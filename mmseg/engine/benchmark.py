@@ -29,6 +29,7 @@ from mmseg.engine import predict as predictor_module
 from mmseg.engine.benchmark_data import (
     VIDEO,
     FramesWithFlow,
+    MemoryProbe,
     frame_pipeline,
     provide_prototypes,
     read,
@@ -36,18 +37,19 @@ from mmseg.engine.benchmark_data import (
     write_frames,
     write_masks,
 )
+from mmseg.engine.benchmark_objects import Load, follows_objects, run_reference, run_stream, training_clips
 from mmseg.engine.benchmark_reference import reference_of
-from mmseg.engine.measure import PeakMemory, StageTimer, device_name, used_bytes
+from mmseg.engine.measure import PeakMemory, StageTimer, device_name
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
-from mmseg.models.base import Segmentor
+from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.parent import end_with_parent
-from mmseg.structures import Result, Size, View
-from mmseg.writing.base import ResultOptions, ResultWriter
+from mmseg.structures import Size, View
+from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import LabelPickleWriter
 
 _WARM_UP = 10  # frames until every reference of a stream is there
@@ -68,6 +70,7 @@ class Job:
         compile: ``torch.compile``: what ``compile=True`` compiles in a training, or the backbone of a stream.
         reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
         threads: CPU threads; 0 leaves PyTorch's choice.
+        objects, memory_frames: followed objects and frames in memory, for models that follow objects.
     """
 
     config: str
@@ -80,6 +83,8 @@ class Job:
     compile: bool = False
     reference: bool = False
     threads: int = 0
+    objects: int = 2
+    memory_frames: int = 12
 
 
 Row = dict[str, Any]
@@ -102,11 +107,25 @@ def measure_stream(job: Job) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         model = _inference_model(job, Path(folder))
+        if follows_objects(model):
+            return [_objects_row(job, model)]
         pipeline = frame_pipeline(model, job.size)
         files = write_frames(Path(folder), job.size)
         if job.reference:
             return [_clip_row(job, model, pipeline, files)]
         return [_steady_row(job, model, pipeline, files), _clip_row(job, model, pipeline, files)]
+
+
+def _objects_row(job: Job, model: VideoModel) -> Row:
+    device, load = torch.device(job.device), Load(job.size, job.objects, job.memory_frames)
+    timer, memory, settings = StageTimer(device), PeakMemory(device), stream_settings({}, model.test_cfg, model)
+    if job.reference:
+        formulas, top_k = reference_of(model), settings["top_k"]
+        run_reference(model, formulas, load, top_k, _autocast(job, device), timer, memory, job.repeats)
+    else:
+        run_stream(model, load, settings, _autocast(job, device), timer, memory, job.repeats)
+    what = f"frame, {job.objects} objects, {job.memory_frames} frames in memory"
+    return _row(job, device, what, "steady", timer, memory, network=[-(-side // 16) * 16 for side in job.size])
 
 
 def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
@@ -204,7 +223,9 @@ def measure_train(job: Job) -> list[Row]:
         if job.compile:
             model.compile_parts()
         optimizer = build_optimizer(model, cfg.optimizer)
-        batch = training_batch(model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device)
+        batch = (training_clips if follows_objects(model) else training_batch)(
+            model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device
+        )
         timer, memory = StageTimer(device), PeakMemory(device)
         memory.start()
         network = reference_of(model).loss if job.reference else type(model).__call__
@@ -235,6 +256,9 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = _inference_model(job, folder)
+        if follows_objects(model):
+            what = f"--mode memory for {job.config}, which follows objects"
+            raise ConfigError(what, "a model of classes", "its documentation says what a frame in memory takes")
         files = write_frames(folder, job.size)
         masks = write_masks(folder, job.size, model.num_classes)
         paths = ([kind[i % len(kind)] for i in range(job.repeats)] for kind in (files, masks))
@@ -244,7 +268,7 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         dataset = kind(videos, None, (), True, classes)
         dataset.pipeline = frame_pipeline(model, job.size)
         device = torch.device(job.device)
-        probe = _MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])
+        probe = MemoryProbe(device, [max(1, job.repeats * (i + 1) // points) - 1 for i in range(points)])
         writers = [LabelPickleWriter(folder / "res.pkl"), probe]
         settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
         metrics = dataset.metrics(ResultOptions())
@@ -253,18 +277,6 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         {"what": f"test loop, after {number + 1} frames", "cache": "steady", **_setting(job, device), "memory": used}
         for number, used in probe.seen.items()
     ]
-
-
-class _MemoryProbe(ResultWriter):
-    """Notes the memory in use after certain frames."""
-
-    def __init__(self, device: torch.device, numbers: Sequence[int]) -> None:
-        self.device, self.numbers = device, set(numbers)
-        self.seen: dict[int, int] = {}
-
-    def add(self, result: Result) -> None:
-        if result.frame.number in self.numbers:
-            self.seen[result.frame.number] = used_bytes(self.device)
 
 
 # ---------------------------------------------------------------------- what they share
@@ -277,26 +289,20 @@ def _prepare(job: Job) -> None:
         torch.set_num_threads(job.threads)
 
 
-def _inference_model(job: Job, folder: Path) -> Segmentor:
+def _inference_model(job: Job, folder: Path) -> VideoModel:
     _prepare(job)
     cfg = load_config(job.config, job.options)
     require(cfg, "model", "data.test.pipeline")
     model = _built(cfg, folder)
     model.cfg = cfg
     if job.compile:
-        model.backbone.compile()
+        (model.compile_parts if follows_objects(model) else model.backbone.compile)()
     return model.to(job.device).eval()
 
 
-def _built(cfg: Config, folder: Path) -> Segmentor:
-    """The model of a config with random weights. Raises ConfigError for models of objects."""
+def _built(cfg: Config, folder: Path) -> VideoModel:
+    """The model of a config with random weights."""
     model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
-    if not isinstance(model, Segmentor):
-        raise ConfigError(
-            f"a benchmark of a {type(model).__name__}, which follows objects from given masks",
-            "a model of classes: a backbone and a decode head",
-            "time it with tools/test.py and its config",
-        )
     provide_prototypes(model, folder)
     return model
 

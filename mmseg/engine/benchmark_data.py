@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.transforms import TestPipeline
+from mmseg.engine.measure import used_bytes
 from mmseg.errors import ConfigError
 from mmseg.images import read_frame
 from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.cffm.prototype_files import PrototypeStore, prototype_file, write_prototypes
-from mmseg.structures import Frame, Size
+from mmseg.structures import Frame, Result, Size
+from mmseg.writing.base import ResultWriter
 
 VIDEO = "benchmark"
 _NUM_PROTOTYPES = 100
@@ -36,7 +39,7 @@ def training_batch(model: Segmentor, clips: int, size: Size, device: torch.devic
 
 def provide_prototypes(model: Segmentor, folder: Path) -> None:
     """Random prototypes for a head that wants a file of them."""
-    head = model.decode_head
+    head = getattr(model, "decode_head", None)
     if isinstance(getattr(head, "store", None), PrototypeStore):
         write_prototypes(prototype_file(folder, VIDEO), torch.randn(_NUM_PROTOTYPES, head.embed_dim))
         head.save_path, head.store = str(folder), PrototypeStore(folder, head.embed_dim)
@@ -86,3 +89,15 @@ def write_masks(folder: Path, size: tuple[int, int], num_classes: int, count: in
         coarse = rng.integers(0, num_classes + 1, (size[0] // 32 + 1, size[1] // 32 + 1), np.uint8)
         cv2.imwrite(path, cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_NEAREST))
     return paths
+
+
+class MemoryProbe(ResultWriter):
+    """Notes the memory in use after certain frames."""
+
+    def __init__(self, device: torch.device, numbers: Sequence[int]) -> None:
+        self.device, self.numbers = device, set(numbers)
+        self.seen: dict[int, int] = {}
+
+    def add(self, result: Result) -> None:
+        if result.frame.number in self.numbers:
+            self.seen[result.frame.number] = used_bytes(self.device)

@@ -9,12 +9,12 @@ from types import ModuleType
 
 import mmseg
 from mmseg.errors import ConfigError
-from mmseg.models.base import Segmentor
+from mmseg.models.base import VideoModel
 
 _REFERENCE = "mmseg_reference"  # the name that tests/reference is loaded under
 
 
-def reference_of(model: Segmentor) -> ModuleType:
+def reference_of(model: VideoModel) -> ModuleType:
     """The formulas that `model` is held against in the tests, from ``tests/reference`` of the checkout.
 
     Raises:
@@ -33,7 +33,7 @@ def reference_of(model: Segmentor) -> ModuleType:
         spec.loader.exec_module(sys.modules[_REFERENCE])
     found = sys.modules[_REFERENCE].reference_of(model)
     if found is None:
-        name = type(model.decode_head).__name__
+        name = type(getattr(model, "decode_head", model)).__name__
         raise ConfigError(
             f"no reference for a {name} in {folder}", "a system with one", "leave out --against-reference"
         )

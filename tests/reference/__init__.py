@@ -20,10 +20,11 @@ _FILES = {
     "THEMaskFrameHead": "themask",
     "THEMaskVideoHead": "themask",
     "HFANHead": "hfan",
+    "GSFM": "gsfm",
 }
 
 
 def reference_of(model: Any) -> ModuleType | None:
-    """The file that states what `model` computes, by the type of its head; None if there is none."""
-    name = _FILES.get(type(model.decode_head).__name__)
+    """The file that states what `model` computes, by the type of its head, or of the whole; None if there is none."""
+    name = _FILES.get(type(getattr(model, "decode_head", model)).__name__)
     return importlib.import_module(f"{__name__}.{name}") if name else None

@@ -226,7 +226,7 @@ def share_of_pixels(iteration: int, start: int, end: int) -> float:
     return 0.15 if iteration > end else 0.15 + 0.85 * (end - iteration) / (end - start)
 
 
-def loss(model, batch: dict[str, Tensor], iteration: int) -> dict[str, Tensor]:
+def loss(model, batch: dict[str, Tensor], iteration: int = 0) -> dict[str, Tensor]:
     """``loss_1`` and ``loss_2`` of a batch (see ``GSFM.loss``), clip by clip and object by object."""
     warm = model.losses.cross_entropy
     p = share_of_pixels(iteration, warm.start_warm, warm.end_warm)
