@@ -133,7 +133,15 @@ def test_a_model_that_predicts_frames_together():
         assert row["what"] == "training step, 1 clips of 2"
 
 
-@pytest.mark.parametrize("measure", [measure_stream, measure_train, measure_memory])
-def test_a_model_of_objects_is_an_error(measure):
-    with pytest.raises(ConfigError, match="a benchmark of a GSFM, which follows objects"):
-        measure(Job(str(ROOT / "local_configs" / "toy" / "gsfm_stage3.py"), size=(64, 64), repeats=1))
+def test_a_model_that_follows_objects():
+    job = Job(str(ROOT / "local_configs/toy/gsfm_stage3.py"), size=(30, 48), repeats=1, objects=3, memory_frames=2)
+    rows = [*measure_stream(job), *measure_stream(replace(job, reference=True))]
+    for row in rows:
+        assert row["what"] == "frame, 3 objects, 2 frames in memory" and row["network_size"] == [32, 48]
+        assert 0 < row["stages"]["value"] < row["seconds"]
+    assert {"key", "memory reading", "decode"} <= set(rows[0]["stages"])
+    assert not set(rows[1]["stages"]) & {"memory reading"}
+    (row,) = measure_train(replace(job, size=(32, 48), clips=1))
+    assert row["what"] == "training step, 1 clips of 3"
+    with pytest.raises(ConfigError, match="--mode memory"):
+        measure_memory(job)

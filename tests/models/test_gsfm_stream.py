@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import Tensor
@@ -284,57 +282,3 @@ def test_streams_are_the_formulas(model):
     for t, frame in enumerate(frames):
         answer = push(stream, t, frame, mask if t == 0 else None)
         torch.testing.assert_close(answer.values, expected[t], rtol=1e-4, atol=1e-4)
-
-
-# ---------------------------------------------------------------------------------------------- what a stream promises
-
-
-@pytest.mark.parametrize("precision", ["double", "bfloat16", "autocast"])
-def test_other_precisions(precision):
-    """Equal in float64 up to rounding; in bfloat16 other numbers, and by far most labels the same."""
-    frames, mask, model = clip(4), labels(3), network()
-    settings = dict(mem_every=1, top_k=20)
-    stream = model.stream(**settings)
-    exact = [push(stream, t, frame, mask if t == 0 else None).values for t, frame in enumerate(frames)]
-    context = torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else nullcontext()
-    if precision != "autocast":
-        model = model.double() if precision == "double" else model.bfloat16()
-        frames = frames.to(next(model.parameters()).dtype)
-    stream = model.stream(**settings)
-    with context:
-        got = [push(stream, t, frame, mask if t == 0 else None).values for t, frame in enumerate(frames)]
-    if precision == "double":
-        assert got[-1].dtype is torch.float64
-        torch.testing.assert_close(got[-1].float(), exact[-1], rtol=1e-3, atol=1e-3)
-    else:
-        assert all(torch.isfinite(values).all() for values in got)
-        same = [(a.argmax(0) == b.argmax(0)).float().mean() for a, b in zip(got, exact)]
-        assert torch.stack(same).mean() > 0.8
-
-
-def test_weights_that_change_under_a_stream():
-    frames, mask, model = clip(3), labels(3), network()
-    stream = model.stream(mem_every=1)
-    push(stream, 0, frames[0], mask)
-    model.load_state_dict({**model.state_dict(), "key_comp.bias": model.key_comp.bias + 1.0})
-    with pytest.raises(ConfigError, match="middle of a video"):
-        stream.push(View(1, {"img": frames[1]}))
-    stream.reset()
-    fresh = model.stream(mem_every=1)
-    for t, frame in enumerate(frames):
-        one, other = (push(s, t, frame, mask if t == 0 else None) for s in (stream, fresh))
-        assert torch.equal(one.values, other.values)
-
-
-def test_training_mode_is_refused_and_two_streams_do_not_mix(model):
-    frames, mask = clip(3), labels(3)
-    alone, first, second = (model.stream(mem_every=1) for _ in range(3))
-    for t, frame in enumerate(frames):
-        expected = push(alone, t, frame, mask if t == 0 else None)
-        push(first, t, frames[2 - t], 3 - mask if t == 0 else None)
-        got = push(second, t, frame, mask if t == 0 else None)
-        assert torch.equal(got.values, expected.values)
-    model.train()
-    with pytest.raises(ConfigError, match="training mode"):
-        model.stream()
-    model.eval()
