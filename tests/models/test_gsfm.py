@@ -279,8 +279,9 @@ def test_spectral_modules_are_the_formulas(name):
     high = case.config["network"] == "HFM"
     module, x = build_filled(lambda c: SpectralModule(case.config["num_channels"], high), {}), case.inputs()["x"]
     torch.testing.assert_close(module(x), reference.spectral(module, x), rtol=1e-5, atol=1e-5)
-    wide = torch.randn(1, case.config["num_channels"], 7, 240)  # wider than the window
-    torch.testing.assert_close(module(wide), reference.spectral(module, wide), rtol=1e-5, atol=1e-5)
+    for size in ((7, 240), (8, 9)):  # wider than the window, one side odd
+        other = torch.randn(1, case.config["num_channels"], *size)
+        torch.testing.assert_close(module(other), reference.spectral(module, other), rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_that_16_does_not_divide_cannot_be_trained():
