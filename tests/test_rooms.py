@@ -126,10 +126,13 @@ def test_importing_does_nothing():
     code = (
         "import cv2, mmengine, random, threading, torch; import torch.utils.data;"
         "random.seed(1); torch.manual_seed(1); a = random.getstate(), torch.get_rng_state();"
+        "import sys, mmseg.apis.evaluation_command;"
+        "assert not [name for name in sys.modules if name.startswith('mmseg.models')];"  # scores need no networks
         "import mmseg.apis, mmseg.apis.training, mmseg.apis.testing, mmseg.apis.inference, mmseg.making.toy;"
         "assert random.getstate() == a[0] and torch.equal(torch.get_rng_state(), a[1]);"
         "assert not torch.cuda.is_initialized() and threading.active_count() == 1;"
-        "import sys; assert 'torch._dynamo' not in sys.modules"  # the compiler: as slow as PyTorch, and seldom needed
+        "slow = {'torch._dynamo', 'torchvision', 'scipy.optimize'};"  # some as slow as PyTorch, and seldom needed
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=patience(100))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr

@@ -235,3 +235,13 @@ def read_flow(path: str | Path) -> np.ndarray:
         raise DataError(
             f"{path}: cannot be read ({error})", "an array (2, H, W) saved with numpy.save", "compute the flow again"
         ) from error
+
+
+def joined_reports(evaluators: Sequence[Evaluator]) -> dict[str, Any]:
+    """The reports of several evaluators as one; of those with the same entries the later one counts."""
+    joined: dict[str, Any] = {}
+    for evaluator in evaluators:
+        for name, value in evaluator.report().items():
+            both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
+            joined[name] = {**joined[name], **value} if both else value
+    return joined

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmseg.apis import cli
-from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, stored_dataset, temporal_consistency
+from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, joined_reports, stored_dataset, temporal_consistency
 from mmseg.apis.object_evaluation import PROTOCOLS, MaskScoring, score_masks
-from mmseg.apis.testing import joined_reports
 from mmseg.datasets.base import VideoDataset
 from mmseg.errors import ConfigError
 from mmseg.files import NewFile

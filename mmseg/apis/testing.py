@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg import distributed
+from mmseg.apis.evaluation import joined_reports
 from mmseg.apis.features import FeatureWriter
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import require, with_data_sets_of_method
@@ -217,13 +218,3 @@ def _report(
         **{key: cfg.data.test[key] for key in ("test_size",) if key in cfg.data.test},
     }
     return {"run": run, **joined_reports(evaluators)}
-
-
-def joined_reports(evaluators: Sequence[Evaluator]) -> dict[str, Any]:
-    """The reports of several evaluators as one; of those with the same entries the later one counts."""
-    joined: dict[str, Any] = {}
-    for evaluator in evaluators:
-        for name, value in evaluator.report().items():
-            both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
-            joined[name] = {**joined[name], **value} if both else value
-    return joined

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from mmseg.errors import DataError
 from mmseg.evaluation.frame_statistics import RECALL_THRESHOLD
@@ -136,6 +135,8 @@ class DAVIS17UnsupervisedEvaluator(ObjectEvaluator):
         # (frames, measures, proposals, objects)
         scores = np.array([[found.get(p + 1, absent) for p in range(number)] for found, absent in rows])
         scores = scores.reshape(len(rows), number, 2, len(ids)).transpose(2, 1, 3, 0)
+        from scipy.optimize import linear_sum_assignment  # only now: its import takes a while
+
         best = linear_sum_assignment(-(scores[0].mean(axis=-1) + scores[1].mean(axis=-1)) / 2)
         proposal_of = {int(k): int(p) for p, k in zip(*best)}
         rows_of = [proposal_of[k] for k in range(len(ids))]

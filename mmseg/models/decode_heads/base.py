@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmseg.errors import ConfigError
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import pointwise_conv
+from mmseg.models.layers.norms import norm_affine
 from mmseg.models.layers.resize import resize
 from mmseg.models.losses import HeadLoss
 from mmseg.values import Byte, Channels, Fraction, Keys, NumClasses, PositiveInt
@@ -152,9 +153,9 @@ class FusionHead(nn.Module):
             norm = self.linear_fuse.norm
             folds_norm = not isinstance(norm, nn.GroupNorm) and not norm.training
             if folds_norm:
-                scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (dim,)
+                scale, shift = norm_affine(norm)  # (dim,)
                 weights = [scale[:, None] * weight for weight in weights]
-                bias = (bias - norm.running_mean) * scale + norm.bias
+                bias = bias * scale + shift
         return FoldedFuse(weights, bias, norm=not folds_norm)
 
     def fold(self) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 _FORBIDDEN = 1000.0  # times the highest cost: that of a query which is taken already
@@ -57,6 +56,8 @@ def assign(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Queries (n,) in ascending order, and the target (n,) of each.
     """
+    from scipy.optimize import linear_sum_assignment  # only now: its import takes a while, and only training needs it
+
     queries, targets = linear_sum_assignment(np.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=1e6))
     return queries, targets
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.decode_heads.hfan.layers import Affine, ConvReLU, norm_affine
+from mmseg.models.decode_heads.hfan.layers import Affine, ConvReLU
+from mmseg.models.layers.norms import norm_affine
 
 
 def local_branch(channels: int, inner: int) -> nn.Sequential:

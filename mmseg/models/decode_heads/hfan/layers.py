@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.models.cpu.linear import linear
+from mmseg.models.layers.norms import norm_affine
 
 
 class Affine(NamedTuple):
@@ -55,12 +56,6 @@ class ConvReLU(nn.Module):
     def fold(self) -> Affine:
         """The convolution."""
         return Affine(self.conv.weight.flatten(1).contiguous(), self.conv.bias)
-
-
-def norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a batch norm in eval mode."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
 
 
 def init_conv(conv: nn.Conv2d) -> None:

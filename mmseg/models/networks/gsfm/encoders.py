@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.layers.norms import norm_affine
 from mmseg.models.networks.gsfm.conv_blocks import CBAM, Conv1x1, ResBlock, conv_of_objects
 
 
@@ -169,9 +170,9 @@ def fused(encoder: nn.Module) -> nn.Module:
 
 def _fuse(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Make the norm, whose statistics stay, a part of the convolution before it."""
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    conv.weight.mul_(factor[:, None, None, None])
-    conv.bias.copy_((conv.bias - norm.running_mean) * factor + norm.bias)
+    scale, shift = norm_affine(norm)
+    conv.weight.mul_(scale[:, None, None, None])
+    conv.bias.mul_(scale).add_(shift)
 
 
 def init_resnet(encoder: nn.Module) -> None:
