@@ -176,8 +176,9 @@ def _plain_labels(data: bytes) -> np.ndarray | None:
 
 
 def check_frame(image: Any) -> None:
-    """Raise DataError unless `image` is an (H, W, 3) uint8 array."""
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    """Raise DataError unless `image` is an (H, W, 3) uint8 array with at least one pixel."""
+    fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    if not fits or not image.size:
         found = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise DataError(
             f"a frame that is {found}", "(H, W, 3) uint8 in BGR order, as cv2.imread gives it", "convert the frame"

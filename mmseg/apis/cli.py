@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import logging
 import multiprocessing
@@ -20,6 +21,7 @@ from mmengine.config import DictAction
 from mmseg import distributed, values
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
+from mmseg.files import write_error
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
 
@@ -160,6 +162,7 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         with Interrupts() as interrupts, interrupts.at_once():
             status = main() or 0
+            sys.stdout.flush()
     except Interrupted as leaving:
         status = leaving.code
         if _own_rank() == 0 and LAUNCHER_PID not in os.environ:  # which says so, or why it has stopped this process
@@ -167,8 +170,10 @@ def run(main: Callable[[], int | None]) -> None:
     except SegError as error:
         status = _report(error)
     except Exception as error:
-        shortage = memory_error(error)
-        if shortage is not None:
+        shortage, broken = memory_error(error), _broken_output(error)
+        if broken is not None:
+            status = _without_output(broken)
+        elif shortage is not None:
             status = _report(shortage)
         elif not several:
             raise
@@ -196,9 +201,41 @@ def memory_error(error: BaseException | None) -> SegError | None:
     return None
 
 
+def _broken_output(error: Exception | None = None) -> OSError | None:
+    """Why the standard output cannot be written, if so: what was refused stays in its buffer, and is refused again.
+
+    Args:
+        error: what has been met; an output without a buffer is tried with an empty line if this may be its error.
+    """
+    try:
+        sys.stdout.flush()
+        if isinstance(error, OSError) and error.filename is None:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _without_output(error: OSError) -> int:
+    """End since nothing can be told any more; silently where the reader has gone, as ``| head`` does."""
+    _close_output()
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    return _report(write_error("the standard output", error))
+
+
+def _close_output() -> None:
+    """Nothing is left to fail at the exit."""
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def _report(error: SegError) -> int:
     """Print an error, unless somebody else does; returns the exit status."""
-    sys.stdout.flush()
+    broken = _broken_output()
+    if broken is not None:
+        _close_output()
     first = 0 if error.rank is None else error.rank  # unless agreed on: what ails all processes, the main one shall say
     if _own_rank() != first:
         time.sleep(_GRACE)  # it prints, and ends, whereupon the launcher ends this one

@@ -19,7 +19,7 @@ from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
 from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
-from mmseg.errors import ConfigError
+from mmseg.errors import ConfigError, DataError
 from mmseg.files import make_folder
 from mmseg.folder_lock import FolderLock
 from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
@@ -199,6 +199,8 @@ class VideoStream:
     def _push(
         self, image: Any, flow: np.ndarray | None, mask: np.ndarray | None, objects: Sequence[int] | None
     ) -> list[Result]:
+        if objects is not None and mask is None:
+            raise DataError("objects without a mask", "the ids that a mask speaks about", "give the mask, too")
         ids = None if objects is None else tuple(objects)
         if self._flow is not None and isinstance(image, np.ndarray):
             image = image.copy()  # it is looked at again with the next one; cameras write all frames into one buffer

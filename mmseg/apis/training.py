@@ -240,6 +240,13 @@ def _build_model(cfg: Config, seed: int, dataset: Any) -> VideoModel:
     seed_all(seed)
     model = build_segmentor(cfg.model, cfg.get("train_cfg"), cfg.get("test_cfg"))
     check_num_classes(model, dataset, "data.train")
+    ignored = getattr(getattr(model, "decode_head", None), "ignore_index", None)
+    if dataset.num_classes and ignored not in (None, dataset.ignore_index):
+        raise ConfigError(
+            f"the head ignores the label {ignored}, data.train marks ignored pixels by {dataset.ignore_index}",
+            "one number",
+            f"set the head's ignore_index (THE-Mask: ignore_value) to {dataset.ignore_index}",
+        )
     parts = getattr(dataset, "parts", [dataset])
     for (place, section), part in zip(data_sets(cfg.data.train, "data.train"), parts):
         with at(place):

@@ -148,7 +148,8 @@ class VideoPredictor:
 
     def remove(self, ids: Iterable[int]) -> None:
         """Stop following objects. Raises ConfigError for models of classes."""
-        for stream in self.streams or ():
+        self._open(len(self.streams or (None,)))
+        for stream in self.streams:
             stream.remove(ids)
 
     @property

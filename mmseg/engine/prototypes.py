@@ -81,6 +81,11 @@ def generate_prototypes(
             "prototypes of %d videos go to %s; %d of the %d videos of this process are there already",
             len(dataset.videos), head.save_path, len(own) - len(missing), len(own),
         )  # fmt: skip
+    if kept := len(own) - len(missing):
+        logger.warning(
+            "%d videos keep the prototypes that they have, of whatever checkpoint; --overwrite makes them again",
+            kept,
+        )
     own_frames = NUM_FRAMES * len(missing)
     bar = FrameProgress(own_frames * distributed.world_size(), own_frames, progress and distributed.is_main())
     written = []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmseg.errors import ConfigError, nearest
 from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
+from mmseg.models.checks import checked_labels, require_keys
 from mmseg.models.stream import Stream
 
 Purpose = Literal["train", "finetune", "test", "resume"]
@@ -31,6 +32,7 @@ class VideoModel(nn.Module):
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
         takes_flow: frames come with a picture of their optical flow, and network inputs have 6 channels.
+        view_inputs: names of the inputs of a view that its streams look at; None: whatever there is.
         finetune_trains: part of the names of the parameters that fine-tuning trains; None trains all.
     """
 
@@ -41,6 +43,7 @@ class VideoModel(nn.Module):
     stream_settings: tuple[str, ...] = ()
     synchronised_norms: tuple[str, ...] = ("",)
     takes_flow = False
+    view_inputs: tuple[str, ...] | None = None
     finetune_trains: str | None = None
     batch_keys: tuple[str, ...] = ()
 
@@ -57,13 +60,7 @@ class VideoModel(nn.Module):
         Raises:
             ConfigError: the batch lacks one of `batch_keys`.
         """
-        for key in self.batch_keys:
-            if key not in batch:
-                raise ConfigError(
-                    f"data.train: samples without {key!r} (they hold {', '.join(batch)})",
-                    f"{' and '.join(self.batch_keys)}",
-                    "let the pipeline load labels and end with PackClip and Collect",
-                )
+        require_keys(batch, self.batch_keys)
         return self.loss(batch, iteration)
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
@@ -169,6 +166,7 @@ class Segmentor(VideoModel):
     """
 
     batch_keys = ("img", "gt_semantic_seg")
+    view_inputs = ("img",)
 
     def __init__(
         self,
@@ -252,8 +250,14 @@ class Segmentor(VideoModel):
         Returns:
             ``decode.loss_seg`` and ``decode.acc_seg`` (percent), scalars; the total loss is the sum of the entries with
             "loss" in their name.
+
+        Raises:
+            ConfigError: the batch lacks one of `batch_keys`.
+            DataError: a tensor of another shape or type.
         """
-        imgs, labels, head = batch["img"], batch["gt_semantic_seg"], self.decode_head
+        require_keys(batch, self.batch_keys)
+        imgs, head = batch["img"], self.decode_head
+        labels = checked_labels(imgs, batch["gt_semantic_seg"], 6 if self.takes_flow else 3)
         trained = not head.frozen_backbone and any(p.requires_grad for p in self.backbone.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             feats = self.features(imgs[:, head.train_frames].flatten(0, 1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import ConfigError, DataError
+from mmseg.models.checks import check_view
 from mmseg.models.layers.resize import resize
 from mmseg.structures import Scores, View
 
@@ -134,8 +135,9 @@ class Stream:
     def _check(self, view: View) -> tuple:
         """Raise if the frame cannot follow those before it; returns the state of autocast."""
         self._require_taken()
-        img = view.inputs["img"]
         self.model.require_eval()
+        check_view(self.model, view.inputs, self.count)
+        img = view.inputs["img"]
         if self.count == 0:
             self._folded, self._changes = self.model.folded(), self.model.changes
         autocast = _autocast(img.device.type)
@@ -143,7 +145,7 @@ class Stream:
         if img.ndim != 3 or self._size not in (None, view.size):
             raise DataError(
                 f"frame {self.count} has shape {tuple(img.shape)}",
-                f"({img.shape[0]}, {', '.join(map(str, self._size or 'HW'))}), the size of the frames before it",
+                f"({', '.join(map(str, ('C', *(self._size or 'HW'))))}), the size of the frames before it",
                 "use one stream per video, or resize the frames to one size",
             )
         return autocast

@@ -1,6 +1,10 @@
 """What the command-line tools share: overrides, and errors without tracebacks."""
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +92,25 @@ def test_short_memory_is_one_message(allocate, capsys):
         run(allocate)
     told = capsys.readouterr().err
     assert leaving.value.code == 2 and "SegError: out of memory (" in told and "lower data.samples_per_gpu" in told
+
+
+TALKATIVE = "from mmseg.apis.cli import run\nrun(lambda: print('x' * 100_000))"
+LATE = "from mmseg.apis.cli import run\nrun(lambda: print('few words'))"
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("code", [TALKATIVE, LATE], ids=["at once", "at the end"])
+def test_a_reader_that_has_gone_or_a_full_disk_is_no_traceback(code, buffered):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "" if buffered else "1"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = subprocess.run([sys.executable, "-c", code], env=env, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (gone.returncode, gone.stderr) == (128 + signal.SIGPIPE, "")
+    with open("/dev/full", "w") as full:
+        told = subprocess.run([sys.executable, "-c", code], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert told.returncode == 2 and "Traceback" not in told.stderr
+    assert told.stderr.startswith("WriteError: the standard output: cannot be written, the disk is full")
 
 
 @pytest.mark.parametrize(("main", "status"), [(fail, 2), (lambda: None, 0), (lambda: 5, 5)])

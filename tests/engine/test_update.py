@@ -57,6 +57,16 @@ def test_gradients_are_clipped_over_all_parameters():
     assert norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
+def test_scaled_gradients_are_clipped_by_their_true_size():
+    clip = {"optimizer_config": {"grad_clip": {"max_norm": 0.01}}}
+    plain, scaled = updater(clip, dropout=0.0), updater(clip, dropout=0.0)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # as float16 has it on a GPU
+    values, expected = scaled([batch_of(2)]), plain([batch_of(2)])
+    torch.testing.assert_close(values["grad_norm"], expected["grad_norm"])
+    for a, b in zip(scaled.model.parameters(), plain.model.parameters()):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_amp_on_the_cpu(dtype, caplog):
     seen = []

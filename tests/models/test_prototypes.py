@@ -203,7 +203,7 @@ def test_generated_files(tmp_path):
     torch.testing.assert_close(read_centers(written[0], 256), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_second_run_makes_only_what_is_missing(tmp_path):
+def test_second_run_makes_only_what_is_missing(tmp_path, caplog):
     model = build_filled(build_segmentor, prototype_config(save_path=str(tmp_path)))
     dataset = make_dataset(tmp_path / "data", {"a": 12, "b": 12, "c": 12})
     files = generate_prototypes(model, dataset, progress=False)
@@ -216,7 +216,9 @@ def test_second_run_makes_only_what_is_missing(tmp_path):
     assert [file.read_bytes() for file in files] == before
     assert files[0].stat().st_mtime_ns == times[0]
     assert os.listdir(files[2].parent) == ["centers.pt"]
+    caplog.clear()
     assert generate_prototypes(model, dataset, progress=False) == []
+    assert any("3 videos keep the prototypes" in message and "--overwrite" in message for message in caplog.messages)
     assert generate_prototypes(model, dataset, overwrite=True, progress=False) == files
     assert [file.read_bytes() for file in files] == before
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
+from mmseg.models.checks import check_classes
 from mmseg.models.losses.base import PixelLoss
 from mmseg.registry import MODELS, build
 
@@ -44,7 +45,7 @@ class HeadLoss(nn.Module):
         for loss in losses:
             if isinstance(loss, PixelLoss):
                 loss.require_classes(num_classes)
-        self.losses, self.ignore_index = nn.ModuleList(losses), ignore_index
+        self.losses, self.num_classes, self.ignore_index = nn.ModuleList(losses), num_classes, ignore_index
         self.names = [_name(loss, several) for loss in losses]
         self.sampler = build(MODELS, sampler, "sampler") if sampler else None
 
@@ -54,7 +55,11 @@ class HeadLoss(nn.Module):
         Args:
             logits: (n, K, h, w), resized bilinearly to the size of the labels.
             labels: (n, H, W) int64.
+
+        Raises:
+            DataError: a label that is no class.
         """
+        check_classes(labels, self.num_classes, self.ignore_index)
         weight = None if self.sampler is None else self.sampler(logits, labels, self.ignore_index)
         found: dict[str, Tensor] = {}
         for name, loss in zip(self.names, self.losses):

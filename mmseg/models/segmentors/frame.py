@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmseg.models.base import Segmentor
+from mmseg.models.checks import require_keys
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.layers.resize import resize
 from mmseg.models.segmentors.slide import slide, slide_sizes
@@ -41,7 +42,8 @@ class FrameSegmentor(Segmentor):
 
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
         """See :meth:`Segmentor.loss`."""
-        if batch["img"].ndim == 4:
+        require_keys(batch, self.batch_keys)
+        if getattr(batch["img"], "ndim", 0) == 4:
             batch = {**batch, **{key: batch[key][:, None] for key in ("img", "gt_semantic_seg")}}
         return super().loss(batch, iteration)
 
