@@ -21,6 +21,7 @@ from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
+from mmseg.models.cpu.pieces import rows_in_strips
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -89,6 +90,10 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
+        out = rows_in_strips(x, h, self.fc1.out_features, lambda rows, height: self._whole(rows, height, w))
+        return self._whole(x, h, w) if out is None else out
+
+    def _whole(self, x: Tensor, h: int, w: int) -> Tensor:
         x = self.fc1(x)  # (n, h * w, 4C)
         if torch.is_grad_enabled():
             # of the three hidden maps only this one is kept for backward: the other two are cheap to make again

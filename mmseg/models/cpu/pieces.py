@@ -10,6 +10,8 @@ from torch import Tensor, nn
 _TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
 _SLICE = 1024  # tokens of an element-wise chain
 _ENCODED = 2048  # of a layer of an encoder, whose pieces must be worth their many steps
+_ROWS = 1 << 20  # numbers of the hidden rows of a perceptron with a convolution, that exist at once
+_FEW = 1 << 22  # hidden numbers that are not worth the trouble
 _MAPS = 64  # of an affinity refinement, which makes a map of every token
 
 
@@ -64,4 +66,29 @@ def tokens_in_slices(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor
             part = function(*(x[:, start : start + _SLICE] if x.shape[1] == length else x for x in own))
             out = part.new_empty(first.shape) if out is None else out
             out[i : i + 1, start : start + _SLICE] = part
+    return out
+
+
+def rows_in_strips(x: Tensor, h: int, hidden: int, function: Callable[[Tensor, int], Tensor]) -> Tensor | None:
+    """``function(x, h)`` of tokens (n, h * w, C), row-major, each result depending on the rows around it alone.
+
+    Strips of rows are worked on with one further row above and below; where there is none, the function meets the
+    border of the map as it would without strips.
+
+    Args:
+        hidden: channels of what lies between the steps of `function`.
+
+    Returns:
+        (n, h * w, C), or None where strips are of no use: with a graph, on other devices, for small maps.
+    """
+    rows = max(8, _ROWS // (x.shape[1] // h * hidden))
+    whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+    if whole or x.shape[1] * hidden < _FEW or rows >= h:
+        return None
+    width, out = x.shape[1] // h, torch.empty_like(x)
+    for top in range(0, h, rows):
+        bottom = min(top + rows, h)
+        first, last = max(top - 1, 0), min(bottom + 1, h)
+        part = function(x[:, first * width : last * width], last - first)
+        out[:, top * width : bottom * width] = part[:, (top - first) * width : (bottom - first) * width]
     return out

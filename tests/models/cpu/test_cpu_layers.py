@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmseg.models import build_backbone
+from mmseg.models.backbones.mit import MixFFN
 from mmseg.models.cpu import attention, pieces
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3, visible_layout
 from mmseg.models.cpu.linear import linear, uses_onednn
-from mmseg.models.cpu.pieces import add_residual, maps_at_once
+from mmseg.models.cpu.pieces import add_residual, maps_at_once, pictures_one_by_one, rows_in_strips, tokens_in_slices
 from mmseg.models.layers.linear import Mlp, pointwise_conv
 
 
@@ -111,3 +113,27 @@ def test_other_devices_work_on_everything_at_once():
     assert maps_at_once(x, 5000) == 5000 and maps_at_once(torch.empty(2), 5000) == pieces._MAPS
     q = torch.empty(1, 2, 6000, 8, device="meta")
     assert len(operations(lambda: attend(q, q, q))) < 12
+
+
+@pytest.mark.parametrize(("n", "h", "w"), [(1, 131, 127), (2, 128, 128), (1, 20, 1000)])
+def test_strips_of_a_perceptron_with_a_convolution_equal_the_whole(n, h, w):
+    """At every border between strips, also where the last strip is a single row."""
+    mlp = MixFFN(64, 256).eval()
+    x = torch.randn(n, h * w, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert rows_in_strips(x, h, 256, lambda rows, height: rows) is not None
+        torch.testing.assert_close(mlp(x, h, w), mlp._whole(x, h, w), rtol=1e-6, atol=1e-6)
+        assert rows_in_strips(x[:, : 8 * w], 8, 256, lambda rows, height: rows) is None
+    assert rows_in_strips(x, h, 256, lambda rows, height: rows) is None  # for gradients
+
+
+def test_pictures_one_by_one_and_tokens_in_slices_equal_the_whole():
+    network = build_backbone(dict(type="mit_b0")).eval()
+    x = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(2, 2500, 8, generator=torch.Generator().manual_seed(0))
+    own = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for part, whole in zip(pictures_one_by_one(network, x), network(x), strict=True):
+            torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
+            assert part.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(tokens_in_slices(torch.mul, tokens, own), tokens * own)
