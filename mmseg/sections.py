@@ -138,12 +138,13 @@ class MovingAverage(Section):
 class EarlyStopping(Section):
     """Ends the training after `patience` evaluations in a row that do not beat the best score by `min_delta`.
 
-    `monitor` is the name of a score or 'auto'; `rule` 'less' is for scores that are better when lower.
+    `monitor` is the name of a score or 'auto'; `rule` 'less' is for scores that are better when lower; None: the name
+    of the score tells.
     """
 
     monitor: Text = "auto"
     patience: PositiveInt = 5
-    rule: Literal["greater", "less"] = "greater"
+    rule: Literal["greater", "less"] | None = None
     min_delta: NonNegativeFloat = 0.0
 
 

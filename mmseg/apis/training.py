@@ -184,7 +184,7 @@ def report_data(dataset: Any) -> None:
     """Log how many videos, frames and labels a training set has, and warn of classes that a sample of it never shows.
 
     Raises:
-        DataError: nothing is labelled, so that there is nothing to learn.
+        DataError: nothing is labelled, or there is no object, so that there is nothing to learn.
     """
     parts = [part for part in getattr(dataset, "parts", [dataset]) if hasattr(part, "label_counts")]
     if not parts or not distributed.is_main():
@@ -193,9 +193,12 @@ def report_data(dataset: Any) -> None:
     frames = sum(video.num_frames for video in videos)
     counts = dataset.label_counts()  # (256,)
     labelled = counts[:IGNORED].sum()
+    told, what = (labelled, "are labelled")
+    if dataset.CLASSES is None and parts[0].background is not None:
+        told, what = labelled - counts[parts[0].background], "belong to objects"
     logger.info(
-        "data.train: %d videos, %d frames; in a sample of masks %.1f %% of the pixels are labelled",
-        *(len(videos), frames, 100 * labelled / counts.sum()),
+        "data.train: %d videos, %d frames; in a sample of masks %.1f %% of the pixels %s",
+        *(len(videos), frames, 100 * told / counts.sum(), what),
     )
     names = dataset.CLASSES or ()
     shares = [f"{name} {100 * count / labelled:.1f}" for name, count in zip(names, counts) if count]

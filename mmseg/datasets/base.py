@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmseg.clips import train_clip, train_targets
-from mmseg.datasets.labels import count_labels, read_labels
+from mmseg.datasets.labels import count_labels, no_label, no_object, read_labels
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.results import class_metrics, label_writers
 from mmseg.datasets.transforms import Compose, LoadLabels, TestPipeline
@@ -88,6 +88,7 @@ class VideoDataset:
     Attributes:
         videos: list of :class:`VideoFiles`.
         CLASSES, PALETTE, num_classes, ignore_index, dilation, pipeline, test_mode.
+        background: label of pixels without an object, in masks of objects; None in masks of classes.
 
     Raises:
         ConfigError: an argument that cannot work.
@@ -97,6 +98,7 @@ class VideoDataset:
     CLASSES: tuple[str, ...] | None = None
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
+    background: int | None = None
     frame_rate = 15.0  # of the videos, and of overlays of them
     submission = "result_submission"  # folder of the PNGs of --format-only and --save-png
     augment_ratios: tuple[float, ...] = AUGMENT_RATIOS  # of --aug-test, unless a config gives its own
@@ -210,7 +212,7 @@ class VideoDataset:
         paths = self.videos[video_index].labels
         if paths is None:
             return None
-        return read_labels(paths[number], self.num_classes, self.reduce_zero_label)
+        return self.read_label(paths[number])
 
     def frame(self, video_index: int, number: int) -> Frame:
         """Frame `number` of a video with its truth.
@@ -236,7 +238,7 @@ class VideoDataset:
             masks: size of the sample, at most.
 
         Raises:
-            DataError: there are no masks, none of them has a labelled pixel, or one cannot be used.
+            DataError: there are no masks, none of them has a labelled pixel (or an object), or one cannot be used.
         """
         paths = [path for video in self.videos for path in video.labels or ()]
         if not paths:
@@ -245,7 +247,12 @@ class VideoDataset:
                 "videos with masks",
                 "use a split that has masks",
             )
-        return count_labels(paths, self.num_classes, self.reduce_zero_label, masks)
+        nothing = no_object if self.background is not None else partial(no_label, self.reduce_zero_label)
+        return count_labels(paths, self.read_label, nothing, masks, self.background)
+
+    def read_label(self, path: str) -> np.ndarray:
+        """The network labels (H, W) uint8 of a mask. Raises DataError, see :func:`read_labels`."""
+        return read_labels(path, self.num_classes, self.reduce_zero_label)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

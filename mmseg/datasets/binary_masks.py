@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from mmseg.datasets.labels import count_labels, no_object, spread
 from mmseg.errors import DataError
 from mmseg.images import read_mask
 
@@ -55,16 +56,13 @@ class MaskReader:
         return mask if kind == "labels" else (mask > 0).astype(np.uint8)
 
     def counts(self, paths: Sequence[str], masks: int) -> np.ndarray:
-        """Pixels of each label, (256,) int64, in a sample of at most `masks` of the masks `paths`."""
-        total = np.zeros(256, np.int64)
-        for path in _sample(paths, masks):
-            total += np.bincount(self.read(path).reshape(-1), minlength=256)
-        return total
+        """Pixels of each label, (256,) int64, in a sample of the masks. Raises DataError if none has an object."""
+        return count_labels(paths, self.read, no_object, masks, background=0)
 
     def _guess(self) -> str:
         """What the values mean, from a sample."""
         seen: set[int] = set()
-        sample = _sample(self._paths, _LOOKED_AT)
+        sample = spread(self._paths, _LOOKED_AT)
         for path in sample:
             values = set(np.unique(read_mask(path)).tolist())
             if not values <= {0, 1, _IGNORED}:
@@ -78,11 +76,6 @@ class MaskReader:
             *(len(sample), sample[0]),
         )
         return "0 and 255"
-
-
-def _sample(paths: Sequence[str], size: int) -> list[str]:
-    """At most `size` of the paths, spread evenly."""
-    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(size, len(paths))).astype(int))]
 
 
 def _unexpected(path: str | Path, values: set[int], kind: str) -> DataError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class ObjectVideoDataset(VideoDataset):
         DataError: no videos, or one is listed twice.
     """
 
+    background = 0
     inside_submission = ""  # folder of the videos in the folder of a submission
 
     def __init__(
@@ -107,6 +108,20 @@ class ObjectVideoDataset(VideoDataset):
             path=path,
             reload=partial(read_frame, path),
         )
+
+    def frames(self, video_index: int) -> Iterator[Frame]:
+        """See :meth:`VideoDataset.frames`. Raises DataError if no mask that is shown to the model has an object."""
+        video, found = self.videos[video_index], False
+        for frame in super().frames(video_index):
+            found = found or (frame.given is not None and bool(frame.given.any()))
+            if not found and video.given and frame.number == max(video.given):
+                raise DataError(
+                    f"video {video.name!r}: no object in any of the {len(video.given)} masks that are given, the last "
+                    f"is {video.masks.get(frame.number)}",
+                    "a mask with an object to follow",
+                    "extract the masks again, or leave this video out of the split",
+                )
+            yield frame
 
     def result_size(self, video_index: int) -> tuple[int, int] | None:
         """(height, width) of the results of a video; None: that of its frames."""

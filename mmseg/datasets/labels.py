@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,31 +70,61 @@ def check_labels(labels: np.ndarray, num_classes: int | None, path: str | Path, 
         )
 
 
-def count_labels(paths: Sequence[str], num_classes: int | None, reduced: bool, masks: int = 200) -> np.ndarray:
+def spread(paths: Sequence[str], size: int) -> list[str]:
+    """At most `size` of the paths, spread evenly."""
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(size, len(paths))).astype(int))]
+
+
+def count_labels(
+    paths: Sequence[str],
+    read: Callable[[str], np.ndarray],
+    nothing: Callable[[str, Sequence[str]], DataError],
+    masks: int = 200,
+    background: int | None = None,
+) -> np.ndarray:
     """How many pixels have which network label in a sample of masks, spread evenly.
 
-    Where the sample has no labelled pixel, ten times as many masks are looked at.
+    Where the sample has nothing to learn from, ten times as many masks are looked at.
 
     Args:
         paths: of all masks.
-        num_classes, reduced: see :func:`read_labels`.
+        read: gives the labels (H, W) uint8 of a mask.
+        nothing: the error for masks without anything, from "K of N masks, the first is ..." and the sample.
         masks: size of the sample, at most.
+        background: label of pixels without an object, from which alone nothing is learned; None: there is none.
 
     Returns:
         (256,) int64; entry 255 counts ignored pixels.
 
     Raises:
-        DataError: a mask cannot be read or holds values that are no class, or there is no labelled pixel at all.
+        DataError: a mask cannot be read or holds values that are no class, or `nothing`.
     """
     for size in (masks, 10 * masks):
-        sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(size, len(paths))).astype(int))]
-        counts = sum(np.bincount(read_labels(path, num_classes, reduced).ravel(), minlength=256) for path in sample)
-        if np.any(counts[:IGNORED]):
+        sample = spread(paths, size)
+        counts = sum(np.bincount(read(path).ravel(), minlength=256) for path in sample)
+        labelled = counts[:IGNORED].copy()
+        if background is not None:
+            labelled[background] = 0
+        if labelled.any():
             return counts
+    raise nothing(f"{len(sample)} of {len(paths)} masks, the first is {paths[0]}", sample)
+
+
+def no_object(where: str, sample: Sequence[str]) -> DataError:
+    """The error for masks of objects that hold none, see :func:`count_labels`."""
+    return DataError(
+        f"no object in {where}",
+        "masks in which objects have values above 0",
+        "check that these are the masks, and that they were not emptied on the way",
+    )
+
+
+def no_label(reduced: bool, where: str, sample: Sequence[str]) -> DataError:
+    """The error for masks of classes without a labelled pixel, see :func:`count_labels`."""
     values = sorted({int(value) for path in sample for value in np.unique(read_mask(path))})
-    raise DataError(
-        f"no labelled pixel in {len(sample)} of {len(paths)} masks, the first is {paths[0]}: they hold the values "
-        f"{values}, and with reduce_zero_label={reduced} these are all ignored",
+    return DataError(
+        f"no labelled pixel in {where}: they hold the values {values}, and with reduce_zero_label={reduced} these are "
+        "all ignored",
         "0 and 255 for ignored pixels, v for class v - 1" if reduced else "255 for ignored pixels, v for class v",
         "set reduce_zero_label=False in the data sets if the classes are counted from 0; objects of value 255 have "
         "to be written as a class (tools/convert_to_vspw.py)"

@@ -61,6 +61,8 @@ class StaticImageDataset(VideoDataset):
         DataError: no images, or one without mask.
     """
 
+    background = 0
+
     def __init__(
         self,
         data_root: str | Path,
@@ -112,12 +114,9 @@ class StaticImageDataset(VideoDataset):
             "img_metas": {"video": video.name, "filename": video.frames[0]},
         }
 
-    def label_counts(self, masks: int = 200) -> np.ndarray:
-        """Pixels of background and object in a sample of the masks, see :meth:`VideoDataset.label_counts`."""
-        counts, step = np.zeros(256, np.int64), -(-len(self.videos) // masks)
-        for video in self.videos[::step]:
-            counts[:2] += np.bincount((_read_grey(video.labels[0]) > _HALF).ravel(), minlength=2)
-        return counts
+    def read_label(self, path: str) -> np.ndarray:
+        """1 where the mask, which may be soft, has the object. Raises DataError if it cannot be read."""
+        return (_read_grey(path) > _HALF).astype(np.uint8)
 
     def _changed(self, image: Image.Image, mask: Image.Image, draws: StillDraws) -> list[tuple[np.ndarray, np.ndarray]]:
         """The frames (S, S, 3) RGB and masks (S, S) of a clip, uint8, of an image and its mask."""

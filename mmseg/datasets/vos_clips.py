@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ JUMPS = (5, 10, 15, 20, 25, 5)  # largest distance of frames, growing, and small
 LIMITS = (0.1, 0.2, 0.3, 0.4, 0.9)  # shares of the epochs at which it changes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ATTEMPTS = 5
+_NAMED = 5  # videos that a message names
+
+logger = logging.getLogger("mmseg.datasets")
 
 _OF_CLIP, _OF_FRAME = ColourJitter(0.1, 0.03, 0.03), ColourJitter(0.01, 0.01, 0.01)
 
@@ -88,6 +92,8 @@ class VOSClipDataset(VideoDataset):
         DataError: the split file or a video is missing, a frame has no mask, or no video has three frames.
     """
 
+    background = 0
+
     def __init__(
         self,
         data_root: str | Path,
@@ -110,6 +116,13 @@ class VOSClipDataset(VideoDataset):
                     "a mask for every frame of a training video",
                     "extract the annotations again",
                 )
+        short = [video.name for video in videos if video.num_frames < CLIP]
+        if short:
+            names = ", ".join(short[:_NAMED]) + (", ..." if len(short) > _NAMED else "")
+            found = f"{data_root}: {len(short)} of {len(videos)} videos have less than {CLIP} frames: {names}"
+            if len(short) == len(videos):
+                raise DataError(found, f"{CLIP} frames or more, of which a clip is made", "give longer videos")
+            logger.warning("%s; they are left out", found)
         videos = [video for video in videos if video.num_frames >= CLIP]
         super().__init__(videos, reduce_zero_label=False)
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.engine.average import TRAINED, AveragedWeights, restore_weights
+from mmseg.engine.monitor import is_better
 from mmseg.engine.optim import load_optimizer_state, short
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
@@ -175,7 +176,7 @@ class Checkpoints:
         logger.info("saved %s", path)
 
     def save_best(self, done: int, score: str, value: float) -> None:
-        """Write the weights to ``best_<score>_iter_<done>.pth`` if `value` is higher than ever; drop the one before.
+        """Write the weights to ``best_<score>_iter_<done>.pth`` if `value` is better than ever; drop the one before.
 
         Args:
             done: number of finished iterations.
@@ -185,7 +186,7 @@ class Checkpoints:
         if not distributed.is_main():
             return
         best = self._best or (self._best_before(score) if self.resumed else None)
-        if best and value <= best[0]:
+        if best and not is_better(score, value, best[0]):
             return
         path = self.folder / f"{_best_name(score)}_iter_{done}.pth"
         save_checkpoint(path, self._weights(done, score={score: value}))
@@ -196,7 +197,7 @@ class Checkpoints:
 
     def _best_before(self, score: str) -> tuple[float, Path] | None:
         """The best checkpoint of before the resumption, with its score."""
-        found = []
+        best: tuple[float, Path] | None = None
         for path in self.folder.glob(f"{glob.escape(_best_name(score))}_iter_*.pth"):
             try:
                 scores = read_checkpoint(path)["meta"].get("score")
@@ -204,9 +205,9 @@ class Checkpoints:
                 logger.warning("not compared with the best checkpoint of before: %s", error.found)
                 continue
             value = scores.get(score) if isinstance(scores, Mapping) else None
-            if isinstance(value, float):
-                found.append((value, path))
-        return max(found, default=None)
+            if isinstance(value, float) and (best is None or is_better(score, value, best[0])):
+                best = value, path
+        return best
 
     def _weights(self, done: int, **meta: Any) -> dict[str, Any]:
         with self.average.applied() if self.average else nullcontext():

@@ -14,6 +14,20 @@ logger = logging.getLogger("mmseg.engine")
 
 AUTO = "auto"
 _LISTED = 12
+_LOWER = ("-Decay",)  # ends of the names of scores that are better when lower
+
+
+def is_better(name: str, value: float, than: float, rule: str | None = None, margin: float = 0.0) -> bool:
+    """Whether a score beats another one by more than `margin`.
+
+    Args:
+        name: of the score, which tells what is better unless `rule` does.
+        value, than: its values.
+        rule: 'greater', 'less' or None.
+        margin: not negative.
+    """
+    less = name.endswith(_LOWER) if rule is None else rule == "less"
+    return (than - value if less else value - than) > margin
 
 
 def find_score(name: str, known: Sequence[str], place: str) -> str:
@@ -66,8 +80,9 @@ class Patience:
         section = self.section
         self.score = find_score(self.score, list(scores), "early_stopping.monitor")
         value = scores[self.score]
-        sign = 1 if section.rule == "greater" else -1
-        better = math.isfinite(value) and (self.best is None or sign * (value - self.best) > section.min_delta)
+        better = math.isfinite(value) and (
+            self.best is None or is_better(self.score, value, self.best, section.rule, section.min_delta)
+        )
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return self.is_exhausted
 

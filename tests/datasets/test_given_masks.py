@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,16 @@ def test_youtube_vos_that_is_not_right(tmp_path):
     with pytest.raises(DataError, match="no list of videos"):
         build()
     build(all_frames=True)
+
+
+def test_given_masks_without_an_object(tmp_path):
+    dataset = davis(tmp_path)
+    assert len(list(dataset.frames(0))) == 4
+    write_png(Path(dataset.videos[0].masks[0]), np.zeros(VIDEO["size"], np.uint8))
+    with pytest.raises(
+        DataError, match=r"video 'one': no object in any of the 1 masks that are given, the last is .*00000\.png"
+    ):
+        list(dataset.frames(0))
 
 
 def test_writers_make_a_zip_for_the_server(tmp_path):

@@ -231,6 +231,15 @@ def test_keys_that_cannot_work(root, keys, message):
         build_dataset({"type": "VOSDataset", "data_root": str(root), **DIRS, **keys})
 
 
+@pytest.mark.parametrize("test_mode", [False, True])
+def test_masks_without_an_object(root, test_mode):
+    for path in (root / "mask/val").iterdir():
+        cv2.imwrite(str(path), np.zeros(SIZE, np.uint8))
+    dataset = VOSDataset(**DIRS, data_root=root, pipeline=None if test_mode else LOAD, test_mode=test_mode)
+    with pytest.raises(DataError, match=r"no object in 7 of 7 masks, the first is .*bear_00000.png"):
+        dataset.label_counts()
+
+
 def test_log_says_nothing_about_good_data(root, caplog):
     with caplog.at_level(logging.INFO):
         VOSDataset(**DIRS, data_root=root, pipeline=LOAD).label_counts()

@@ -175,10 +175,13 @@ def test_a_video_without_objects_gives_an_empty_clip(tmp_path):
     assert not sample["gt_semantic_seg"].any() and sample["selector"].tolist() == [1, 0]
 
 
-def test_videos_that_cannot_be_trained_on(tmp_path):
+def test_videos_that_cannot_be_trained_on(tmp_path, caplog):
     write_video(tmp_path, {**VIDEO, "frames": 2})
-    with pytest.raises(DataError, match="without videos"):
+    with pytest.raises(DataError, match="1 of 1 videos have less than 3 frames: one"):
         VOSClipDataset(str(tmp_path))
+    write_video(tmp_path, {**VIDEO, "name": "two"})
+    assert [video.name for video in VOSClipDataset(str(tmp_path)).videos] == ["two"]
+    assert "1 of 2 videos have less than 3 frames: one; they are left out" in caplog.text
     write_video(tmp_path)
     (tmp_path / "Annotations/one/00003.png").unlink()
     with pytest.raises(DataError, match="5 masks for 6 frames"):
@@ -321,6 +324,17 @@ def test_images_without_masks(tmp_path):
         StaticImageDataset(str(tmp_path))
     with pytest.raises(DataError, match="no videos"):
         StaticImageDataset(str(tmp_path), layout="classes")
+
+
+def test_masks_without_objects_teach_nothing(tmp_path):
+    write_static(tmp_path / "still")
+    write_png(tmp_path / "still/a.png", np.zeros((60, 80), np.uint8))
+    write_video(tmp_path)
+    for path in (tmp_path / "Annotations").rglob("*.png"):
+        write_png(path, np.zeros((60, 80), np.uint8))
+    for dataset, masks in ((StaticImageDataset(tmp_path / "still"), 1), (VOSClipDataset(tmp_path), 6)):
+        with pytest.raises(DataError, match=f"no object in {masks} of {masks} masks, the first is .*png"):
+            dataset.label_counts()
 
 
 def test_published_stages():

@@ -55,6 +55,22 @@ def test_best_by_the_first_score_and_by_that_of_a_class(tmp_path):
     assert run._best_before("IoU.car/van [1]") == (0.2, folder / file)
 
 
+def test_a_score_that_is_better_when_lower(tmp_path):
+    scores = iter([0.3, 0.1, 0.2, -0.1, 0.5])
+    options = {"evaluation": {"interval": 2, "save_best": "J-Decay"}}
+
+    def evaluate(model):
+        return {"J-Decay": next(scores)}
+
+    trainer(tmp_path, options, evaluate).run()
+    assert [p.name for p in tmp_path.glob("best*")] == ["best_J-Decay_iter_4.pth"]
+    trainer(tmp_path, {**options, "runner.max_iters": 10}, evaluate, tmp_path / "latest.pth").run()
+    assert [p.name for p in tmp_path.glob("best*")] == ["best_J-Decay_iter_8.pth"]
+    patience = Patience(EarlyStopping(monitor="J-Decay", patience=2))
+    assert [patience.exhausted({"J-Decay": value}) for value in (0.3, 0.1, 0.2, 0.4)] == [False, False, False, True]
+    assert patience.best == 0.1
+
+
 def test_an_undefined_score_says_why_and_what_is_defined(tmp_path, caplog):
     trainer(
         tmp_path,
