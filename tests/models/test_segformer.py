@@ -90,7 +90,7 @@ def test_dropout_ratio(dropout_ratio):
     [
         dict(in_channels=[32, 64, 160]),
         dict(in_index=[0, 1, 2, 2]),
-        dict(feature_strides=[8, 4, 16, 32]),
+        dict(feature_strides=[8, 16, 32, 64]),
         dict(align_corners=True),
         dict(fuse_norm="LN"),
         dict(loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=True)),

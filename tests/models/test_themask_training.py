@@ -253,6 +253,28 @@ def test_clips_of_another_length_name_both_keys_and_their_values(name, frames):
     assert f"data.train.dataset.dilation = [-7], clips of {frames + 1} frame(s)" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "keys", "told"),
+    [
+        ("train_1f_b1", {"aux_weight": 0.5, "round_weight": [2.0, 1.0]}, ["aux_weight", "round_weight"]),
+        ("train_1f_b1", {"two_round_after_warmup": True, "round_weight": [2.0, 1.0], "warmup_iters": 7}, []),
+        ("train_1f_b1", {"matcher_cfg": {"dice_weight_unmatched": 1.5}}, ["matcher_cfg.dice_weight_unmatched"]),
+        ("train_video_b1_t2", {"aux_weight": 0.5, "warmup_iters": 7}, ["warmup_iters"]),
+        ("train_video_b1_t2", {"matcher_cfg": {"class_weight_unmatched": 2}}, ["matcher_cfg.class_weight_unmatched"]),
+    ],
+)
+def test_keys_of_the_loss_that_have_no_effect_are_told(name, keys, told, caplog):
+    """The published values are no news."""
+    config = copy.deepcopy(Case("themask", name).config)
+    with torch.device("meta"):
+        build_segmentor(config)
+        assert not caplog.records
+        config["decode_head"]["loss_cfg"].update(keys)
+        build_segmentor(config)
+    found = [record.getMessage().partition(" = ")[0] for record in caplog.records]
+    assert found == [f"model.decode_head.loss_cfg.{key}" for key in told]
+
+
 def test_the_number_of_predictions_is_that_of_the_decoder(caplog):
     config = copy.deepcopy(Case("themask", "criterion_1f_warmup").config)  # 3 predictions beside 9 layers
     config.update(pixel_decoder_cfg=dict(config["pixel_decoder_cfg"], transformer_enc_layers=1))

@@ -75,7 +75,7 @@ class FusionHead(nn.Module):
         decoder_params: ``dict(embed_dim=256, ...)``.
         dropout_ratio: channel dropout before the classifier, 0 allowed.
         in_index: must select the four maps in order.
-        feature_strides: strides of the maps, finest first.
+        feature_strides: of published configs; must be those of four maps, finest first.
         loss_decode: config of the loss, or a list of them; default: cross entropy.
         sampler: config of what chooses the pixels that the losses see, ``dict(type='OHEMPixelSampler', ...)``.
         ignore_index: label of pixels without a class.
@@ -181,11 +181,11 @@ class FusionHead(nn.Module):
 
 
 def _check(in_index: Sequence[int], feature_strides: Sequence[int]) -> None:
-    if len(feature_strides) != 4 or list(in_index) != [0, 1, 2, 3]:
+    if list(in_index) != [0, 1, 2, 3]:
+        raise ConfigError(f"in_index={list(in_index)}", "[0, 1, 2, 3]", "give the four maps of the backbone in order")
+    if list(feature_strides) != [4, 8, 16, 32]:
         raise ConfigError(
-            f"in_index={list(in_index)}, feature_strides={list(feature_strides)}",
-            "four maps, in_index [0, 1, 2, 3]",
-            "give the four maps of the backbone in order",
+            f"feature_strides={list(feature_strides)}",
+            "[4, 8, 16, 32]; maps are taken at the sizes that they have",
+            "leave feature_strides out",
         )
-    if feature_strides[0] != min(feature_strides):
-        raise ConfigError(f"feature_strides={list(feature_strides)}", "the finest first", "use [4, 8, 16, 32]")

@@ -7,8 +7,8 @@ clips' queries on whole clips, and in the video head the frames' queries on sing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,34 @@ class MatcherCfg(Keys, total=False):
 _PUBLISHED = MatcherCfg(
     class_weight=2.0, mask_weight=5.0, dice_weight=5.0, mask_weight_unmatched=0.5, dice_weight_unmatched=0.5
 )
+
+
+def without_effect(loss_cfg: Mapping[str, Any], video: bool) -> Iterator[tuple[str, Any, str]]:
+    """Keys of the criterion that nothing comes of, unless they have the values of the published configs.
+
+    Args:
+        loss_cfg: arguments of :class:`HierarchicalCriterion`.
+        video: of the video head.
+
+    Yields:
+        Key, its value, and why it is not looked at.
+    """
+    matcher, rounds = loss_cfg.get("matcher_cfg"), video or loss_cfg.get("two_round_after_warmup") is True
+    given = {**loss_cfg, **(matcher if isinstance(matcher, Mapping) else {})}
+    one_round = "there is no second round of matching unless two_round_after_warmup=True"
+    warm_up, unmatched = ("warmup_iters", (0, 30000)), ("mask_weight_unmatched", "dice_weight_unmatched")
+    unread = [("class_weight_unmatched", (1.0,), "there is no such loss")]
+    if video:
+        always = "the video head takes both rounds from the start"
+        unread += [(*warm_up, always), ("two_round_after_warmup", (False,), always)]
+    else:
+        unread += [("aux_weight", (0.25,), "frames have no queries of their own in the one-frame head")]
+    if not rounds:
+        unread += [(*warm_up, one_round), ("round_weight", ([1.0, 0.5], (1.0, 0.5)), one_round)]
+        unread += [(key, (0.5,), one_round) for key in unmatched]
+    for key, published, reason in unread:
+        if key in given and given[key] not in published:
+            yield (key if key in loss_cfg else f"matcher_cfg.{key}"), given[key], reason
 
 
 class HierarchicalCriterion(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.cpu.linear import products
-from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion
+from mmseg.models.decode_heads.themask.criterion import HierarchicalCriterion, without_effect
 from mmseg.models.decode_heads.themask.decoder import FrameQueryDecoder
 from mmseg.models.decode_heads.themask.pixel_decoder import MapShape, PixelMaps
 from mmseg.models.decode_heads.themask.prediction import Prediction
@@ -120,7 +120,10 @@ class MaskHead(nn.Module):
                 *(absolute("loss_cfg.dec_layers"), layers, predictions),
             )
         own = {"num_classes": self.num_classes, "video": self.for_videos}
-        return HierarchicalCriterion(**check_arguments(HierarchicalCriterion, loss_cfg, absolute("loss_cfg"), own))
+        criterion = HierarchicalCriterion(**check_arguments(HierarchicalCriterion, loss_cfg, absolute("loss_cfg"), own))
+        for key, value, reason in without_effect(loss_cfg, self.for_videos):
+            logger.warning("%s = %r has no effect: %s", absolute(f"loss_cfg.{key}"), value, reason)
+        return criterion
 
     # ------------------------------------------------------------------ inference
 
