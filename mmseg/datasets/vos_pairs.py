@@ -13,7 +13,7 @@ import logging
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from mmseg.datasets.vspw import read_split
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator
 from mmseg.evaluation.davis import DAVIS16Evaluator, PooledFramesEvaluator
-from mmseg.images import check_flow_size, check_same_size, natural_key, read_frame
+from mmseg.images import check_flow_size, check_same_size, list_pictures, natural_key, read_frame
 from mmseg.registry import DATASETS
 from mmseg.structures import Frame
 from mmseg.values import Text
@@ -57,7 +57,7 @@ class FlowVideoFiles(VideoFiles):
 class VOSDataset(VideoDataset):
     """Triples of frame, flow picture and mask. In training every frame is an item of its own.
 
-    Only the frames are listed; the names of the other files follow from theirs.
+    Folders are listed, no file is opened; flow and mask of a frame have its name, and suffixes may be in any case.
 
     Args:
         data_root: what the other paths are relative to.
@@ -72,7 +72,7 @@ class VOSDataset(VideoDataset):
         img_suffix, seg_map_suffix, ignore_index, reduce_zero_label: of published configs; they cannot differ.
 
     Raises:
-        DataError: a folder or the split file is missing, or there are no frames.
+        DataError: a folder or the split file is missing, there are no frames, or two files have the same stem.
     """
 
     CLASSES = ("Background", "Foreground")
@@ -92,8 +92,8 @@ class VOSDataset(VideoDataset):
         classes: Annotated[Sequence[str], Len(2, 2)] | None = None,
         palette: Annotated[Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]], Len(2, 2)] | None = None,
         mask_values: MaskValues = "auto",
-        img_suffix: Literal[".jpg"] = _FRAME,
-        seg_map_suffix: Literal[".png"] = _MASK,
+        img_suffix: Literal[".jpg"] = ".jpg",
+        seg_map_suffix: Literal[".png"] = ".png",
         ignore_index: Literal[255] = 255,
         reduce_zero_label: Literal[False] = False,
     ) -> None:
@@ -102,9 +102,14 @@ class VOSDataset(VideoDataset):
         if data_root is not None and Path(img1_dir).is_absolute():
             self.img2_dir = img2_dir  # as published: joined only where the frames are
         self._listed = split is None
-        names = find_frames(self.img1_dir) if split is None else read_names(self._below(split))
+        frames = find_frames(self.img1_dir)
+        names = list(frames) if self._listed else read_names(self._below(split))
+        if not names:
+            raise _no_frames(self.img1_dir)
+        self._flows = find_files(self.img2_dir, _FRAME)
+        masks = {} if self.ann_dir is None else find_files(self.ann_dir, _MASK)
         groups = by_video(names)
-        videos = [self._video(video, frames) for video, frames in groups.items()]
+        videos = [self._video(video, stems, frames, masks) for video, stems in groups.items()]
         colours = palette or self.PALETTE
         super().__init__(videos, pipeline, (), test_mode, classes or self.CLASSES, colours, reduce_zero_label=False)
         place = {name: (v, t) for v, frames in enumerate(groups.values()) for t, name in enumerate(frames)}
@@ -115,13 +120,22 @@ class VOSDataset(VideoDataset):
     def _below(self, path: str | None) -> str | None:
         return path if path is None or self.data_root is None else os.path.join(self.data_root, path)
 
-    def _video(self, name: str, frames: Sequence[str]) -> FlowVideoFiles:
-        """A video from the names of its frames relative to the folder of frames."""
-        masks = None
-        if self.ann_dir is not None:
-            masks = tuple(os.path.join(self.ann_dir, frame.replace(_FRAME, _MASK)) for frame in frames)
-        images, flows = (tuple(os.path.join(d, frame) for frame in frames) for d in (self.img1_dir, self.img2_dir))
-        return FlowVideoFiles(-1, name, len(frames), images, masks, flows)
+    def _video(
+        self, name: str, stems: Sequence[str], frames: Mapping[str, str], masks: Mapping[str, str]
+    ) -> FlowVideoFiles:
+        """A video from the names of its frames relative to the folder of frames, without suffix."""
+
+        def paths(folder: str, files: Mapping[str, str], stems: Iterable[str], suffix: str) -> tuple[str, ...]:
+            return tuple(os.path.join(folder, files.get(stem, stem + suffix)) for stem in stems)
+
+        # as published, ".jpg" in the middle of a name is replaced as well
+        of_masks = [stem if stem in masks else stem.replace(_FRAME, _MASK) for stem in stems]
+        labels = None if self.ann_dir is None else paths(self.ann_dir, masks, of_masks, _MASK)
+        images, flows = (
+            paths(folder, files, stems, _FRAME)
+            for folder, files in ((self.img1_dir, frames), (self.img2_dir, self._flows))
+        )
+        return FlowVideoFiles(-1, name, len(stems), images, labels, flows)
 
     @property
     def pairs(self) -> list[tuple[str, str, str | None]]:
@@ -162,7 +176,7 @@ class VOSDataset(VideoDataset):
         check_flow_size(image, flow, flow_path)
         if truth is not None:
             check_same_size(image, truth, video.labels[number])
-        stem = frame_name(os.path.relpath(path, self.img1_dir))[1]
+        stem = frame_name(os.path.splitext(os.path.relpath(path, self.img1_dir))[0])[1]
         return Frame(number, stem, image, flow=flow, truth=truth, path=path, reload=partial(read_frame, path))
 
     def frames(self, video_index: int) -> Iterator[Frame]:
@@ -185,10 +199,8 @@ class VOSDataset(VideoDataset):
 
     def _tell_of_more_flow(self) -> None:
         """Warn of flow pictures that belong to no frame: it may be that of other frames."""
-        if self._listed:
-            found = len(find_frames(self.img2_dir))
-            if found > len(self):
-                logger.warning("%s: %d flow pictures for %d frames", self.img2_dir, found, len(self))
+        if self._listed and len(self._flows) > len(self):
+            logger.warning("%s: %d flow pictures for %d frames", self.img2_dir, len(self._flows), len(self))
 
     def label_counts(self, masks: int = 200) -> np.ndarray:
         """See :meth:`VideoDataset.label_counts`.
@@ -245,38 +257,54 @@ class VOSDataset(VideoDataset):
         return writers
 
 
-def find_frames(folder: str | Path) -> list[str]:
-    """Frames at any depth of a folder, relative to it, in the natural order of their names.
+def find_frames(folder: str | Path) -> dict[str, str]:
+    """:func:`find_files` for frames: as published, those of other spelling (``.JPG``) count only if all are so."""
+    found = find_files(folder, _FRAME)
+    spelt = {stem: name for stem, name in found.items() if name.endswith(_FRAME)}
+    if spelt and len(spelt) < len(found):
+        other = next(name for name in found.values() if not name.endswith(_FRAME))
+        logger.warning("%s: %d files like %s are not taken for frames", folder, len(found) - len(spelt), other)
+    return spelt or found
+
+
+def find_files(folder: str | Path, suffix: str) -> dict[str, str]:
+    """Pictures at any depth of a folder: path without suffix -> path, both relative to it, in natural order.
+
+    Args:
+        folder: may be missing.
+        suffix: of the pictures, in lower case; they may have it in any case.
 
     Raises:
-        DataError: there is no such folder, or there are none in it.
+        DataError: two pictures have the same stem, or a folder cannot be read.
     """
-    found = []
-    for root, folders, files in os.walk(folder):
+    found: dict[str, str] = {}
+    for root, folders, _ in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = os.path.relpath(root, folder)
-        names = [name for name in files if name.endswith(_FRAME) and not name.startswith(".")]
-        found += [posixpath.normpath(posixpath.join(inner.replace(os.sep, "/"), name)) for name in names]
-    if not found:
-        raise DataError(
-            f"{folder}: {'no frames in it' if os.path.isdir(folder) else 'no such folder'}",
-            f"a folder with frames, {_FRAME}",
-            "set data_root and img1_dir (frames) to where they are; docs/hfan.md shows the layout",
-        )
-    return sorted(found, key=natural_key)
+        inner = os.path.relpath(root, folder).replace(os.sep, "/")
+        names = [posixpath.normpath(posixpath.join(inner, name)) for name in list_pictures(root, (suffix,)) or ()]
+        found.update((posixpath.splitext(name)[0], name) for name in names)
+    return {stem: found[stem] for stem in sorted(found, key=natural_key)}
+
+
+def _no_frames(folder: str | Path) -> DataError:
+    return DataError(
+        f"{folder}: {'no frames in it' if os.path.isdir(folder) else 'no such folder'}",
+        f"a folder with frames, {_FRAME}",
+        "set data_root and img1_dir (frames) to where they are; docs/hfan.md shows the layout",
+    )
 
 
 def read_names(path: str | Path) -> list[str]:
     """Frames that a split file names, one a line without suffix. Raises DataError, see :func:`read_split`."""
-    return list(dict.fromkeys(f"{line.name}{_FRAME}" for line in read_split(Path(path))))
+    return list(dict.fromkeys(line.name for line in read_split(Path(path))))
 
 
-def frame_name(path: str) -> tuple[str, str]:
-    """Video and name of a frame from its path relative to the folder of frames.
+def frame_name(stem: str) -> tuple[str, str]:
+    """Video and name of a frame from its path relative to the folder of frames, without suffix.
 
-    ``bear_00007.jpg`` and ``bear/00007.jpg`` are frame ``00007`` of ``bear``.
+    ``bear_00007`` and ``bear/00007`` are frame ``00007`` of ``bear``.
     """
-    folder, stem = posixpath.split(path.replace(os.sep, "/").removesuffix(_FRAME))
+    folder, stem = posixpath.split(stem.replace(os.sep, "/"))
     match = re.fullmatch(r"(.+)_(\d+)", stem)
     if match is None:
         return folder or "frames", stem

@@ -30,7 +30,7 @@ def root(tmp_path):
 
 
 def test_official_pairs(tmp_path):
-    """Nothing but the names of the frames is looked at."""
+    """Of a frame nothing but its name is looked at."""
     case = Case("hfan", "pairs")
     for name in case["inputs"]["files"]:
         path = tmp_path / "frame/val" / name
@@ -66,16 +66,37 @@ def test_both_layouts_give_the_same_videos(tmp_path, folders):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("bear_00007.jpg", ("bear", "00007")),
-        ("bear/00007.jpg", ("bear", "00007")),
-        ("bear/bear_00007.jpg", ("bear", "00007")),
-        ("a_b_1_00002.jpg", ("a_b_1", "00002")),
-        ("set/bear_00007.jpg", ("set/bear", "00007")),
-        ("holiday.jpg", ("frames", "holiday")),
+        ("bear_00007", ("bear", "00007")),
+        ("bear/00007", ("bear", "00007")),
+        ("bear/bear_00007", ("bear", "00007")),
+        ("a_b_1_00002", ("a_b_1", "00002")),
+        ("set/bear_00007", ("set/bear", "00007")),
+        ("holiday", ("frames", "holiday")),
     ],
 )
 def test_names_of_frames(path, expected):
     assert frame_name(path) == expected
+
+
+@pytest.mark.parametrize("split", [None, "list.txt"])
+def test_suffixes_in_any_case(root, split, caplog):
+    """Cameras and Windows write .JPG; a folder may have ".jpg" in its name."""
+    shutil.move(root / "frame", root / "pairs.jpg")
+    (root / "list.txt").write_text("bear_00001\nblack-swan_00000\n")
+    dirs = dict(DIRS, img1_dir="pairs.jpg/val")
+    for folder, suffix in (("pairs.jpg", ".JPG"), ("flow", ".Jpg"), ("mask", ".PNG")):
+        for path in (root / folder / "val").iterdir():
+            path.rename(path.with_suffix(suffix))
+    dataset = VOSDataset(**dirs, data_root=root, split=split, test_mode=True)
+    frames = list(dataset.frames(0))
+    assert [frame.name for frame in frames] == (["00001"] if split else [f"{t:05d}" for t in range(4)])
+    assert all(frame.truth.any() for frame in frames) and not caplog.records
+    (root / "pairs.jpg/val/bear_00000.JPG").rename(root / "pairs.jpg/val/bear_00000.jpg")
+    assert len(VOSDataset(**dirs, data_root=root)) == 1
+    assert "6 files like bear_00001.JPG are not taken for frames" in caplog.text
+    shutil.copy(root / "mask/val/bear_00000.PNG", root / "mask/val/bear_00000.png")
+    with pytest.raises(DataError, match="have the same stem"):
+        VOSDataset(**dirs, data_root=root, split=split)
 
 
 def test_absolute_folders_need_no_root(root):
