@@ -1,4 +1,4 @@
-"""3x3 convolutions of large maps by Winograd's minimal filtering: a quarter of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering on a CPU: a quarter of the multiplications.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, with tiles of 4x4 results, F(4x4, 3x3):
 the 6x6 inputs of a tile are transformed by sums, every one of the 36 places is a matrix product over the channels, and
@@ -7,6 +7,9 @@ another transform gives the 16 results. Rounding differs from that of the plain 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,8 +17,8 @@ from torch import Tensor
 from mmseg.models.cpu.linear import linear, uses_onednn
 
 _TILE = 4  # results of a tile along a side; its inputs are two more
-_ROWS = 8  # rows of tiles at a time: what belongs to them fits the cache
-_LEAST_PIXELS, _LEAST_CHANNELS = 4096, 64  # below, the transforms take longer than they save
+_TILES = 256  # at a time: what belongs to them fits the cache
+_LEAST_PIXELS, _LEAST_CHANNELS = 1024, 128  # below, the transforms take longer than they save
 # the transform of the weights, 3 -> 6
 _G = (
     (1 / 4, 0.0, 0.0),
@@ -25,75 +28,101 @@ _G = (
     (1 / 24, -1 / 12, 1 / 6),
     (0.0, 0.0, 1.0),
 )
+_BIAS = 7  # the place that counts once in every result of its tile
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``F.conv2d(x, weight, bias, padding=1)`` of a map (n, C, h, w) -> (n, C_out, h, w)."""
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = False, relu: bool = False) -> Tensor:
+    """``F.conv2d(x, weight, bias, padding=1)``, with a ReLU before or behind it: (n, C, h, w) -> (n, C_out, h, w).
+
+    Args:
+        of_relu: convolve ``relu(x)``.
+        relu: give the ReLU of the result.
+    """
     large = x.shape[-2] * x.shape[-1] >= _LEAST_PIXELS and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    if not (large and uses_onednn(x)):
-        return F.conv2d(x, weight, bias, padding=1)
-    return _winograd(x, weight, bias)
+    if large and uses_onednn(x):
+        return _winograd(x, weight, bias, of_relu, relu)
+    out = F.conv2d(F.relu(x) if of_relu else x, weight, bias, padding=1)
+    return F.relu(out) if relu else out
 
 
-def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``F.conv2d(x, weight, bias)`` with a `weight` (C_out, C, 1, 1), on one thread several times faster."""
     if not uses_onednn(x):
-        return F.conv2d(x, weight, bias)
-    return linear(x.permute(0, 2, 3, 1).contiguous(), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        out = F.conv2d(x, weight, bias)
+        return F.relu(out) if relu else out
+    return linear(x.permute(0, 2, 3, 1).contiguous(), weight.flatten(1), bias, relu).permute(0, 3, 1, 2)
 
 
-def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = False, relu: bool = False) -> Tensor:
     (n, channels, height, width), places = x.shape, _transformed(weight)
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    padded = x.new_zeros(n, _TILE * down + 2, _TILE * across + 2, channels)
-    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    padded = x.new_zeros(n, _TILE * (down + 1), _TILE * (across + 1), channels)
+    inside, image = padded[:, 1 : height + 1, 1 : width + 1], x.permute(0, 2, 3, 1)
+    torch.clamp_min(image, 0, out=inside) if of_relu else inside.copy_(image)
     out = x.new_empty(n, _TILE * down, _TILE * across, len(weight))
-    for image, result in zip(padded, out):
-        for top in range(0, down, _ROWS):
-            rows = min(_ROWS, down - top)
-            strip = image[_TILE * top : _TILE * (top + rows) + 2]  # (4 rows + 2, W', C)
-            _convolve_strip(strip, places, bias, result[_TILE * top : _TILE * (top + rows)])
-    return out[:, :height, :width].permute(0, 3, 1, 2)
+    inputs, results, rows = _blocks(padded), _blocks(out), max(1, _TILES // (n * across))
+    for top in range(0, down, rows):
+        bottom = min(top + rows, down)
+        transformed = _inputs_of_tiles(inputs[:, :, top : bottom + 1].contiguous())
+        products = torch.bmm(transformed.flatten(1, 3), places)  # (36, n * r * c, C_out)
+        if bias is not None:
+            products[_BIAS] += bias
+        _results_of_tiles(products, results[:, :, top:bottom], relu)
+    return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
-def _transformed(weight: Tensor) -> list[Tensor]:
-    """The weights (C_out, C, 3, 3) of all 36 places of a tile, (C_out, C) each."""
-    g = torch.tensor(_G, dtype=weight.dtype)
-    rows = torch.einsum("ij,ocjk->iock", g, weight)
-    return list(torch.einsum("iock,lk->iloc", rows, g).flatten(0, 1).contiguous())
+def _blocks(image: Tensor) -> Tensor:
+    """(n, 4 r, 4 c, C) -> (n, 4, r, 4, c, C), a view: the rows, and the columns, of the same place in a tile."""
+    return image.unflatten(1, (-1, _TILE)).unflatten(3, (-1, _TILE)).permute(0, 2, 1, 4, 3, 5)
 
 
-def _convolve_strip(strip: Tensor, places: list[Tensor], bias: Tensor | None, out: Tensor) -> None:
-    """Convolve some rows of tiles, given with a margin of one pixel: (4 r + 2, 4 c + 2, C) -> (4 r, 4 c, C_out)."""
-    height, width = out.shape[:2]
-    taken = [strip[i : i + height - 3 : _TILE] for i in range(6)]  # (r, 4 c + 2, C) each
-    products = []
-    for i, row in enumerate(_inputs(taken)):
-        columns = [row[:, j : j + width - 3 : _TILE] for j in range(6)]  # (r, c, C) each
-        transformed = _inputs(columns)
-        products.append(_results([linear(v, places[6 * i + j]) for j, v in enumerate(transformed)]))
-    for j in range(_TILE):
-        for i, result in enumerate(_results([row[j] for row in products])):
-            if bias is not None:
-                result = result.add_(bias)
-            out[i::_TILE, j::_TILE] = result
+@lru_cache(maxsize=1)
+def _weight_transform() -> Tensor:
+    """(36, 9): the transform of a 3x3 kernel along both axes."""
+    with torch.inference_mode(False):
+        g = torch.tensor(_G, dtype=torch.float64)
+        return torch.kron(g, g).float()
 
 
-def _inputs(d: list[Tensor]) -> list[Tensor]:
-    """The transform of six inputs along one axis."""
+def _transformed(weight: Tensor) -> Tensor:
+    """The weights (C_out, C, 3, 3) of all 36 places of a tile, (36, C, C_out)."""
+    places = linear(_weight_transform(), weight.flatten(2).flatten(0, 1))
+    return places.unflatten(1, weight.shape[:2]).transpose(1, 2)
+
+
+def _inputs_of_tiles(strip: Tensor) -> Tensor:
+    """Rows of tiles and the first row after them (n, 4, r + 1, 4, c + 1, C) -> transformed (36, n, r, c, C)."""
+    n, _, rows, _, columns, channels = strip.shape
+    lines = strip.new_empty(6, n, rows - 1, *strip.shape[3:])
+    _inputs([strip[:, i % _TILE, i // _TILE : i // _TILE + rows - 1] for i in range(6)], lines)
+    out = strip.new_empty(6, 6, n, rows - 1, columns - 1, channels)
+    for line, places in zip(lines, out):  # (n, r, 4, c + 1, C), (6, n, r, c, C)
+        _inputs([line[:, :, j % _TILE, j // _TILE : j // _TILE + columns - 1] for j in range(6)], places)
+    return out.flatten(0, 1)
+
+
+def _results_of_tiles(products: Tensor, out: Tensor, relu: bool) -> None:
+    """Write results (n, 4, r, 4, c, C), made of products (36, n * r * c, C)."""
+    for i, line in enumerate(_results(products.unflatten(0, (6, 6)))):  # (6, n * r * c, C)
+        for j, result in enumerate(_results(line)):
+            place = out[:, i, :, j]  # (n, r, c, C)
+            result = result.view(place.shape)
+            torch.clamp_min(result, 0, out=place) if relu else place.copy_(result)
+
+
+def _inputs(d: Sequence[Tensor], out: Tensor) -> None:
+    """The transform of six inputs along one axis, written to `out` (6, ...)."""
     even, odd = torch.sub(d[4], d[2], alpha=4), torch.sub(d[3], d[1], alpha=4)
     low, high = d[4] - d[2], d[3] - d[1]
-    return [
-        torch.sub(d[4], d[2], alpha=5).add_(d[0], alpha=4),
-        even + odd,
-        even.sub_(odd),
-        torch.add(low, high, alpha=2),
-        low.sub_(high, alpha=2),
-        torch.sub(d[5], d[3], alpha=5).add_(d[1], alpha=4),
-    ]
+    torch.sub(d[4], d[2], alpha=5, out=out[0]).add_(d[0], alpha=4)
+    torch.add(even, odd, out=out[1])
+    torch.sub(even, odd, out=out[2])
+    torch.add(low, high, alpha=2, out=out[3])
+    torch.sub(low, high, alpha=2, out=out[4])
+    torch.sub(d[5], d[3], alpha=5, out=out[5]).add_(d[1], alpha=4)
 
 
-def _results(m: list[Tensor]) -> list[Tensor]:
+def _results(m: Tensor) -> list[Tensor]:
     """Four results along one axis, from the six places."""
     sum_12, sum_34 = m[1] + m[2], m[3] + m[4]
     difference_12, difference_34 = m[1] - m[2], m[3] - m[4]

@@ -6,37 +6,33 @@ those of its frame, it is the sum of two convolutions, and that of the frame is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.models.cpu.winograd import conv1x1, conv3x3
 
 
 class Conv3x3(nn.Conv2d):
-    """3x3 convolution that keeps the size, by the fastest way there is on its device."""
+    """3x3 convolution that keeps the size, of a ReLU or with one behind it, by the fastest way on its device."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.weight, self.bias)
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with other weights, such as a part of its own."""
-        return conv3x3(x, weight, bias)
+    def forward(self, x: Tensor, of_relu: bool = False, relu: bool = False) -> Tensor:
+        return conv3x3(x, self.weight, self.bias, of_relu, relu)
 
 
 class Conv1x1(nn.Conv2d):
-    """1x1 convolution by the fastest way there is on its device."""
+    """1x1 convolution, with a ReLU behind it or not, by the fastest way on its device."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv1x1(x, self.weight, self.bias)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        return conv1x1(x, self.weight, self.bias, relu)
 
 
 class ResBlock(nn.Module):
@@ -50,7 +46,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C_in, h, w) -> (n, C_out, h, w)."""
-        return self.downsample(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return self.conv2(self.conv1(x, of_relu=True, relu=True)).add_(self.downsample(x))
 
     def of_objects(self, own: Tensor, shared: Tensor) -> Tensor:
         """The block on the channels of each object followed by those of its frame.
@@ -62,16 +58,19 @@ class ResBlock(nn.Module):
         Returns:
             (B * k, C_out, h, w).
         """
-        skip = conv_of_objects(self.downsample, own, shared)
-        hidden = conv_of_objects(self.conv1, F.relu(own), F.relu(shared))
-        return skip + self.conv2(F.relu(hidden))
+        skip = conv_of_objects(self.downsample, conv3x3, own, shared)
+        hidden = conv_of_objects(self.conv1, partial(conv3x3, of_relu=True), own, shared)
+        return self.conv2(hidden, of_relu=True).add_(skip)
 
 
-def conv_of_objects(conv: nn.Conv2d, own: Tensor, shared: Tensor, own_first: bool = True) -> Tensor:
+def conv_of_objects(
+    conv: nn.Conv2d, convolve: Callable[..., Tensor], own: Tensor, shared: Tensor, own_first: bool = True
+) -> Tensor:
     """``conv`` on the channels of each object joined with those of its frame.
 
     Args:
         conv: takes the channels of both.
+        convolve: what it computes of a map, a weight and a bias, and what comes before it with each map by itself.
         own: (B * k, C, h, w), those of the k objects of B frames.
         shared: (B, C', h, w), those of the frames.
         own_first: in which order the channels are joined.
@@ -83,19 +82,13 @@ def conv_of_objects(conv: nn.Conv2d, own: Tensor, shared: Tensor, own_first: boo
         own_weight, shared_weight = conv.weight.split([own.shape[1], shared.shape[1]], dim=1)
     else:
         shared_weight, own_weight = conv.weight.split([shared.shape[1], own.shape[1]], dim=1)
-    convolve = (
-        conv.convolve if isinstance(conv, Conv3x3) else partial(F.conv2d, stride=conv.stride, padding=conv.padding)
-    )
-    of_frames = convolve(shared, shared_weight, conv.bias)  # (B, C_out, h', w')
-    of_objects = convolve(own, own_weight, None)
-    return plus_shared(of_objects, of_frames)
+    return add_shared(convolve(own, own_weight, None), convolve(shared, shared_weight, conv.bias))
 
 
-def plus_shared(own: Tensor, shared: Tensor) -> Tensor:
-    """`own` (B * k, C, h, w) plus, for every object, `shared` (B, C, h, w) of its frame."""
-    if len(own) == len(shared):
-        return own + shared
-    return (own.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)
+def add_shared(own: Tensor, shared: Tensor) -> Tensor:
+    """To `own` (B * k, C, h, w), for every object, add `shared` (B, C, h, w) of its frame, in place."""
+    own.unflatten(0, (len(shared), -1)).add_(shared[:, None])
+    return own
 
 
 class ChannelGate(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.models.layers.norms import norm_affine
-from mmseg.models.networks.gsfm.conv_blocks import CBAM, Conv1x1, ResBlock, conv_of_objects
+from mmseg.models.networks.gsfm.conv_blocks import CBAM, Conv1x1, Conv3x3, ResBlock, conv_of_objects
 
 
 class BasicBlock(nn.Module):
@@ -26,17 +27,17 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1)
+        self.conv1 = _conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C_in, h, w) -> (n, C_out, h / stride, w / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn1(self.conv1(x)).relu_()
         out = self.bn2(self.conv2(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -49,7 +50,7 @@ class Bottleneck(nn.Module):
         out_channels = channels * self.expansion
         self.conv1 = Conv1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1)
+        self.conv2 = _conv3x3(channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = Conv1x1(channels, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -57,10 +58,16 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C_in, h, w) -> (n, 4 C, h / stride, w / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn1(self.conv1(x)).relu_()
+        out = self.bn2(self.conv2(out)).relu_()
         out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+    if stride == 1:
+        return Conv3x3(in_channels, out_channels)
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -101,7 +108,7 @@ class KeyEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> KeyFeatures:
         """Features of normalised frames (n, 3, H, W)."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(frames))), 3, 2, padding=1)
+        x = F.max_pool2d(self.bn1(self.conv1(frames)).relu_(), 3, 2, padding=1)
         f4 = self.res2(x)
         f8 = self.layer2(f4)
         return KeyFeatures(f4, f8, self.layer3(f8))
@@ -151,8 +158,9 @@ class ValueEncoder(nn.Module):
         own = masks[:, :, None]  # (B, k, 1, H, W)
         if self.mask_channels == 2:
             own = torch.cat([own, own.sum(1, keepdim=True) - own], dim=2)  # and the sum of the other objects'
-        x = conv_of_objects(self.conv1, own.flatten(0, 1), frames, own_first=False)
-        x = F.max_pool2d(F.relu(self.bn1(x)), 3, 2, padding=1)
+        convolve = partial(F.conv2d, stride=2, padding=3)
+        x = conv_of_objects(self.conv1, convolve, own.flatten(0, 1), frames, own_first=False)
+        x = F.max_pool2d(self.bn1(x).relu_(), 3, 2, padding=1)
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fuser(x, f16).unflatten(0, masks.shape[:2])
 
@@ -165,6 +173,8 @@ def fused(encoder: nn.Module) -> nn.Module:
         for name in names:
             _fuse(getattr(module, {"1": "0"}.get(name, name.replace("bn", "conv"))), getattr(module, name))
             setattr(module, name, nn.Identity())
+        if type(module) is nn.Conv2d and module.weight.device.type == "cpu":  # the layout that oneDNN is fastest with
+            module.to(memory_format=torch.channels_last)
     return encoder
 
 

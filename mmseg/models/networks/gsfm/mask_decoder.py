@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.networks.gsfm.conv_blocks import Conv1x1, Conv3x3, ResBlock, plus_shared
+from mmseg.models.cpu.winograd import conv3x3
+from mmseg.models.networks.gsfm.conv_blocks import Conv1x1, Conv3x3, ResBlock, add_shared
 from mmseg.models.networks.gsfm.spectral import SpectralModule
 
 
@@ -29,7 +30,7 @@ class UpsampleBlock(nn.Module):
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """`skip` (B, C, h, w) of the frames and `x` (B * k, C', h/2, w/2) of their objects -> (B * k, C_out, h, w)."""
-        return self.out_conv(plus_shared(_upsample(x, 2), self.skip_conv(skip)))
+        return self.out_conv(add_shared(_upsample(x, 2), self.skip_conv(skip)))
 
 
 class Decoder(nn.Module):
@@ -65,20 +66,19 @@ class Decoder(nn.Module):
         x = self.up_16_8(f8, x)
         x = self.up_8_4(f4, x)  # (B * k, 256, H/4, W/4)
         boundary, mask = self._first(x).split(256, dim=1)
-        boundary = self.hfm(boundary).to(mask.dtype) + F.relu(self.fusion_1(mask))
-        boundary = F.relu(self.boundary_3(self.boundary_2(boundary)))
-        mask = self.predict_mask(mask + F.relu(self.fusion_2(boundary)))
-        masks = _upsample(self.pred(F.relu(mask)), 4).unflatten(0, readout.shape[:2])[:, :, 0]
+        boundary = self.hfm(boundary).to(mask.dtype).add_(self.fusion_1(mask, relu=True))
+        boundary = self.boundary_3(self.boundary_2(boundary), relu=True)
+        mask = self.predict_mask(self.fusion_2(boundary, relu=True) + mask, relu=True)
+        masks = _upsample(self.pred(mask), 4).unflatten(0, readout.shape[:2])[:, :, 0]
         if not boundaries:
             return Decoded(masks, None)
-        boundary = self.predict_boundary_2(F.relu(self.predict_boundary_1(boundary)))
+        boundary = self.predict_boundary_2(self.predict_boundary_1(boundary, relu=True))
         return Decoded(masks, _upsample(boundary, 4).unflatten(0, readout.shape[:2])[:, :, 0])
 
     def _first(self, x: Tensor) -> Tensor:
         """``boundary_1`` and ``mask_1`` of `x`, joined: they share their input."""
         first, second = self.boundary_1, self.mask_1
-        weight, bias = torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias])
-        return first.convolve(x, weight, bias)
+        return conv3x3(x, torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias]))
 
 
 def _upsample(x: Tensor, factor: int) -> Tensor:
