@@ -21,7 +21,7 @@ from mmseg.structures import Frame, Result, Size
 from mmseg.writing.base import ResultWriter
 
 VIDEO = "benchmark"
-_NUM_PROTOTYPES = 100
+NUM_PROTOTYPES = 100
 _NUM_SHOWN = 8  # classes of a training clip, which some losses cost time for
 
 
@@ -41,7 +41,7 @@ def provide_prototypes(model: Segmentor, folder: Path) -> None:
     """Random prototypes for a head that wants a file of them."""
     head = getattr(model, "decode_head", None)
     if isinstance(getattr(head, "store", None), PrototypeStore):
-        write_prototypes(prototype_file(folder, VIDEO), torch.randn(_NUM_PROTOTYPES, head.embed_dim))
+        write_prototypes(prototype_file(folder, VIDEO), torch.randn(NUM_PROTOTYPES, head.embed_dim))
         head.save_path, head.store = str(folder), PrototypeStore(folder, head.embed_dim)
 
 

@@ -170,7 +170,8 @@ def ring_of(x: Tensor) -> Tensor:
     copies = [windows_of(torch.roll(x, (-oy, -ox), dims=(1, 2))) for oy, ox in RING_COPIES]
     y, x = torch.meshgrid(torch.arange(WINDOW), torch.arange(WINDOW), indexing="ij")
     kept = [((y >= 4) if oy > 0 else (y < 3)) | ((x >= 4) if ox > 0 else (x < 3)) for oy, ox in RING_COPIES]
-    return torch.cat([copy[:, mask.flatten().to(copy.device)] for copy, mask in zip(copies, kept)], dim=1)
+    kept = [mask.flatten().nonzero()[:, 0] for mask in kept]
+    return torch.cat([copy[:, numbers.to(copy.device)] for copy, numbers in zip(copies, kept)], dim=1)
 
 
 def neighborhoods_of(x: Tensor, size: int, cells: int) -> Tensor:

@@ -68,7 +68,7 @@ def gather(head: nn.Module, clips: Sequence[Tensor], fused: Tensor) -> dict[str,
     half = half_size(fused)  # G (B, T, dim, h, w)
     tokens = conv(half.flatten(0, 1), head.sr1_feat, stride=4)  # V of all frames
     values = tokens.unflatten(0, half.shape[:2])[:, :-1].flatten(3).transpose(2, 3)  # (B, R, N, dim)
-    kept = values[found["mask"]].view(batch, references, -1, values.shape[-1])  # (B, R, s, dim)
+    kept = torch.take_along_dim(values, found["kept"][..., None], dim=2)  # (B, R, s, dim)
     sums = (found["softmax"] @ kept).transpose(2, 3).unflatten(3, half.shape[-2:])  # (B, R, dim, h, w)
     maps = {f"agg{r + 1}": sums[:, r] for r in range(references)}
     maps["agg4"] = sums.mean(dim=1) + half[:, -1]
@@ -97,14 +97,16 @@ def affinities(
     if size != grid:
         scores, a32 = resize_tokens(scores, size, grid), resize_tokens(a32, size, grid)
     count = int(grid[0] * grid[1] * module.keep_ratio)
-    mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(count, dim=2).indices, True)
+    kept = scores.topk(count, dim=2).indices.sort(dim=2).values  # (B, R, s)
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, kept, True)
     images = [  # (B * R * s, 1, h, w): one image over the target per kept token
-        a.transpose(2, 3)[mask].view(-1, 1, *t.shape[-2:]) for a, t in ((a32, t32), (a16, t16), (a8, t8))
+        torch.take_along_dim(a.transpose(2, 3), kept[..., None], dim=2).view(-1, 1, *t.shape[-2:])
+        for a, t in ((a32, t32), (a16, t16), (a8, t8))
     ]
     refined = refine(module.hpn, *images)
     result = refined["mixed.s8"].view(*mask.shape[:2], count, -1).transpose(2, 3)  # (B, R, h8 * w8, s)
     inputs = dict(zip(("affinity.s32", "affinity.s16", "affinity.s8"), images))
-    named = {"scores": scores, "mask": mask, "affinity": result, "softmax": result.softmax(dim=3)}
+    named = {"scores": scores, "kept": kept, "mask": mask, "affinity": result, "softmax": result.softmax(dim=3)}
     return {**p, **inputs, **refined, **named}
 
 

@@ -74,7 +74,7 @@ def pixel_decoder(decoder: nn.Module, feats: Sequence[Tensor]) -> Found:
     maps = [normed(project[1], conv(x, project[0])) for project, x in zip(decoder.input_proj, feats[:0:-1])]
     sizes = [tuple(x.shape[-2:]) for x in maps]
     tokens = torch.cat([to_tokens(x) for x in maps], 1)  # (n, S, C)
-    codes = [position_2d(*size, tokens.shape[-1]) + e for size, e in zip(sizes, decoder.transformer.level_embed)]
+    codes = [position_2d(*size, tokens.shape[-1]).to(e) + e for size, e in zip(sizes, decoder.transformer.level_embed)]
     position, centres = torch.cat(codes), torch.cat([pixel_centres(*size) for size in sizes])
     for i, layer in enumerate(decoder.transformer.encoder.layers):
         x = deformable_attention(layer.self_attn, tokens + position, centres, tokens, sizes)
