@@ -37,6 +37,25 @@ def train_targets(num_frames: int, dilation: Sequence[int] = CFFM_DILATION) -> r
     return range(-dilation[0] if dilation else 0, num_frames)
 
 
+def train_targets_both_ways(
+    num_frames: int, dilation: Sequence[int], labelled: Sequence[bool] | None = None, all_labelled: bool = False
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The targets that can be drawn from a training video, and those from the reversed one.
+
+    Args:
+        num_frames: length of the video.
+        dilation: offsets of the references.
+        labelled: which frames can be learned, in their order; None: all.
+        all_labelled: whether the references have to be among them, too.
+    """
+    targets = train_targets(num_frames, dilation)
+    if labelled is None:
+        return targets, targets
+    needed = (*dilation, 0) if all_labelled else (0,)
+    ways = (labelled, labelled[::-1])
+    return tuple([t for t in targets if all(way[t + offset] for offset in needed)] for way in ways)
+
+
 def train_clip(target: int, dilation: Sequence[int] = CFFM_DILATION) -> list[int]:
     """The training clip with this target: the references at their offsets, then the target."""
     return [target + d for d in dilation] + [target]

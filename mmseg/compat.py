@@ -92,8 +92,8 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
         "decoder_params.depths": ((), "there are no blocks to be counted"),
     },
     "VSPWDataset": {
-        "img_dir": ((), "frames are in data/<video>/origin"),
-        "ann_dir": ((), "masks are in data/<video>/mask"),
+        "img_dir": ((), "frames are in data/<video>/origin, or where frames_dir says"),
+        "ann_dir": ((), "masks are in data/<video>/mask, or where masks_dir says"),
     },
     "LoadFrames": {
         "to_float32": ((False,), "frames are 8-bit until they are normalised"),

@@ -22,7 +22,9 @@ from PIL import Image
 from mmseg.errors import DataError
 from mmseg.files import read_bytes, write_bytes
 
-PICTURES = (".jpg", ".jpeg", ".png")
+PICTURES = (".jpg", ".jpeg", ".png")  # of published data
+FRAMES = (*PICTURES, ".bmp", ".webp", ".tif", ".tiff")
+LABEL_MAPS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 MAX_PIXELS = 2**26  # twice an 8K frame; below what Pillow warns of
 _FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never what Pillow calls other programs for
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # without loss
@@ -121,6 +123,21 @@ def read_mask(path: str | Path) -> np.ndarray:
         if image.mode == "L" and data.startswith(_PNG_START) and data[24] < 8:
             mask = mask // (255 // (2 ** data[24] - 1))  # Pillow has stretched 2 or 4 bits to 0..255
         return mask
+
+
+def read_colours(path: str | Path) -> np.ndarray:
+    """The colours of a picture stored without loss (PNG, BMP, TIFF, GIF), whatever its kind; transparency is dropped.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the file is missing, truncated, animated, or of a format that changes colours.
+    """
+    with _open(path, read_bytes(path), _MASK_FORMATS, load=True) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{path}: picture of mode {image.mode}", "8-bit colours", "convert it to an 8-bit PNG")
+        return np.asarray(image.convert("RGB"))
 
 
 def read_palette(path: str | Path) -> np.ndarray | None:

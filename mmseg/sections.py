@@ -203,7 +203,7 @@ TABLE: dict[str, Any] = {
     "train_cfg": dict[str, Any] | None,  # of the model, where a config keeps it outside
     "test_cfg": dict[str, Any] | None,
     "data": Data,
-    "data_root": Text | None,  # of every data set that names none
+    "data_root": Text | Annotated[Sequence[Text], MinLen(1)] | None,  # of every data set that names none
     "optimizer": Optimizer,
     "optimizer_config": OptimizerConfig | None,
     "lr_config": schedule,  # by its policy

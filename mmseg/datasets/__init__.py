@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmseg.datasets.base import VideoDataset, VideoFiles, WholeVideo
+from mmseg.datasets.base import VideoDataset, WholeVideo
 from mmseg.datasets.davis_vos import DAVISDataset
 from mmseg.datasets.loader import TrainLoader, build_train_loader
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.static_images import StaticImageDataset
+from mmseg.datasets.video_files import VideoFiles
 from mmseg.datasets.vos_clips import VOSClipDataset
 from mmseg.datasets.vos_pairs import VOSDataset
 from mmseg.datasets.vspw import VSPWDataset

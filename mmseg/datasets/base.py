@@ -11,35 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmseg.clips import train_clip, train_targets
-from mmseg.datasets.labels import count_labels, no_label, no_object, read_labels
+from mmseg.clips import train_clip, train_targets_both_ways
+from mmseg.datasets.labels import LabelReader, count_labels, no_object
 from mmseg.datasets.prefetch import read_ahead
 from mmseg.datasets.results import class_metrics, label_writers
 from mmseg.datasets.transforms import Compose, LoadLabels, TestPipeline
 from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
+from mmseg.datasets.video_files import VideoFiles, without_clips
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation import Evaluator
 from mmseg.evaluation.vspw import METRIC_NAMES
 from mmseg.images import check_same_size, read_frame
 from mmseg.registry import absolute
-from mmseg.structures import Flipped, Frame, Video
+from mmseg.structures import Flipped, Frame
 from mmseg.writing.base import ResultOptions, ResultWriter
 
 IGNORE_INDEX = 255
-_NAMED = 5  # how many offenders an error message lists
-
-
-@dataclass(frozen=True)
-class VideoFiles(Video):
-    """A video and its files, oldest first."""
-
-    frames: tuple[str, ...]
-    labels: tuple[str, ...] | None  # None: the video has no masks
-
-    @classmethod
-    def of(cls, name: str, frames: Sequence[str], labels: Sequence[str] | None = None) -> VideoFiles:
-        """A video that has no place in a data set yet."""
-        return cls(-1, name, len(frames), tuple(frames), None if labels is None else tuple(labels))
 
 
 @dataclass(frozen=True)
@@ -84,6 +71,8 @@ class VideoDataset:
         palette: RGB colours in label order, or None.
         reduce_zero_label: raw label 0 is ignored and v is class v - 1.
         short_videos: what to do in training with videos that have no clip: 'error' or 'drop'.
+        ignored_values: further values of masks, or with `colour_masks` RGB colours, that are ignored.
+        colour_masks: masks are pictures in the colours of the `palette`.
 
     Attributes:
         videos: list of :class:`VideoFiles`.
@@ -99,6 +88,7 @@ class VideoDataset:
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
     background: int | None = None
+    learns_all_frames = False  # of a clip, not only the target: then all of them need masks
     frame_rate = 15.0  # of the videos, and of overlays of them
     submission = "result_submission"  # folder of the PNGs of --format-only and --save-png
     augment_ratios: tuple[float, ...] = AUGMENT_RATIOS  # of --aug-test, unless a config gives its own
@@ -113,11 +103,14 @@ class VideoDataset:
         palette: Sequence[Sequence[int]] | None = None,
         reduce_zero_label: bool = True,
         short_videos: str = "error",
+        ignored_values: Sequence[int | Sequence[int]] = (),
+        colour_masks: bool = False,
     ) -> None:
         self.videos, self.dilation, self.test_mode = list(videos), tuple(dilation), test_mode
         self.CLASSES, self.PALETTE = None if classes is None else tuple(classes), palette
         self.num_classes = None if classes is None else len(classes)
         self.reduce_zero_label = reduce_zero_label
+        self.label_reader = LabelReader.of(self.num_classes, reduce_zero_label, ignored_values, palette, colour_masks)
         if short_videos not in ("error", "drop"):
             raise ConfigError(f"short_videos={short_videos!r}", "'error' or 'drop'", "fix short_videos")
         if not self.videos:
@@ -162,7 +155,7 @@ class VideoDataset:
         """
         self._require_clips()
         video = self.videos[index]
-        return self._run_pipeline(video, self.draw_clip(len(video.frames), rng), rng)
+        return self._run_pipeline(video, self.draw_clip(len(video.frames), rng, video.labelled), rng)
 
     def _require_clips(self) -> None:
         if self.pipeline is None or self.test_mode:
@@ -182,7 +175,7 @@ class VideoDataset:
             dict(
                 frames=[video.frames[i] for i in numbers],
                 labels=[video.labels[i] for i in numbers] if video.labels is not None else None,
-                num_classes=self.num_classes,
+                read_labels=self.read_label,
                 reduce_zero_label=self.reduce_zero_label,
                 rng=rng,
                 meta=dict(
@@ -192,25 +185,31 @@ class VideoDataset:
             )
         )
 
-    def draw_clip(self, num_frames: int, rng: np.random.Generator) -> list[int]:
-        """Frame numbers of a training clip: time runs backwards half of the time, the target is uniform."""
-        targets = train_targets(num_frames, self.dilation)
-        backwards = rng.random() < 0.5
+    def draw_clip(self, num_frames: int, rng: np.random.Generator, labelled: Sequence[bool] | None = None) -> list[int]:
+        """Frame numbers of a training clip: time runs backwards half of the time, the target is uniform.
+
+        Where not all frames have masks (`labelled`), the target is one that has; if it has references on one side only,
+        time runs in that direction.
+        """
+        forwards, backwards = train_targets_both_ways(num_frames, self.dilation, labelled, self.learns_all_frames)
+        reverse = rng.random() < 0.5
+        reverse = (reverse or not forwards) if backwards else False
+        targets = backwards if reverse else forwards
         numbers = train_clip(targets[rng.integers(len(targets))], self.dilation)
-        return [num_frames - 1 - i for i in numbers] if backwards else numbers
+        return [num_frames - 1 - i for i in numbers] if reverse else numbers
 
     def load_frame(self, video_index: int, number: int) -> np.ndarray:
         """Frame `number` of a video, (H, W, 3) uint8 BGR. Raises DataError if it cannot be read."""
         return read_frame(self.videos[video_index].frames[number])
 
     def load_label(self, video_index: int, number: int) -> np.ndarray | None:
-        """Network labels of a frame, (H, W) uint8 with 255 for ignored pixels; None if the video has no masks.
+        """Network labels of a frame, (H, W) uint8 with 255 for ignored pixels; None if it has no mask.
 
         Raises:
             DataError: the mask is missing, damaged, coloured, or holds values that are no class.
         """
         paths = self.videos[video_index].labels
-        if paths is None:
+        if paths is None or paths[number] is None:
             return None
         return self.read_label(paths[number])
 
@@ -240,19 +239,19 @@ class VideoDataset:
         Raises:
             DataError: there are no masks, none of them has a labelled pixel (or an object), or one cannot be used.
         """
-        paths = [path for video in self.videos for path in video.labels or ()]
+        paths = [path for video in self.videos for path in video.masks]
         if not paths:
             raise DataError(
                 f"no masks for the {len(self.videos)} videos, the first is {self.videos[0].name!r}",
                 "videos with masks",
                 "use a split that has masks",
             )
-        nothing = no_object if self.background is not None else partial(no_label, self.reduce_zero_label)
+        nothing = no_object if self.background is not None else self.label_reader.nothing_labelled
         return count_labels(paths, self.read_label, nothing, masks, self.background)
 
     def read_label(self, path: str) -> np.ndarray:
-        """The network labels (H, W) uint8 of a mask. Raises DataError, see :func:`read_labels`."""
-        return read_labels(path, self.num_classes, self.reduce_zero_label)
+        """The network labels (H, W) uint8 of a mask. Raises DataError, see :meth:`LabelReader.read`."""
+        return self.label_reader.read(path)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -302,16 +301,9 @@ class VideoDataset:
 
     def _check_lengths(self, short_videos: str) -> None:
         """Leave out, or refuse, videos from which no clip can be drawn."""
-        short = [video for video in self.videos if not train_targets(len(video.frames), self.dilation)]
+        short = [video for video in self.videos if not video.has_clips(self.dilation, self.learns_all_frames)]
         if not short:
             return
-        self.videos = [video for video in self.videos if train_targets(len(video.frames), self.dilation)]
-        if short_videos == "drop" and self.videos:
-            return
-        names = ", ".join(f"{video.name} ({len(video.frames)} frames)" for video in short[:_NAMED])
-        raise DataError(
-            f"{len(short)} video(s) too short for a clip: {names}" + (", ..." if len(short) > _NAMED else ""),
-            f"at least {1 - min(self.dilation, default=0)} frames with dilation {list(self.dilation)}",
-            "remove them from the split file or set short_videos='drop' in the data set's config, or use a smaller "
-            "dilation",
-        )
+        self.videos = [video for video in self.videos if video.has_clips(self.dilation, self.learns_all_frames)]
+        if short_videos != "drop" or not self.videos:
+            raise without_clips(short, self.dilation, self.learns_all_frames)

@@ -16,24 +16,53 @@ MAX_CLASSES = 254  # labels are 8-bit, 255 is ignored, and raw labels are one hi
 Palette = list[list[int]]
 
 
-def read_classes_file(data_root: str | Path) -> tuple[str, ...] | None:
-    """The names, in label order, of ``<data_root>/classes.json``; None if there is no such file.
+def read_classes_file(data_root: str | Path) -> tuple[tuple[str, ...], Palette | None] | None:
+    """The names in label order, and their colours if it has any, of ``<data_root>/classes.json``; None without it.
+
+    It is a list of names, or ``{name: [red, green, blue], ...}``.
 
     Raises:
-        DataError: the file is not a JSON list of different names.
+        DataError: the file is neither.
     """
     path = Path(data_root) / CLASSES_FILE
     if not os.path.lexists(path):
         return None
-    names = read_json(path)
-    fault = _fault(names)
+    found = read_json(path)
+    colours = list(found.values()) if isinstance(found, dict) else None
+    names = list(found) if isinstance(found, dict) else found
+    fault = _fault(names) or (colours is not None and not all(map(_is_colour, colours)) and "a value that is no colour")
     if fault:
-        raise DataError(f"{path}: {fault}", "a JSON list of class names in label order", "fix the file")
-    return tuple(names)
+        raise DataError(
+            f"{path}: {fault}",
+            "a JSON list of class names in label order, or an object of names and [red, green, blue] from 0 to 255",
+            "fix the file",
+        )
+    return tuple(names), colours
+
+
+def _is_colour(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 3 and all(type(x) is int and 0 <= x <= 255 for x in entry)
+
+
+def _of_roots(roots: Sequence[str | Path]) -> tuple[tuple[str, ...] | None, Palette | None]:
+    """Names and colours of the ``classes.json`` below several roots, which must be the same where they are."""
+    found = {str(root): entry for root in roots if (entry := read_classes_file(root)) is not None}
+    if not found:
+        return None, None
+    (first, (names, colours)), *others = found.items()
+    for root, (other, other_colours) in others:
+        if other != names or other_colours != colours:
+            raise DataError(
+                f"{CLASSES_FILE} of {first} and of {root}: "
+                + (first_difference(names, other, first, root) or "other colours"),
+                "the same classes in the same order and colours",
+                "make them agree, or give the data set its `classes` and palette",
+            )
+    return names, colours
 
 
 def resolve_classes(
-    data_root: str | Path,
+    roots: Sequence[str | Path],
     classes: Sequence[str] | None,
     palette: Sequence[Sequence[int]] | None,
     num_classes: int | None,
@@ -41,7 +70,8 @@ def resolve_classes(
 ) -> tuple[tuple[str, ...], Palette | None]:
     """Names and colours: from the config, else from ``classes.json``, else the `default` of the data set's type.
 
-    A data set with names of its own and no colours gets None for them. With `num_classes` alone, and names from
+    `roots` are the folders in which ``classes.json`` may be. A data set with names of its own and no colours gets None
+    for them. With `num_classes` alone, and names from
     nowhere else, the classes are numbered.
 
     Raises:
@@ -50,7 +80,10 @@ def resolve_classes(
     """
     if classes is not None and (fault := _fault(classes)):
         raise ConfigError(f"classes: {fault}", "a list of class names in label order", "fix the list")
-    names = tuple(classes) if classes is not None else read_classes_file(data_root)
+    in_file, colours_in_file = _of_roots(roots) if classes is None or palette is None else (None, None)
+    names = in_file if classes is None else tuple(classes)
+    if palette is None and names == in_file:
+        palette = colours_in_file
     if names is None:
         if num_classes is None or num_classes == len(default[0]):
             names = default[0]

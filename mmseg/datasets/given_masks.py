@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.results import label_writers
 from mmseg.datasets.transforms.geometry import fitted_mask
+from mmseg.datasets.video_files import VideoFiles
 from mmseg.errors import DataError
 from mmseg.images import list_pictures, read_frame, read_mask, read_palette
 from mmseg.structures import Frame

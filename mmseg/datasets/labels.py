@@ -1,18 +1,21 @@
-"""From the values stored in masks to the labels that a network is trained with and scored by."""
+"""From the values or colours stored in masks to the labels that a network is trained with and scored by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mmseg.errors import DataError
-from mmseg.images import read_mask
+from mmseg.errors import ConfigError, DataError
+from mmseg.images import read_colours, read_mask
 
 IGNORED = 255
+
+Colour = tuple[int, int, int]
 
 
 @lru_cache(maxsize=1)
@@ -31,21 +34,148 @@ def reduce_labels(mask: np.ndarray) -> np.ndarray:
     return cv2.LUT(mask, _reduction_table())
 
 
-def read_labels(path: str | Path, num_classes: int | None, reduced: bool) -> np.ndarray:
-    """The network labels of a mask file, (H, W) uint8 with 255 for ignored pixels.
+@dataclass(frozen=True)
+class LabelReader:
+    """How the masks of a data set are read.
 
     Args:
-        path: of the mask.
         num_classes: K; None: object ids, of which any will do.
-        reduced: whether raw labels are one higher than network labels.
+        reduced: whether stored values are one higher than network labels, 0 being ignored.
+        ignored: stored values that are ignored, besides 255 and, if `reduced`, 0; or colours that are.
+        colours: RGB colours of the classes in label order, where masks are pictures in these; `reduced` means nothing
+            then.
 
     Raises:
-        DataError: the mask is missing, damaged, coloured, or holds values that are no class.
+        ConfigError: an ignored value that is of the wrong kind, or two classes of one colour.
     """
-    mask = read_mask(path)
-    labels = reduce_labels(mask) if reduced else mask
-    check_labels(labels, num_classes, path, reduced)
-    return labels
+
+    num_classes: int | None
+    reduced: bool = True
+    ignored: tuple[int | Colour, ...] = ()
+    colours: tuple[Colour, ...] | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [value for value in self.ignored if isinstance(value, int) is (self.colours is not None)]
+        if wrong:
+            raise ConfigError(
+                f"ignored_values with {wrong[0]!r}, colour_masks={self.colours is not None}",
+                "RGB colours where masks hold colours, else values",
+                "set colour_masks, or correct ignored_values",
+            )
+        listed = [*(self.colours or ()), *(self.ignored if self.colours else ())]
+        twice = [colour for colour in listed if listed.count(colour) > 1]
+        if twice:
+            raise ConfigError(
+                f"colour {list(twice[0])} stands for two classes, or for a class and ignored pixels",
+                "a colour of its own for each class",
+                "correct the palette or ignored_values",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        num_classes: int | None,
+        reduced: bool,
+        ignored: Sequence[int | Sequence[int]],
+        palette: Sequence[Sequence[int]] | None,
+        colour_masks: bool,
+    ) -> LabelReader:
+        """The reader of a data set, from its arguments. Raises ConfigError, see above, or if there are no colours."""
+        if colour_masks and palette is None:
+            raise ConfigError(
+                "colour_masks=True without a palette",
+                "the RGB colours of the classes in label order",
+                "give palette=[[r, g, b], ...], or write classes.json as {name: [r, g, b], ...}",
+            )
+        values = tuple(value if isinstance(value, int) else tuple(value) for value in ignored)
+        return cls(num_classes, reduced, values, tuple(map(tuple, palette)) if colour_masks else None)
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """The network labels of a mask file, (H, W) uint8 with 255 for ignored pixels.
+
+        Raises:
+            DataError: the mask is missing, damaged, or holds values, or colours, that are no class.
+        """
+        if self.colours is not None:
+            return self._of_colours(read_colours(path), path)
+        mask = read_mask(path)
+        labels = cv2.LUT(mask, self._table) if self.ignored else reduce_labels(mask) if self.reduced else mask
+        check_labels(labels, self.num_classes, path, self.reduced)
+        return labels
+
+    def meaning(self) -> dict[str, object]:
+        """What masks mean to it, by the arguments of a data set."""
+        ignored = [value if isinstance(value, int) else list(value) for value in self.ignored]
+        return dict(
+            reduce_zero_label=self.reduced,
+            ignored_values=sorted(ignored),
+            colour_masks=self.colours is not None,
+            palette=self.colours and list(map(list, self.colours)),
+        )
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """The label of every stored value, (256,) uint8."""
+        table = _reduction_table().copy() if self.reduced else np.arange(256, dtype=np.uint8)
+        table[list(self.ignored)] = IGNORED
+        return table
+
+    @cached_property
+    def _codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The colours as numbers in ascending order, int32, and their labels, uint8."""
+        return sorted_codes([*self.colours, *self.ignored], [*range(len(self.colours)), *[IGNORED] * len(self.ignored)])
+
+    def _of_colours(self, picture: np.ndarray, path: str | Path) -> np.ndarray:
+        labels, unknown = look_up(picture, *self._codes)
+        if unknown is not None:
+            raise DataError(
+                f"{path}: colour {picture[unknown][0].tolist()} (RGB) in {unknown.sum()} pixels",
+                f"the {len(self.colours)} colours of the palette"
+                + (f", and {len(self.ignored)} for ignored pixels" if self.ignored else ""),
+                "add it to the palette (with a class), or to ignored_values",
+            )
+        return labels
+
+    def nothing_labelled(self, where: str, sample: Sequence[str]) -> DataError:
+        """The error for masks without a labelled pixel, see :func:`count_labels`."""
+        found = f"no labelled pixel in {where}"
+        if self.colours is not None:
+            return DataError(found, "masks that show classes", "label something, or correct ignored_values")
+        values = sorted({int(value) for path in sample for value in np.unique(read_mask(path))})
+        given = f" and ignored_values={list(self.ignored)}" if self.ignored else ""
+        return DataError(
+            f"{found}: they hold the values {values}, and with reduce_zero_label={self.reduced}{given} these are all "
+            "ignored",
+            "0 and 255 for ignored pixels, v for class v - 1" if self.reduced else "255 for ignored, v for class v",
+            "set reduce_zero_label=False in the data sets if the classes are counted from 0; objects of value 255 have "
+            "to be written as a class (tools/convert_to_vspw.py)"
+            if self.reduced
+            else "set reduce_zero_label=True in the data sets if the classes are counted from 1; label something",
+        )
+
+
+def sorted_codes(colours: Sequence[Sequence[int]], labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What :func:`look_up` takes: RGB colours as numbers in ascending order, int32, and the labels in that order."""
+    codes = np.array([(r << 16) + (g << 8) + b for r, g, b in colours], np.int32)
+    order = np.argsort(codes)
+    return codes[order], np.array(labels, np.uint8)[order]
+
+
+def look_up(picture: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels of the colours of a picture.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        codes, labels: of the colours, see :func:`sorted_codes`.
+
+    Returns:
+        (H, W) uint8, and (H, W) bool, where a colour is unknown; None if all are known.
+    """
+    wide = picture.astype(np.int32)
+    found = (wide[..., 0] << 16) + (wide[..., 1] << 8) + wide[..., 2]
+    places = np.minimum(np.searchsorted(codes, found), len(codes) - 1)
+    unknown = codes[places] != found
+    return labels[places], unknown if unknown.any() else None
 
 
 def check_labels(labels: np.ndarray, num_classes: int | None, path: str | Path, reduced: bool = True) -> None:
@@ -66,7 +196,8 @@ def check_labels(labels: np.ndarray, num_classes: int | None, path: str | Path, 
             f"{path}: label value {int(wrong[0]) + shift} in {wrong.size} pixels",
             f"values {shift}..{num_classes - 1 + shift} for the {num_classes} classes"
             + (", 0 and 255 for ignored pixels" if reduced else ", 255 for ignored pixels"),
-            "fix the mask, or give the data set its class names (key `classes`, or classes.json in data_root)",
+            "fix the mask, or give the data set its class names (key `classes`, or classes.json in data_root); list "
+            "values that are to be ignored in ignored_values",
         )
 
 
@@ -116,18 +247,4 @@ def no_object(where: str, sample: Sequence[str]) -> DataError:
         f"no object in {where}",
         "masks in which objects have values above 0",
         "check that these are the masks, and that they were not emptied on the way",
-    )
-
-
-def no_label(reduced: bool, where: str, sample: Sequence[str]) -> DataError:
-    """The error for masks of classes without a labelled pixel, see :func:`count_labels`."""
-    values = sorted({int(value) for path in sample for value in np.unique(read_mask(path))})
-    return DataError(
-        f"no labelled pixel in {where}: they hold the values {values}, and with reduce_zero_label={reduced} these are "
-        "all ignored",
-        "0 and 255 for ignored pixels, v for class v - 1" if reduced else "255 for ignored pixels, v for class v",
-        "set reduce_zero_label=False in the data sets if the classes are counted from 0; objects of value 255 have "
-        "to be written as a class (tools/convert_to_vspw.py)"
-        if reduced
-        else "set reduce_zero_label=True in the data sets if the classes are counted from 1; label something",
     )

@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 
 from mmseg.errors import DataError
-from mmseg.images import PICTURES, list_pictures, read_frame
+from mmseg.images import FRAMES, list_pictures, read_frame
 from mmseg.structures import Frame
 
 logger = logging.getLogger("mmseg.datasets")
 
 Source = str | Path | int | cv2.VideoCapture | Iterable[np.ndarray]
-_SUFFIXES = (*PICTURES, ".bmp", ".webp", ".tif", ".tiff")
 
 
 class FrameSource:
@@ -62,12 +61,12 @@ class FrameSource:
             )
 
     def _init_path(self, path: Path) -> None:
-        pictures = list_pictures(path, _SUFFIXES)
+        pictures = list_pictures(path, FRAMES)
         if pictures is not None:
             self.name, self.length = path.resolve().name, len(pictures)
             self._frames = partial(_pictures, [path / picture for picture in pictures])
             if not pictures:
-                raise DataError(f"folder {path} holds no pictures", f"files {', '.join(_SUFFIXES)}", "check the path")
+                raise DataError(f"folder {path} holds no pictures", f"files {', '.join(FRAMES)}", "check the path")
         elif path.is_file():
             self._init_capture(_open_video(path), closing=True)
             self.name, self._frames = path.stem, partial(_video, path, self.length)

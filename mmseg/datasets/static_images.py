@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.given_masks import video_names
 from mmseg.datasets.picture_changes import (
     ColourJitter,
@@ -31,6 +31,7 @@ from mmseg.datasets.picture_changes import (
     to_array,
 )
 from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
+from mmseg.datasets.video_files import VideoFiles
 from mmseg.datasets.vos_clips import CLIP, normalised
 from mmseg.errors import DataError
 from mmseg.images import check_same_size, list_pictures, read_frame

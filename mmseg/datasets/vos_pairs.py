@@ -23,9 +23,10 @@ import numpy as np
 from annotated_types import Len
 
 from mmseg import values
-from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.binary_masks import MaskReader, MaskValues
 from mmseg.datasets.results import build_evaluator, chosen_metrics, label_writers
+from mmseg.datasets.video_files import VideoFiles
 from mmseg.datasets.vspw import read_split
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator
@@ -159,7 +160,7 @@ class VOSDataset(VideoDataset):
         """
         number, t = self.items[index]
         video = self.videos[number]
-        return self._run_pipeline(video, [t], rng, flows=[video.flows[t]], read_labels=self.masks.read)
+        return self._run_pipeline(video, [t], rng, flows=[video.flows[t]])
 
     def load_label(self, video_index: int, number: int) -> np.ndarray | None:
         """The mask of a frame, (H, W) uint8 of 0 and 1; None if it has none. Raises DataError if it cannot be read."""
@@ -167,6 +168,10 @@ class VOSDataset(VideoDataset):
         if paths is None or not os.path.exists(paths[number]):
             return None
         return self.masks.read(paths[number])
+
+    def read_label(self, path: str) -> np.ndarray:
+        """See :meth:`VideoDataset.read_label`."""
+        return self.masks.read(path)
 
     def frame(self, video_index: int, number: int) -> Frame:
         """Frame `number` of a video with its flow and, where there is one, its truth. Raises DataError."""

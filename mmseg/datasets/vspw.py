@@ -6,6 +6,8 @@
     <data_root>/data/<video>/origin/*.jpg        frames, in the natural order of their names (2.jpg before 10.jpg)
     <data_root>/data/<video>/mask/*.png          raw labels, same stem: 0 and 255 ignored, v is class v - 1
     <data_root>/classes.json                     names in label order, for other classes than the 124 of VSPW
+
+Folders, names and the meaning of masks can be others, by arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,15 +24,16 @@ from annotated_types import Ge, Le, Len
 from mmseg import values
 from mmseg.clips import CFFM_DILATION
 from mmseg.datasets import vspw_classes
-from mmseg.datasets.base import VideoDataset, VideoFiles
+from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.class_names import MAX_CLASSES, resolve_classes
+from mmseg.datasets.video_files import VideoFiles
+from mmseg.datasets.video_layout import FLAT_NAMES, PictureFolders, scan_video
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
-from mmseg.images import PICTURES, list_pictures
+from mmseg.images import FRAMES, LABEL_MAPS
 from mmseg.registry import DATASETS
 
 PROTOTYPE_SPLIT = "train_val_generate_prototype"
-_MASKS = (".png",)
 _MAX_SPLIT_BYTES = 2**26
 
 
@@ -39,14 +42,20 @@ class VSPWDataset(VideoDataset):
     """VSPW, or any data set in its layout.
 
     Args:
-        data_root: the folder that holds the split files.
+        data_root: the folder that holds the split files; or a list of such, whose videos are then called
+            ``<folder>/<video>``.
         split: 'train', 'val' or the stem of any other split file; 'train_val_generate_prototype' joins train, val and
-            test.
+            test; None takes all videos that there are.
         pipeline, dilation, test_mode, reduce_zero_label, short_videos: see :class:`VideoDataset`.
         classes: names in label order; default: those of ``classes.json``, else the 124 of VSPW.
         palette: RGB colours in label order.
         num_classes: how many classes there must be.
         frame_rate: frames per second of the videos, and of the overlays of a test.
+        ignored_values: further values of masks that are ignored; RGB colours where masks hold colours.
+        colour_masks: masks are pictures in the colours of the `palette` (that of ``classes.json``, if it is there).
+        unlabelled: whether frames without mask are an 'error' or stay as references ('keep'). A video without any mask
+            is fine in testing, as long as it is not scored.
+        frames_dir, masks_dir, frame_suffix, mask_suffix, video_pattern: see :class:`PictureFolders`.
 
     Raises:
         DataError: a split file, a video or a mask is missing; the message says which.
@@ -58,8 +67,8 @@ class VSPWDataset(VideoDataset):
 
     def __init__(
         self,
-        data_root: str | Path,
-        split: Annotated[str, Len(1)] = "train",
+        data_root: str | Path | Annotated[Sequence[str | Path], Len(1)],
+        split: Annotated[str, Len(1)] | None = "train",
         pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
         dilation: values.Dilation = CFFM_DILATION,
         test_mode: bool = False,
@@ -69,28 +78,77 @@ class VSPWDataset(VideoDataset):
         reduce_zero_label: bool = True,
         short_videos: Literal["error", "drop"] = "error",
         frame_rate: values.PositiveFloat = 15.0,
+        ignored_values: Sequence[values.Byte | Annotated[Sequence[values.Byte], Len(3, 3)]] = (),
+        colour_masks: bool = False,
+        unlabelled: Literal["error", "keep"] = "error",
+        frames_dir: values.Text = "data/{video}/origin",
+        masks_dir: values.Text = "data/{video}/mask",
+        frame_suffix: values.Text | None = None,
+        mask_suffix: values.Text | None = None,
+        video_pattern: values.Text = FLAT_NAMES,
     ) -> None:
-        self.data_root, self.split, self.frame_rate = Path(data_root), split, frame_rate
-        if not self.data_root.is_dir():
-            raise DataError(
-                f"data_root {self.data_root} is no folder",
-                "a folder with train.txt, val.txt and data/",
-                "see data/README.md for where the data set goes, or set data_root",
-            )
+        roots = (data_root,) if isinstance(data_root, str | Path) else data_root
+        self.data_roots = tuple(map(Path, roots))
+        self.split, self.frame_rate = split, frame_rate
+        for root in self.data_roots:
+            if not root.is_dir():
+                raise DataError(
+                    f"data_root {root} is no folder",
+                    "a folder with train.txt, val.txt and data/",
+                    "see data/README.md for where the data set goes, or set data_root",
+                )
         self.prototypes = split == PROTOTYPE_SPLIT
-        names, colours = resolve_classes(data_root, classes, palette, num_classes, (type(self).CLASSES, self.PALETTE))
+        names, colours = resolve_classes(
+            self.data_roots, classes, palette, num_classes, (type(self).CLASSES, self.PALETTE)
+        )
+        frames = dict(folder=frames_dir, suffix=frame_suffix, other_suffix=mask_suffix, pattern=video_pattern)
+        masks = dict(folder=masks_dir, suffix=mask_suffix, other_suffix=frame_suffix, pattern=video_pattern)
+        endings = (".png",) if mask_suffix is None else LABEL_MAPS
+        kinds = [(PictureFolders(r, suffixes=FRAMES, **frames), PictureFolders(r, suffixes=endings, **masks))
+                 for r in self.data_roots]  # fmt: skip
+        videos = [video for one in kinds for video in self._find_videos(*one, unlabelled == "keep", test_mode)]
         super().__init__(
-            self._find_videos(test_mode), pipeline, dilation, test_mode, names, colours, reduce_zero_label, short_videos
+            videos,
+            pipeline,
+            dilation,
+            test_mode,
+            names,
+            colours,
+            reduce_zero_label,
+            short_videos,
+            ignored_values,
+            colour_masks,
         )
 
-    def _find_videos(self, each_once: bool) -> list[VideoFiles]:
+    def _find_videos(
+        self, frames: PictureFolders, masks: PictureFolders, keep_unlabelled: bool, test_mode: bool
+    ) -> list[VideoFiles]:
+        """The videos below one root."""
+        root = frames.root
+        if self.split is None:
+            names = frames.videos()
+        else:
+            splits = ("train", "val", "test") if self.prototypes else (self.split,)
+            lines = [line for split in splits for line in self._read_split(root / f"{split}.txt")]
+            if test_mode:
+                _check_each_once(lines)
+            names = [line.name for line in lines]
         # The labels of VSPW's test split are not public, and prototypes need none.
-        optional = self.prototypes or self.split == "test"
-        splits = ("train", "val", "test") if self.prototypes else (self.split,)
-        lines = [line for split in splits for line in read_split(self.data_root / f"{split}.txt", self.prototypes)]
-        if each_once:
-            _check_each_once(lines)
-        return [scan_video(self.data_root, line.name, optional) for line in lines]
+        needed = not (test_mode or self.prototypes or self.split == "test")
+        videos = [scan_video(name, frames, masks, keep_unlabelled, needed) for name in names]
+        if len(self.data_roots) == 1:
+            return videos
+        prefix = os.path.relpath(root, os.path.commonpath(self.data_roots))
+        return [replace(video, name=posixpath.normpath(f"{prefix}/{video.name}")) for video in videos]
+
+    def _read_split(self, path: Path) -> list[SplitLine]:
+        if not path.exists():
+            raise DataError(
+                f"split file {path} does not exist",
+                "a text file with one video name a line",
+                "write it, check data_root and split, or set split=None in the data set, which takes all videos",
+            )
+        return read_split(path, self.prototypes)
 
 
 @dataclass(frozen=True)
@@ -160,39 +218,3 @@ def _check_each_once(lines: Sequence[SplitLine]) -> None:
                 "remove a line",
             )
         seen[line.name] = line
-
-
-def scan_video(data_root: Path, name: str, labels_optional: bool = False) -> VideoFiles:
-    """List the frames of a video and pair them with their masks; two folder listings, no file is opened.
-
-    Raises:
-        DataError: a folder is missing or empty, two files have the same stem, or a frame has no mask.
-    """
-    folder = os.path.join(data_root, "data", name)
-    origin, masks = os.path.join(folder, "origin"), os.path.join(folder, "mask")
-    frames = list_pictures(origin)
-    if frames is None:
-        raise DataError(
-            f"video {name!r}: folder {origin} does not exist",
-            "a folder with the frames of every video that the split file names",
-            "extract the whole data set, or remove the line from the split file",
-        )
-    if not frames:
-        raise DataError(
-            f"video {name!r}: no frames in {origin}", "pictures " + ", ".join(PICTURES), "extract the video again"
-        )
-    paths = tuple(os.path.join(origin, frame) for frame in frames)
-    present = list_pictures(masks, _MASKS)
-    if present is None and labels_optional:
-        return VideoFiles.of(name, paths)
-    by_stem = {os.path.splitext(mask)[0]: mask for mask in present or ()}
-    stems = [os.path.splitext(frame)[0] for frame in frames]
-    missing = [stem for stem in stems if stem not in by_stem]
-    if missing:
-        raise DataError(
-            f"video {name!r}: {len(missing)} of {len(frames)} frames without mask, the first is "
-            f"{os.path.join(masks, missing[0])}.png",
-            "a mask with the same stem for every frame",
-            "extract the masks again, or remove frames without mask from the origin folder",
-        )
-    return VideoFiles.of(name, paths, [os.path.join(masks, by_stem[stem]) for stem in stems])

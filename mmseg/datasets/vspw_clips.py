@@ -17,8 +17,9 @@ from mmseg.writing.frame_truth import FrameScoreWriter, TruthPngWriter
 
 @DATASETS.register_module()
 class VSPWClipDataset(VSPWDataset):
-    """:class:`VSPWDataset` with three differences (THE-Mask specification, sections 7, 8 and 11).
+    """:class:`VSPWDataset` with four differences (THE-Mask specification, sections 7, 8 and 11).
 
+    - Where only some frames have masks, all frames of a training clip are among these, since all are learned.
     - The target is in its clip once: a `dilation` of [0] is one frame, [-3] two.
     - A training clip without any labelled pixel is replaced by one of a random video.
     - ``--format-only`` writes ``result_submissionval``, and the truth and the mIoU of every frame beside it.
@@ -29,6 +30,7 @@ class VSPWClipDataset(VSPWDataset):
         kwargs: see :class:`VSPWDataset`.
     """
 
+    learns_all_frames = True
     submission = "result_submissionval"  # folder of the PNGs of --format-only
 
     def __init__(self, *args: Any, test_size: PositiveInt = 1, redraws: NonNegativeInt = 10, **kwargs: Any) -> None:

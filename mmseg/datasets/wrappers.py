@@ -127,10 +127,12 @@ def check_same_classes(one: Any, other: Any, place: str, other_place: str) -> No
         )
     for part in getattr(one, "parts", [one]):
         for second in getattr(other, "parts", [other]):
-            folder, switches = getattr(part, "data_root", None), (part.reduce_zero_label, second.reduce_zero_label)
-            if folder is not None and folder == getattr(second, "data_root", None) and switches[0] != switches[1]:
-                raise ConfigError(
-                    f"reduce_zero_label={switches[0]} in {place}, {switches[1]} in {other_place}, both of {folder}",
-                    "one value, or the same mask would mean different classes",
-                    "set reduce_zero_label in data.train, data.val and data.test",
-                )
+            shared = set(getattr(part, "data_roots", ())) & set(getattr(second, "data_roots", ()))
+            ours, theirs = part.label_reader.meaning(), second.label_reader.meaning()
+            for name in ours if shared else ():
+                if ours[name] != theirs[name]:
+                    raise ConfigError(
+                        f"{name}={ours[name]} in {place}, {theirs[name]} in {other_place}, both of {min(shared)}",
+                        "one value, or the same mask would mean different classes",
+                        f"set {name} in data.train, data.val and data.test",
+                    )

@@ -50,6 +50,7 @@ class VideoConsistency:
         ignore_void: leave pixels that are ignored in any frame of the window out of A.
         ignore_index: the label of ignored pixels, used by `ignore_void` only.
         video_order: names of all videos in the order of the split file; restores this order in the results.
+        gaps: frames may be left out, those without truth; no window spans them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class VideoConsistency:
         ignore_void: bool = False,
         ignore_index: int = 255,
         video_order: Sequence[str] | None = None,
+        gaps: bool = False,
     ) -> None:
         if not lengths or min(lengths) < 2 or len(set(lengths)) != len(lengths):
             raise ConfigError(f"lengths = {tuple(lengths)}", "different clip lengths of at least 2", "e.g. (8, 16)")
@@ -67,7 +69,7 @@ class VideoConsistency:
         self.min_frames = max(lengths) + 1 if min_frames is None else min_frames
         self.all_windows, self.ignore_void, self.ignore_index = all_windows, ignore_void, ignore_index
         self.video_order = None if video_order is None else list(video_order)
-        self._order = FrameOrder()
+        self._order = FrameOrder(gaps=gaps)
         # video -> C -> |A and B| and |A| of every window, the last one included
         self._counts: dict[str, dict[int, tuple[array, array]]] = {}
 
@@ -95,11 +97,12 @@ class VideoConsistency:
         self.check_next(video, frame, target)
         state = self._order.state(video) or _VideoState(self.lengths)
         if state.target is None:
-            self._counts[video] = {length: (array("q"), array("q")) for length in self.lengths}
+            if video not in self._counts:
+                self._counts[video] = {length: (array("q"), array("q")) for length in self.lengths}
         else:
             self._count_windows(video, state, pred, target)
         state.target, state.pred = target.copy(), pred.copy()  # the caller may reuse its arrays
-        self._order.advance(video, state)
+        self._order.advance(video, state, frame)
 
     def _count_windows(self, video: str, state: _VideoState, pred: np.ndarray, target: np.ndarray) -> None:
         """Score the windows that end at this frame."""
@@ -113,6 +116,11 @@ class VideoConsistency:
             if length - 1 in truth_constant:
                 joint.append(bits.count(both_constant[length - 1]))
                 total.append(bits.count(truth_constant[length - 1]))
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether frames may be left out."""
+        return self._order.gaps
 
     @property
     def num_frames(self) -> dict[str, int]:

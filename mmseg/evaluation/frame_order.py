@@ -77,19 +77,22 @@ def check_same_size(video: str, frame: int, labels: np.ndarray, previous: np.nda
 class FrameOrder:
     """Sees to it that frames come as 0, 1, 2, ... and keeps what is needed between two frames of a video.
 
+    With `gaps`, numbers may be left out (frames without truth); nothing is kept over a gap.
+
     Videos may be fed in turn; at most `limit` of them are in progress, so that memory stays bounded also where
     nobody says when a video ends: the state of the one that rested longest is dropped.
     """
 
-    def __init__(self, limit: int = MAX_OPEN_VIDEOS) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = MAX_OPEN_VIDEOS, gaps: bool = False) -> None:
+        self.limit, self.gaps = limit, gaps
         self.num_frames: dict[str, int] = {}  # in order of first sight
+        self._due: dict[str, int] = {}  # the number that follows that of the last frame
         self._open: dict[str, Any] = {}  # least recently fed first
 
     def check(self, video: str, frame: int) -> None:
         """Raise DataError unless `frame` is the next one of `video`."""
-        due = self.num_frames.get(video, 0)
-        if frame != due:
+        due = self._due.get(video, 0)
+        if frame < due or (frame > due and not self.gaps):
             fault = "arrives a second time" if 0 <= frame < due else f"arrives when frame {due} is due"
             raise DataError(
                 f"frame {frame} of video {video!r} {fault}",
@@ -102,14 +105,17 @@ class FrameOrder:
                 f"at most {self.limit} videos in progress, and none continued after end_video() or merge()",
                 "feed one video after the other",
             )
+        if due and frame > due:
+            self._open[video] = None
 
     def state(self, video: str) -> Any:
-        """What :meth:`advance` kept after the frame before; None at the first frame."""
+        """What :meth:`advance` kept after the frame before; None at the first frame, and after a gap."""
         return self._open.get(video)
 
-    def advance(self, video: str, state: Any) -> None:
-        """Count one more frame of `video` and keep `state` for the next one."""
+    def advance(self, video: str, state: Any, frame: int) -> None:
+        """Count `frame` of `video` and keep `state` for the next one."""
         self.num_frames[video] = self.num_frames.get(video, 0) + 1
+        self._due[video] = frame + 1
         self._open.pop(video, None)
         self._open[video] = state
         if len(self._open) > self.limit:
@@ -131,6 +137,7 @@ class FrameOrder:
         check_other_videos(self.num_frames, other.num_frames)
         self.end_video()
         self.num_frames.update(other.num_frames)
+        self._due.update(other._due)
 
 
 def check_other_videos(ours: Iterable[str], theirs: Iterable[str]) -> None:

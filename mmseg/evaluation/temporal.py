@@ -117,7 +117,7 @@ class TemporalConsistency:
                     "pass flow=",
                 )
             self._pairs.update(video, frame - 1, warp_labels(pred, flow, self.align_corners), previous)
-        self._order.advance(video, pred.copy())
+        self._order.advance(video, pred.copy(), frame)
 
     def compute(self) -> dict[str, object]:
         """``TC`` over all pairs of frames of all videos, ``video_TC`` (name -> own TC), ``videos``, ``pairs``."""

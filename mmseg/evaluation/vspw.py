@@ -46,6 +46,7 @@ class VSPWEvaluator:
             about the class scores of VC_perclip as well.
         good_threshold: videos of higher mIoU are listed as good.
         metrics: of :data:`METRIC_NAMES`: what :meth:`mmseg_evaluate` and the table per class give.
+        gaps: see :class:`VideoConsistency`; `min_frames` counts the frames that are fed.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class VSPWEvaluator:
         ignore_void: bool = False,
         good_threshold: Fraction = 0.8,
         metrics: Sequence[str] = ("mIoU",),
+        gaps: bool = False,
     ) -> None:
         if class_names is not None and len(class_names) != num_classes:
             raise ConfigError(
@@ -72,7 +74,7 @@ class VSPWEvaluator:
         self.metrics = check_metric_names(metrics)
         self.segmentation = SegmentationMetric(num_classes, ignore_index)
         self.consistency = VideoConsistency(
-            lengths, min_frames, all_windows, ignore_void, ignore_index, video_order=video_order
+            lengths, min_frames, all_windows, ignore_void, ignore_index, video_order=video_order, gaps=gaps
         )
 
     def update(self, video: str, frame: int, pred: np.ndarray, target: np.ndarray) -> None:
@@ -218,7 +220,9 @@ class VSPWEvaluator:
             return "no pixel is labelled, or predicted, as this class"
         if "/" in name:
             return "no pixel is labelled"
-        return f"it counts videos of at least {self.consistency.min_frames} frames"
+        return f"it counts videos of at least {self.consistency.min_frames} frames" + (
+            " with masks, and VC windows of frames that all have them" if self.consistency.has_gaps else ""
+        )
 
     def scores(self) -> dict[str, float]:
         """All single numbers by name: those of :meth:`compute`, and ``IoU.<class>, Acc.<class>, Dice.<class>``."""

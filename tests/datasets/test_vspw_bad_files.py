@@ -1,6 +1,7 @@
 """What missing, damaged and misnamed files of the VSPW layout get."""
 
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mmseg.datasets import VSPWDataset
+from mmseg.writing.base import ResultOptions
 from tests.datasets.vspw_folder import TEST, TRAIN, expect, frame_of, mask_of, write_vspw
 
 
@@ -44,11 +46,14 @@ def test_frame_without_mask(root):
     expect(str(mask_of(root, number=3)), VSPWDataset, root, "val", test_mode=True)
 
 
-def test_split_without_masks_that_needs_them(root):
-    for path in (root / "data" / "c" / "mask").iterdir():
-        path.unlink()
-    (root / "data" / "c" / "mask").rmdir()
-    expect("5 of 5 frames without mask", VSPWDataset, root, "val", test_mode=True)
+def test_videos_without_masks_are_tested_and_neither_scored_nor_trained_on(tmp_path):
+    root = write_vspw(tmp_path, train=dict(a=12), val=dict(c=5))
+    for video in "ac":
+        shutil.rmtree(root / "data" / video / "mask")
+    dataset = VSPWDataset(root, "val", TEST, test_mode=True)
+    assert [frame.truth for frame in dataset.frames(0)] == [None] * 5
+    expect("evaluation of videos without masks", dataset.metrics, ResultOptions())
+    expect("12 of 12 frames without mask", VSPWDataset, root, "train", TRAIN)
 
 
 def test_frame_removed_after_the_listing(root):

@@ -110,7 +110,7 @@ def test_training_and_validation_must_agree(roots):
     unreduced = val("one", reduce_zero_label=False)
     message = refused("reduce_zero_label=True in data.train, False in data.val", check, unreduced)
     assert str(roots / "one") in message
-    unreduced.data_root = roots / "elsewhere"  # which may be written in another way
+    unreduced.data_roots = (roots / "elsewhere",)  # which may be written in another way
     check(unreduced)
 
 

@@ -4,7 +4,7 @@ A transform is called with a dict and returns it changed: ``img`` list of (H, W,
 their optical flow (absent for most models), ``gt`` list of (H, W) uint8 labels (absent in testing), ``given`` list of
 (H, W) object ids that are shown to a model (testing only), ``rng`` a numpy Generator, the only chance, ``meta`` what is
 known about the target frame, ``steps`` what was done to the pictures (:mod:`mmseg.structures`), and what the data set
-gives to the loaders (``frames``, ``flows``, ``labels``, ``num_classes``, ``reduce_zero_label``).
+gives to the loaders (``frames``, ``flows``, ``labels``, ``read_labels``, ``reduce_zero_label``).
 """
 
 from mmseg.datasets.transforms.colour import (

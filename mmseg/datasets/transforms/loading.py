@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from mmseg.datasets.labels import read_labels
+import numpy as np
+
+from mmseg.datasets.labels import IGNORED
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import check_flow_size, check_same_size, read_frame
 from mmseg.registry import TRANSFORMS
@@ -48,6 +49,8 @@ class LoadFrames:
 class LoadLabels:
     """Read the masks of a clip: ``labels`` (paths) -> ``gt``, list of (H, W) uint8 network labels.
 
+    A frame without mask (None) is ignored everywhere.
+
     Args:
         reduce_zero_label: whether 0 is ignored and v is class v - 1. The data set decides; what is given here only
             confirms it.
@@ -79,13 +82,14 @@ class LoadLabels:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         if results["labels"] is None:
             raise ConfigError("LoadLabels for a data set without labels", "a split with labels", "drop LoadLabels")
-        reduced = results["reduce_zero_label"]
-        self.check_agrees(reduced)
-        read = results.get("read_labels") or partial(read_labels, num_classes=results["num_classes"], reduced=reduced)
-        loaded = {}
+        self.check_agrees(results["reduce_zero_label"])
+        read, loaded = results["read_labels"], {}
         for path, frame in zip(results["labels"], results["img"]):
+            if path is None:
+                continue
             if path not in loaded:
                 loaded[path] = read(path)
                 check_same_size(frame, loaded[path], path)
-        results["gt"] = [loaded[path] for path in results["labels"]]
+        nothing = np.full(results["img"][-1].shape[:2], IGNORED, np.uint8)
+        results["gt"] = [nothing if path is None else loaded[path] for path in results["labels"]]
         return results
