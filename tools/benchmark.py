@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|table] (see docs)."""
+"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|data|table]."""
 
 import argparse
 import sys
@@ -14,14 +14,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.errors import ConfigError
 from mmseg.evaluation.tables import text_table
 from mmseg.files import write_json
 from mmseg.values import NonNegativeInt, PositiveInt
 
-_MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory}
-_SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853)}
-_REPEATS = {"stream": 10, "train": 3, "memory": 2000}
+_MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory, "data": measure_loading}
+_SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853), "data": (0, 0)}
+_REPEATS = {"stream": 10, "train": 3, "memory": 2000, "data": 10}
 _MIB = 2**20
 
 
@@ -32,8 +33,9 @@ def parse_args() -> argparse.Namespace:
         "--mode",
         choices=[*_MEASURES, "table"],
         default="stream",
-        help="streaming inference, a training step, the memory of the test loop along a video, or one table with "
-        "streams and training steps of all configs in several precisions",
+        help="streaming inference, a training step, the memory of the test loop along a video, the training data of "
+        "the config with 0, 1 and 2 workers, or one table with streams and training steps of all configs in several "
+        "precisions",
     )
     parser.add_argument(
         "--size",
@@ -45,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--frames",
         type=cli.number(PositiveInt),
-        help="frames (in whole blocks) or steps measured (10 / 3), length of the video (2000)",
+        help="frames (in whole blocks), steps or batches measured (10, 3, 10), length of the video (2000)",
     )
     parser.add_argument(
         "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"
@@ -77,12 +79,18 @@ def main() -> None:
         return
     if len(args.config) > 1:
         raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table for several")
+    if args.mode == "data" and (args.size or args.amp or args.compile or args.against_reference):
+        raise ConfigError(
+            "--size, --amp, --compile or --against-reference with --mode data",
+            "none of them: the data alone are made, as the config says",
+            "change the config, as with --options data.train...",
+        )
     job = make_job(args, args.config[0], args.mode)
     rows = []
-    if args.against_reference and args.mode != "memory":
+    if args.against_reference and args.mode in ("stream", "train"):
         rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=min(job.repeats, 3)))
     rows = in_own_process(_MEASURES[args.mode], job) + rows
-    print(memory_table(rows) if args.mode == "memory" else f"{speed_table(rows)}\n\n{stage_table(rows)}")
+    print(_TABLES.get(args.mode, speed_tables)(rows))
     for line in [*comparison(rows), *worst_case(rows)]:
         print(line)
     if args.json is not None:
@@ -137,6 +145,11 @@ def overview_table(rows: Sequence[Row]) -> str:
     return f"{text_table(header, lines)}\n\n{rows[0]['device']}"
 
 
+def speed_tables(rows: Sequence[Row]) -> str:
+    """Times and rates, and below them the times of the stages."""
+    return f"{speed_table(rows)}\n\n{stage_table(rows)}"
+
+
 def speed_table(rows: Sequence[Row]) -> str:
     """Time, rate and memory, each with the setting it holds for."""
     header = [
@@ -184,6 +197,21 @@ def memory_table(rows: Sequence[Row]) -> str:
     grown = (rows[-1]["memory"] - rows[0]["memory"]) / _MIB
     table = text_table(["what", "size", "precision", "cache", "MiB in use", "device"], lines)
     return f"{table}\n\nfrom the first to the last point: {grown:+.1f} MiB"
+
+
+def loading_table(rows: Sequence[Row]) -> str:
+    """Batches, clips and images per second, by the number of workers."""
+    lines = [
+        [
+            row["what"], _by(row["size"]), str(row["workers"]), f"{1000 * row['seconds']:.1f}",
+            f"{row['clips'] / row['seconds']:.2f}", f"{row['images'] / row['seconds']:.1f}", row["device"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return text_table(["what", "size", "workers", "ms per batch", "clips/s", "images/s", "device"], lines)
+
+
+_TABLES = {"memory": memory_table, "data": loading_table}
 
 
 def comparison(rows: Sequence[Row]) -> list[str]:

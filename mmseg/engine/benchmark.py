@@ -274,7 +274,7 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         metrics = dataset.metrics(ResultOptions())
         test_dataset(model, dataset, metrics, writers, device, amp=_dtype(job), settings=settings)
     return [
-        {"what": f"test loop, after {number + 1} frames", "cache": "steady", **_setting(job, device), "memory": used}
+        {"what": f"test loop, after {number + 1} frames", "cache": "steady", **setting(job, device), "memory": used}
         for number, used in probe.seen.items()
     ]
 
@@ -315,7 +315,8 @@ def _autocast(job: Job, device: torch.device) -> ExitStack | torch.autocast:
     return torch.autocast(device.type, dtype=_dtype(job)) if job.amp else ExitStack()
 
 
-def _setting(job: Job, device: torch.device) -> Row:
+def setting(job: Job, device: torch.device) -> Row:
+    """What a measurement holds for, besides what was measured."""
     return {
         "formulation": "reference" if job.reference else "product",
         "size": list(job.size),
@@ -339,7 +340,7 @@ def _row(
     return {
         "what": what,
         "cache": cache,
-        **_setting(job, device),
+        **setting(job, device),
         "network_size": list(network),
         "seconds": seconds.pop("total"),
         "stages": seconds,

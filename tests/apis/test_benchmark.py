@@ -14,7 +14,7 @@ from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_
 from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
-from tests.datasets.vos_folder import vos_config
+from tests.datasets.vos_folder import vos_config, write_vos
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT, finish
 
@@ -97,6 +97,19 @@ def test_command_line(job, tmp_path):
     assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
     assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}
+
+
+def test_training_data(tmp_path, call):
+    config = vos_config(tmp_path / "config.py", write_vos(tmp_path, {"a": 4}, part="train"))
+    out = call("benchmark.py", config, "--mode", "data", "--frames", "2", "--clips", "3", "--threads", "1",
+               "--json", tmp_path / "data.json")  # fmt: skip
+    rows = json.loads((tmp_path / "data.json").read_text())["rows"]
+    assert [row["workers"] for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert (row["clips"], row["images"]) == (3, 3)
+        assert f"{3 / row['seconds']:.1f}" in out
+    refused = call("benchmark.py", config, "--mode", "data", "--size", "64", "64", status=2)
+    assert "none of them: the data alone" in refused
 
 
 def test_a_model_of_frame_and_flow(tmp_path):
