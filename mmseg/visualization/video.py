@@ -107,6 +107,7 @@ class OverlayVideo:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+        if self._file is not None:  # a signal may come between file and writer
             self._file.discard()
 
     def _check(self) -> None:

@@ -57,6 +57,16 @@ def test_overlay_video_errors(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, "VideoWriter", interrupted)
+    with pytest.raises(KeyboardInterrupt), OverlayVideo(tmp_path / "a", palette_table(None, 3)) as clip:
+        clip.add(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_overlay_video_without_frames_and_rate_of_the_source(tmp_path):
     table = palette_table(None, 3)
     with OverlayVideo(tmp_path / "none", table) as video:
