@@ -19,14 +19,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg import compat, config_files, sections
+from mmseg import compat, config_files, data_entries, sections
+from mmseg.data_entries import SECTIONS, data_sets
 from mmseg.errors import ConfigError, nearest
 from mmseg.registry import DATASETS, takes
 from mmseg.values import shown
 
 logger = logging.getLogger("mmseg.config")
-
-_DATA_SETS = ("train", "val", "test")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -58,6 +57,7 @@ def override(config: Config, options: Mapping[str, Any], path: Path | None = Non
     _merge(config, {key: value for key, value in options.items() if _is_read(key)})
     if "data_root" in config:
         _share_data_root(config, options)
+    data_entries.spread(config, options, _takes)
     _name_data_sets(config)
     check_config(config, config.filename or "config")
     _import_modules(config.get("custom_imports"))
@@ -263,7 +263,7 @@ def _renamed(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, 
     head = model.get("decode_head") if isinstance(model, Mapping) else None
     kind = head.get("type") if isinstance(head, Mapping) else None
     found = []
-    for name in _DATA_SETS if isinstance(data, Mapping) else ():
+    for name in SECTIONS if isinstance(data, Mapping) else ():
         for place, dataset in data_sets(data.get(name), f"data.{name}"):
             if changes := compat.data_set(kind, dataset, place):
                 found.append((dataset, changes))
@@ -274,30 +274,20 @@ def _share_data_root(config: Config, options: Mapping[str, Any]) -> None:
     """Give ``data_root`` of the config to the data sets that have none; that of the options to all but those that the
     options give their own."""
     data, override = config.get("data"), "data_root" in options
-    for name in _DATA_SETS if isinstance(data, Mapping) else ():
+    for name in SECTIONS if isinstance(data, Mapping) else ():
         for place, dataset in data_sets(data.get(name), f"data.{name}"):
             given = f"{place}.data_root" in options
-            if not given and (override or "data_root" not in dataset) and _takes_data_root(dataset.get("type")):
+            if not given and (override or "data_root" not in dataset) and _takes(dataset.get("type"), "data_root"):
                 dataset["data_root"] = config["data_root"]
 
 
-def data_sets(entry: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The data sets of an entry of ``data``, each with its dotted path: itself, or those in lists and wrappers."""
-    if isinstance(entry, list | tuple):
-        for number, part in enumerate(entry):
-            yield from data_sets(part, f"{place}.{number}")
-    elif isinstance(entry, Mapping):
-        inner = [key for key in ("dataset", "datasets") if key in entry]
-        for key in inner:
-            yield from data_sets(entry[key], f"{place}.{key}")
-        if not inner:
-            yield place, entry
+def _takes(name: Any, key: str) -> bool:
+    """Whether the data set of a type has an argument.
 
-
-def _takes_data_root(name: Any) -> bool:
-    """Whether a data set has this argument; those that are not registered yet are the package's own, which do."""
+    Those that are not registered yet are the package's own: all have a `data_root`, and VSPW's a `num_classes`.
+    """
     cls = DATASETS.module_dict.get(name)
-    return cls is None or takes(cls, "data_root")
+    return takes(cls, key) if cls is not None else key == "data_root" or str(name).startswith("VSPW")
 
 
 # ---------------------------------------------------------------------- what else a config does

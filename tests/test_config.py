@@ -200,6 +200,64 @@ def test_data_root_of_files_that_have_copied_it():
     assert [data.train.dataset.data_root, data.val.data_root, data.test.data_root] == ["given"] * 3
 
 
+# ---------------------------------------------------------------------- entries of data that reach all places
+
+
+def leaves(data):
+    return [data.train.dataset, data.val, data.test]
+
+
+@pytest.mark.parametrize("by", ["file", "options"])
+def test_sizes_classes_and_arguments_of_all_data_sets_are_one_entry_each(tmp_path, by):
+    every = dict(reduce_zero_label=False, ignored_values=[11], data_root="mine")
+    entries = dict(num_classes=5, img_scale=(64, 48), crop_size=(32, 40), every=every)
+    text = f"_base_ = ['{TOY}']\n" + (f"data = {entries!r}" if by == "file" else "")
+    options = {"data.val.ignored_values": [12], "data.test.pipeline.1.img_scale": (9, 9)}
+    if by == "options":
+        options |= {f"data.{name}": value for name, value in entries.items() if name != "every"}
+        options |= {f"data.every.{name}": value for name, value in every.items()}
+    cfg = load_config(write(tmp_path / "own.py", text), options)
+    train, val, test = leaves(cfg.data)
+    assert [train.pipeline[2].img_scale, val.pipeline[1].img_scale] == [(64, 48)] * 2
+    assert [train.pipeline[3].crop_size, train.pipeline[7].size] == [(32, 40)] * 2
+    assert test.pipeline[1].img_scale == (9, 9)  # what names one place wins
+    assert [part.num_classes for part in (train, val, test, cfg.model.decode_head)] == [5] * 4
+    assert [part.ignored_values for part in (train, val, test)] == [[11], [12], [11]]
+    assert {part.reduce_zero_label for part in (train, val, test)} == {False}
+    assert {part.data_root for part in (train, val, test)} == {"mine"}
+    assert not {"num_classes", "img_scale", "crop_size", "every"} & set(cfg.data)
+    again = load_config(write(tmp_path / "again.py", cfg.dump()))  # as work folders keep it
+    assert again.data == cfg.data and again.model == cfg.model
+
+
+def test_the_class_count_reaches_all_parts_of_the_models():
+    for name in ("themask_1f.b0", "hfan.b0", "mrcfa.b0"):
+        cfg = load_config(TOY.parent / f"{name}.py", {"data.num_classes": 3})
+        assert "num_classes=8" not in cfg.pretty_text.replace(" ", "")
+        assert ("num_classes" in cfg.data.test) == (name != "hfan.b0")  # whose data set counts no classes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data.num_classes": 0}, "data.num_classes = 0"),
+        ({"data.img_scale": 5}, "data.img_scale = 5"),
+        ({"data.crop_size": (5, 0)}, "data.crop_size"),
+        ({"data.every": 3}, "data.every = 3"),
+    ],
+)
+def test_entries_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(TOY, options)
+
+
+def test_an_entry_without_a_place_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.crop_size = .*nothing in this config has a crop_size"):
+        load_config(TOY.parent / "gsfm_stage0.py", {"data.crop_size": (64, 64)})
+    with pytest.raises(ConfigError, match=r"data\.num_classes"):
+        load_config(TOY.parent / "gsfm_stage0.py", {"data.num_classes": 3})
+
+
 # ---------------------------------------------------------------------- broken files, foreign sections
 
 

@@ -28,6 +28,7 @@ FLOORS = [
         "update_sections",
         "sections",
         "config_files",
+        "data_entries",
         "config",
     ],
     ["parent", "locks", "files", "folder_lock", "progress", "structures", "images", "image_trees", "plain_pickle"],

@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.propagation import Speed, propagate
-from mmseg.config import data_sets, load_config
+from mmseg.config import load_config
+from mmseg.data_entries import data_sets
 from mmseg.errors import CheckpointError
 from mmseg.values import PositiveInt
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.apis.testing import Validation, check_num_classes
-from mmseg.config import check_config, data_sets, require, with_data_sets_of_method
+from mmseg.config import check_config, require, with_data_sets_of_method
+from mmseg.data_entries import data_sets
 from mmseg.datasets import build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
