@@ -41,6 +41,8 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = Fals
     large = x.shape[-2] * x.shape[-1] >= _LEAST_PIXELS and min(weight.shape[:2]) >= _LEAST_CHANNELS
     if large and uses_onednn(x):
         return _winograd(x, weight, bias, of_relu, relu)
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        x = x.contiguous()  # from channels-last maps the gradient of the weight takes four times as long
     out = F.conv2d(F.relu(x) if of_relu else x, weight, bias, padding=1)
     return F.relu(out) if relu else out
 

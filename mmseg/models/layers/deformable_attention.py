@@ -61,13 +61,14 @@ def _sample_levels(maps: list[Tensor], sizes: Sequence[Size], pixels: Tensor, we
     """:func:`sample`, level by level: one level's samples exist at a time."""
     n, heads, dim, _ = maps[0].shape
     grids = (2 * pixels + 1) / level_sizes(sizes, pixels.device) - 1
-    grids = grids.permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, n * heads, L, points, 2)
-    shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, n * heads, 1, L, points)
+    # points before queries: neighbours in memory read neighbours, and the sum over points adds up whole rows
+    grids = grids.permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (levels, n * heads, points, L, 2)
+    shares = weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]  # (levels, n * heads, 1, points, L)
     total: Tensor | None = None  # (n * heads, d, L)
     for part, size, grid, share in zip(maps, sizes, grids, shares):
         level = part.unflatten(-1, size).flatten(0, 1)  # (n * heads, d, h, w)
         samples = F.grid_sample(level, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        found = (samples * share).sum(dim=-1)
+        found = (samples * share).sum(dim=2)
         total = found if total is None else total + found
     return total.view(n, heads * dim, -1).transpose(1, 2)
 

@@ -34,6 +34,8 @@ def test_only_large_maps_without_a_graph_take_it():
     x, weight = torch.randn(1, 128, 40, 40), torch.randn(128, 128, 3, 3, requires_grad=True)
     conv3x3(x, weight, None, of_relu=True, relu=True).sum().backward()
     assert weight.grad is not None
+    # whose gradients are slow for channels-last maps, the layout of what comes in
+    assert conv3x3(x.contiguous(memory_format=torch.channels_last), weight, None).is_contiguous()
     with torch.no_grad():
         for some in (x[..., :20, :20], x[:, :8], x.double()):
             kernel = weight[:, : some.shape[1]].to(some.dtype)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mmseg.errors import ConfigError
 from mmseg.models.cpu.pieces import by_tokens
+from mmseg.models.cpu.winograd import conv3x3
 from mmseg.models.decode_heads.themask.position import code_2d
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.deformable_attention import MSDeformAttn, Size
@@ -182,7 +183,7 @@ def token_centres(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
 
 
 class NormedConv(nn.Conv2d):
-    """Convolution without bias that keeps the size, and the norm that belongs to it."""
+    """1x1 or 3x3 convolution without bias that keeps the size, and the norm that belongs to it."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
@@ -191,9 +192,9 @@ class NormedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C_in, h, w) -> (n, C_out, h, w)."""
-        return self.norm(
-            pointwise_conv(x, self.weight.flatten(1)) if self.kernel_size == (1, 1) else super().forward(x)
-        )
+        if self.kernel_size == (1, 1):
+            return self.norm(pointwise_conv(x, self.weight.flatten(1)))
+        return self.norm(conv3x3(x, self.weight, self.bias))
 
 
 class _Projection(nn.Sequential):
