@@ -239,7 +239,7 @@ class VideoDataset:
         Raises:
             DataError: there are no masks, none of them has a labelled pixel (or an object), or one cannot be used.
         """
-        paths = [path for video in self.videos for path in video.masks]
+        paths = [path for video in self.videos for path in video.mask_files]
         if not paths:
             raise DataError(
                 f"no masks for the {len(self.videos)} videos, the first is {self.videos[0].name!r}",

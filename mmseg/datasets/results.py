@@ -46,7 +46,7 @@ def class_metrics(dataset: VideoDataset, options: ResultOptions) -> list[Evaluat
     if sparse:
         logger.warning(
             "%d videos have masks for some frames only (%s: %d of %d); they are scored by these",
-            *(len(sparse), sparse[0].name, len(sparse[0].masks), sparse[0].num_frames),
+            *(len(sparse), sparse[0].name, len(sparse[0].mask_files), sparse[0].num_frames),
         )
     given = dict(
         num_classes=dataset.num_classes,

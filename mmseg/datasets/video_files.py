@@ -25,7 +25,7 @@ class VideoFiles(Video):
         return cls(-1, name, len(frames), tuple(frames), None if labels is None else tuple(labels))
 
     @property
-    def masks(self) -> list[str]:
+    def mask_files(self) -> list[str]:
         """The masks that there are."""
         return [path for path in self.labels or () if path is not None]
 
