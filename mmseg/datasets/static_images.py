@@ -32,7 +32,7 @@ from mmseg.datasets.picture_changes import (
 )
 from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
 from mmseg.datasets.video_files import VideoFiles
-from mmseg.datasets.vos_clips import CLIP, normalised
+from mmseg.datasets.vos_clips import CLIP, IMG_NORM_CFG, normalised
 from mmseg.errors import DataError
 from mmseg.images import check_same_size, list_pictures, read_frame
 from mmseg.registry import DATASETS
@@ -63,6 +63,8 @@ class StaticImageDataset(VideoDataset):
     """
 
     background = 0
+
+    img_norm_cfg = IMG_NORM_CFG
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ CLIP = 3  # frames
 JUMPS = (5, 10, 15, 20, 25, 5)  # largest distance of frames, growing, and small again in the end
 LIMITS = (0.1, 0.2, 0.3, 0.4, 0.9)  # shares of the epochs at which it changes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# the same in grey levels, for those who want to see a sample
+IMG_NORM_CFG = dict(mean=[255 * x for x in MEAN], std=[255 * x for x in STD], to_rgb=True)
 _ATTEMPTS = 5
 _NAMED = 5  # videos that a message names
 
@@ -93,6 +95,8 @@ class VOSClipDataset(VideoDataset):
     """
 
     background = 0
+
+    img_norm_cfg = IMG_NORM_CFG
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 from mmseg.visualization.palette import overlay
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_MARGIN, _LINE = 6, 20
+MARGIN, _LINE = 6, 20
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -56,7 +56,7 @@ def contact_sheet(
         (H, W, 3) uint8 BGR.
     """
     columns = 3 if any(row.truth is not None for row in rows) else 2
-    sheet_width = columns * (width + _MARGIN) + _MARGIN
+    sheet_width = columns * (width + MARGIN) + MARGIN
     parts = [_heading(["frame", "prediction", "truth"][:columns], width, sheet_width)]
     counts = np.zeros(256, np.int64)
     for row in (row.shrunk(width) for row in rows):
@@ -65,12 +65,12 @@ def contact_sheet(
         if row.truth is not None:
             pictures.append(overlay(row.frame, row.truth, table))
             counts += np.bincount(row.truth.ravel(), minlength=256)
-        parts.append(_row(row.title, pictures, width, sheet_width))
+        parts.append(titled_row(row.title, pictures, width, sheet_width))
     if class_names is None:
         class_names = ["background", *(f"object {label}" for label in range(1, 255))]
     counts[len(class_names) :] = 0
     present = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c] > 0][:max_classes]
-    parts.append(_legend(present, class_names, table, sheet_width))
+    parts.append(legend(present, class_names, table, sheet_width))
     return np.concatenate(parts, axis=0)
 
 
@@ -83,30 +83,31 @@ def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
 
 
 def _heading(names: Sequence[str], width: int, sheet_width: int) -> np.ndarray:
-    strip = _blank(_LINE + _MARGIN, sheet_width)
+    strip = _blank(_LINE + MARGIN, sheet_width)
     for column, name in enumerate(names):
-        _write(strip, name, _MARGIN + column * (width + _MARGIN), _LINE - 4)
+        _write(strip, name, MARGIN + column * (width + MARGIN), _LINE - 4)
     return strip
 
 
-def _row(title: str, pictures: Sequence[np.ndarray], width: int, sheet_width: int) -> np.ndarray:
+def titled_row(title: str, pictures: Sequence[np.ndarray], width: int, sheet_width: int) -> np.ndarray:
+    """Pictures of one size beside each other, `width` pixels each, under a title."""
     height = pictures[0].shape[0]
-    strip = _blank(_LINE + height + _MARGIN, sheet_width)
-    _write(strip, title, _MARGIN, _LINE - 5)
+    strip = _blank(_LINE + height + MARGIN, sheet_width)
+    _write(strip, title, MARGIN, _LINE - 5)
     for column, picture in enumerate(pictures):
-        left = _MARGIN + column * (width + _MARGIN)
+        left = MARGIN + column * (width + MARGIN)
         strip[_LINE : _LINE + height, left : left + width] = picture
     return strip
 
 
-def _legend(labels: Sequence[int], names: Sequence[str], table: np.ndarray, sheet_width: int) -> np.ndarray:
+def legend(labels: Sequence[int], names: Sequence[str], table: np.ndarray, sheet_width: int) -> np.ndarray:
     """Colour patches with names, in as many columns as fit."""
     cell = 160
-    per_line = max(1, (sheet_width - _MARGIN) // cell)
+    per_line = max(1, (sheet_width - MARGIN) // cell)
     lines = -(-len(labels) // per_line)
-    strip = _blank(lines * _LINE + _MARGIN, sheet_width)
+    strip = _blank(lines * _LINE + MARGIN, sheet_width)
     for i, label in enumerate(labels):
-        x, y = _MARGIN + (i % per_line) * cell, (i // per_line) * _LINE
+        x, y = MARGIN + (i % per_line) * cell, (i // per_line) * _LINE
         colour = tuple(int(v) for v in table[label, ::-1])
         cv2.rectangle(strip, (x, y + 3), (x + 14, y + _LINE - 4), colour, -1)
         _write(strip, str(names[label])[:18], x + 19, y + _LINE - 6)
