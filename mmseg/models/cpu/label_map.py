@@ -9,7 +9,7 @@ two shortcuts have the same result:
   cache, and a running maximum keeps the best class so far. Ties go to the lowest class, as with ``argmax``.
 - Bilinear interpolation never leaves the range of the values around a point. A class whose local maximum is
   everywhere below the best local minimum can win nowhere and is not resized at all. A trained network leaves some
-  tens of 124 classes per frame.
+  tens of 124 classes per frame, and fewer in a band of its rows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mmseg.structures import Size
 
 _MAX_CLASSES = 255  # uint8, and 255 means "ignored"
 _GROUP = 4  # classes resized together: at 480x853 they fit in the cache
+_BAND = 20  # rows of logits at a time: fewer have more rows that are resized twice, more have more classes that can win
 _SMALL = 2**20  # values that may be held at once, where the shortcuts save nothing
 
 
@@ -59,16 +60,45 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
     small = num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL
     if logits.device.type != "cpu" or small:
         return resize_logits(logits, sizes).argmax(dim=0).to(torch.uint8)
-    return _label_map_class_by_class(logits, sizes, size)
+    return _label_map_in_bands(logits, sizes, size)
 
 
-def _label_map_class_by_class(logits: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
-    """:func:`label_map` with a running maximum over the classes that can win."""
+def _label_map_in_bands(logits: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
+    """:func:`label_map`, band by band of rows where that changes no number: each has fewer classes that can win.
+
+    A band is resized with a row of logits more above and below it. All resizes keep the rows or multiply them by a
+    power of two, whose positions are exact, so that the weights are the same wherever a band begins.
+    """
+    height, factor = logits.shape[1], _row_factor(logits.shape[1], sizes)
+    if not factor:
+        return _best_classes(logits, sizes, possible_winners(logits, sizes))
+    labels = torch.empty(size, dtype=torch.uint8, device=logits.device)
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        first, last = max(top - 1, 0), min(bottom + 1, height)
+        part, own = logits[:, first:last], slice(top - first, bottom - first)
+        part_sizes = [((last - first) * factor, width) for _, width in sizes]
+        best = _best_classes(part, part_sizes, possible_winners(part, part_sizes, own))
+        labels[top * factor : bottom * factor] = best[own.start * factor : own.stop * factor]
+    return labels
+
+
+def _row_factor(height: int, sizes: Sequence[Size]) -> int:
+    """By how much the first resize multiplies the rows, if it is a power of two and no other one changes them; or 0."""
+    heights = {size[0] for size in sizes}
+    factor = max(heights, default=0) // height
+    exact = heights == {height * factor} and factor > 1 and factor & (factor - 1) == 0
+    return factor if exact else 0
+
+
+def _best_classes(logits: Tensor, sizes: Sequence[Size], classes: list[int]) -> Tensor:
+    """The best of the `classes` at every pixel, with a running maximum over them."""
+    size = tuple(sizes[-1]) if sizes else tuple(logits.shape[-2:])
     best = torch.full(size, -torch.inf, dtype=logits.dtype, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     better = torch.empty(size, dtype=torch.bool, device=logits.device)
     winner = better.view(torch.uint8)  # the same memory: 0 or 1 per pixel
-    for group in _groups(possible_winners(logits, sizes), len(logits)):
+    for group in _groups(classes, len(logits)):
         for label, scores in zip(group, resize_logits(logits[group], sizes)):  # (H, W) each
             torch.gt(scores, best, out=better)
             torch.maximum(best, scores, out=best)
@@ -90,8 +120,10 @@ def _groups(classes: list[int], num_classes: int) -> list[list[int]]:
     return [classes[start : start + _GROUP] for start in starts]
 
 
-def possible_winners(logits: Tensor, sizes: Sequence[Size]) -> list[int]:
+def possible_winners(logits: Tensor, sizes: Sequence[Size], rows: slice = slice(None)) -> list[int]:
     """The classes, ascending, that may be the best at some pixel after the resizes; the others cannot be.
+
+    Only the pixels whose nearest logit lies in `rows` are looked at.
 
     A value after the first resize is a weighted mean of the logits at most one position away from its place; each
     further step reaches one position of the map before it farther. While that adds up to no more than half a
@@ -107,7 +139,7 @@ def possible_winners(logits: Tensor, sizes: Sequence[Size]) -> list[int]:
     lower = -_local_maximum(-logits)
     # Interpolation weights are rounded: their sum may miss 1 by a few units in the last place.
     margin = 16 * torch.finfo(logits.dtype).eps * logits.abs().amax()
-    hopeless = upper < lower.amax(dim=0) - margin  # (K, h, w)
+    hopeless = (upper < lower.amax(dim=0) - margin)[:, rows]  # (K, h, w)
     return torch.nonzero(~hopeless.flatten(1).all(dim=1)).flatten().tolist()
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg.errors import ConfigError
-from mmseg.models.cpu.label_map import label_map, possible_winners, resize_logits
+from mmseg.models.cpu.label_map import _best_classes, label_map, possible_winners, resize_logits
 
 
 def literal(logits: torch.Tensor, sizes: list) -> torch.Tensor:
@@ -53,7 +53,10 @@ def test_equals_the_formula(height, width, sizes, small, monkeypatch):
 
 
 def test_equals_the_formula_at_full_size():
-    assert_same_labels(sparse_logits(124, 60, 108, 0), [(240, 432), (240, 427)])
+    logits, sizes = sparse_logits(124, 60, 108, 0), [(240, 432), (240, 427)]
+    assert_same_labels(logits, sizes)
+    whole = _best_classes(logits, sizes, possible_winners(logits, sizes))
+    assert torch.equal(label_map(logits, sizes), whole)  # at the borders between bands, too
 
 
 def test_ties_go_to_the_lowest_class(monkeypatch):
@@ -69,6 +72,10 @@ def test_hopeless_classes_are_left_out():
     kept = possible_winners(logits, sizes)
     assert 1 <= len(kept) < 60
     assert set(literal(logits, sizes).argmax(dim=0).unique().tolist()) <= set(kept)
+    of_rows = [possible_winners(logits, sizes, slice(top, top + 8)) for top in (0, 8, 16)]
+    assert set().union(*of_rows) == set(kept)
+    logits[1, :8] += 100
+    assert possible_winners(logits, sizes, slice(7)) == [1] != possible_winners(logits, sizes, slice(6, 8))
     with_far_reach = [(48, 72), (96, 144), (90, 131)]
     assert possible_winners(logits, with_far_reach) == list(range(60))
 
