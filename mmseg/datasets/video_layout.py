@@ -143,11 +143,11 @@ def scan_video(
     labels = masks.of(name) or {}
     if not labels and not masks_needed:
         return VideoFiles.of(name, list(pictures.values()))
-    _check_pairs(name, pictures, labels, masks, keep_unlabelled)
+    check_pairs(name, pictures, labels, masks, keep_unlabelled)
     return VideoFiles.of(name, list(pictures.values()), [labels.get(stem) for stem in pictures])
 
 
-def _check_pairs(
+def check_pairs(
     name: str, frames: Mapping[str, str], labels: Mapping[str, str], masks: PictureFolders, keep_unlabelled: bool
 ) -> None:
     """Raise DataError for a frame without mask; or, where these are kept, for a mask without frame."""

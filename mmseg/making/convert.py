@@ -1,4 +1,4 @@
-"""From a ``JPEGImages`` / ``Annotations`` tree (DAVIS, YouTube-VOS and many others) to the VSPW layout."""
+"""From a tree of frames and masks (DAVIS, YouTube-VOS and many others) to the VSPW layout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmseg.datasets.video_layout import FLAT_NAMES, PictureFolders, check_pairs
 from mmseg.errors import ConfigError, DataError, nearest
-from mmseg.images import check_same_size, list_pictures, natural_key, read_frame, read_mask
+from mmseg.images import FRAMES, LABEL_MAPS, check_same_size, read_frame
 from mmseg.making.mask_values import ClassMap
 from mmseg.making.vspw_layout import VSPWWriter, new_folder
 
@@ -27,7 +28,9 @@ class ConvertOptions:
     `val` and `test` name the sequences of these splits; all others are for training. `hold_out_time` is the share of
     frames at the end of each training sequence that becomes a val video ``<name>_late``. Frames are put in place by
     `frames` ('symlink' or 'copy') unless they are resized: to `size` (height, width), or until the longer side is
-    `max_side`. `unlabelled` frames are an 'error' or left out ('drop').
+    `max_side`. `unlabelled` frames are an 'error', left out ('drop'), or stay ('keep'); then sequences of `test` may
+    be without masks. The other arguments say where frames and masks are, see :class:`PictureFolders`; without
+    folders that is ``JPEGImages`` and ``Annotations``, or a folder of one resolution in these.
     """
 
     val: tuple[str, ...] = ()
@@ -37,13 +40,20 @@ class ConvertOptions:
     size: tuple[int, int] | None = None
     max_side: int | None = None
     unlabelled: str = "error"
+    frames_dir: str | None = None
+    masks_dir: str | None = None
+    frame_suffix: str | None = None
+    mask_suffix: str | None = None
+    video_pattern: str = FLAT_NAMES
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_out_time < 1:
             raise ConfigError(f"hold_out_time={self.hold_out_time}", "a share from 0 to below 1", "fix it")
-        if self.frames not in ("symlink", "copy") or self.unlabelled not in ("error", "drop"):
+        if self.frames not in ("symlink", "copy") or self.unlabelled not in ("error", "drop", "keep"):
             raise ConfigError(
-                f"frames={self.frames!r}, unlabelled={self.unlabelled!r}", "symlink | copy, error | drop", "fix it"
+                f"frames={self.frames!r}, unlabelled={self.unlabelled!r}",
+                "symlink | copy, error | drop | keep",
+                "fix it",
             )
         if self.size is not None and self.max_side is not None:
             raise ConfigError("size and max_side", "one of them", "drop one")
@@ -62,10 +72,10 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class SourceSequence:
-    """A sequence of the source: (frame, mask) paths in order."""
+    """A sequence of the source: (stem, frame, mask) in order; the mask may be None."""
 
     name: str
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[str, Path, Path | None], ...]
 
 
 def convert_to_vspw(
@@ -80,7 +90,8 @@ def convert_to_vspw(
     """Write a data set in the VSPW layout; `root` appears when it is complete.
 
     Args:
-        source: holds ``JPEGImages[/480p]/<sequence>/*.jpg`` and ``Annotations[/480p]/<sequence>/*.png``.
+        source: holds ``JPEGImages[/480p]/<sequence>/*.jpg`` and ``Annotations[/480p]/<sequence>/*.png``, or what
+            `options` say.
         root: folder to make.
         class_map: classes of the mask values.
         options: splits, sizes and the like.
@@ -96,7 +107,12 @@ def convert_to_vspw(
         DataError: files that are missing or damaged, or a `root` that is in the way.
     """
     options = options or ConvertOptions()
-    found = [find_sequence(Path(source), name, options.unlabelled) for name in _names(Path(source), sequences)]
+    frames, masks = source_folders(Path(source), options)
+    bare = options.test if options.unlabelled == "keep" else ()
+    found = [
+        find_sequence(frames, masks, name, options.unlabelled, name not in bare)
+        for name in sequences or frames.videos()
+    ]
     names = [sequence.name for sequence in found]
     class_map.check_sequences(names)
     for name in (*options.val, *options.test):
@@ -107,8 +123,8 @@ def convert_to_vspw(
         writer = VSPWWriter(building)
         for number, (split, video, origin) in enumerate(videos, start=1):
             writer.add_video(split, video.name)
-            for frame, mask in video.pairs:
-                _write_pair(writer, video.name, frame, mask, origin, class_map, options)
+            for stem, frame, mask in video.pairs:
+                _write_pair(writer, video.name, stem, frame, mask, origin, class_map, options)
             if progress is not None:
                 progress(video.name, number, len(videos))
         writer.finish(class_map.classes, _recipe(source, class_map, options))
@@ -118,48 +134,56 @@ def convert_to_vspw(
     return summary
 
 
-def find_sequence(source: Path, name: str, unlabelled: str = "error") -> SourceSequence:
+def source_folders(source: Path, options: ConvertOptions) -> tuple[PictureFolders, PictureFolders]:
+    """Where the frames and the masks of a source are. Raises SegError if there are no such folders or names."""
+    suffixes, pattern = (options.frame_suffix, options.mask_suffix), options.video_pattern
+    frames_dir = options.frames_dir or _part(source, "JPEGImages")
+    masks_dir = options.masks_dir or _part(source, "Annotations")
+    endings = (".png",) if options.mask_suffix is None else LABEL_MAPS
+    return (
+        PictureFolders(source, frames_dir, FRAMES, *suffixes, pattern),
+        PictureFolders(source, masks_dir, endings, *reversed(suffixes), pattern),
+    )
+
+
+def find_sequence(
+    frames: PictureFolders, masks: PictureFolders, name: str, unlabelled: str = "error", needs_masks: bool = True
+) -> SourceSequence:
     """The frames of a sequence with their masks. Raises DataError if there are none, or a frame has no mask."""
-    folder, masks = _part(source, "JPEGImages") / name, _part(source, "Annotations") / name
-    if not folder.is_dir():
-        known = _list_folders(_part(source, "JPEGImages"))
-        raise DataError(f"no sequence folder {folder}", "an existing sequence", nearest(name, known))
-    masks_by_stem = {Path(name).stem: name for name in list_pictures(masks, (".png",)) or ()}
-    frames = [folder / name for name in list_pictures(folder) or ()]
-    pairs = [(frame, masks / masks_by_stem.get(frame.stem, f"{frame.stem}.png")) for frame in frames]
-    labelled = [pair for pair in pairs if pair[1].is_file()]
-    if not labelled:
-        raise DataError(f"{folder}: no frame with a mask in {masks}", "frames and masks of one stem", "check the tree")
-    if len(labelled) < len(pairs) and unlabelled == "error":
-        missing = next(mask for _, mask in pairs if not mask.is_file())
+    found, folder = frames.of(name), frames.folder(name)
+    if found is None:
+        raise DataError(f"no sequence folder {folder}", "an existing sequence", nearest(name, frames.videos()))
+    labels = masks.of(name) or {}
+    pairs = [(stem, Path(path), Path(labels[stem]) if stem in labels else None) for stem, path in found.items()]
+    labelled = [pair for pair in pairs if pair[2] is not None]
+    if not pairs or (not labelled and needs_masks):
         raise DataError(
-            f"{len(pairs) - len(labelled)} of {len(pairs)} frames in {folder} have no mask, the first is {missing}",
-            "a mask for every frame",
-            "complete the masks, or leave such frames out (--unlabelled drop)",
+            f"{folder}: no frame with a mask in {masks.folder(name)}", "frames and masks of one stem", "check the tree"
         )
-    return SourceSequence(name, tuple(labelled))
+    if len(labelled) < len(pairs) and unlabelled == "error":
+        missing = next(stem for stem, _, mask in pairs if mask is None)
+        raise DataError(
+            f"{len(pairs) - len(labelled)} of {len(pairs)} frames in {folder} have no mask, the first is "
+            f"{masks.folder(name)}/{missing}{masks.suffix or '.png'}",
+            "a mask for every frame",
+            "complete the masks, leave such frames out (--unlabelled drop), or keep them between the labelled ones "
+            "(--unlabelled keep)",
+        )
+    if unlabelled == "keep":
+        check_pairs(name, found, labels, masks, keep_unlabelled=True)
+    return SourceSequence(name, tuple(pairs if unlabelled == "keep" else labelled))
 
 
-def _names(source: Path, sequences: Sequence[str] | None) -> list[str]:
-    names = list(sequences) if sequences is not None else _list_folders(_part(source, "JPEGImages"))
-    if not names:
-        raise DataError(f"no sequences in {source}", "JPEGImages/<sequence>/*.jpg", "check the path")
-    return names
-
-
-def _list_folders(folder: Path) -> list[str]:
-    return sorted((f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=natural_key)
-
-
-def _part(source: Path, part: str) -> Path:
-    """``source/part``, or the one resolution folder in it, as DAVIS has them (480p before others)."""
-    folder = source / part
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", "JPEGImages and Annotations side by side", "check the path")
-    for resolution in ("480p", "Full-Resolution", "1080p"):
-        if (folder / resolution).is_dir():
-            return folder / resolution
-    return folder
+def _part(source: Path, part: str) -> str:
+    """``part``, or the one resolution folder in it, as DAVIS has them (480p before others)."""
+    if not (source / part).is_dir():
+        raise DataError(
+            f"{source / part} is no folder",
+            "JPEGImages and Annotations side by side",
+            "check the path, or give --frames-dir and --masks-dir",
+        )
+    resolutions = ("480p", "Full-Resolution", "1080p")
+    return next((f"{part}/{name}" for name in resolutions if (source / part / name).is_dir()), part)
 
 
 def _split(sequence: SourceSequence, options: ConvertOptions) -> list[tuple[str, SourceSequence, str]]:
@@ -178,29 +202,32 @@ def _split(sequence: SourceSequence, options: ConvertOptions) -> list[tuple[str,
 def _write_pair(
     writer: VSPWWriter,
     video: str,
+    stem: str,
     frame_path: Path,
-    mask_path: Path,
+    mask_path: Path | None,
     sequence: str,
     class_map: ClassMap,
     options: ConvertOptions,
 ) -> None:
     """Put one frame and its mask in place."""
-    frame, mask = read_frame(frame_path), read_mask(mask_path)
-    check_same_size(frame, mask, mask_path)
-    labels = class_map.convert(mask, sequence, mask_path)
-    height, width = options.target_size(*mask.shape)
-    if (height, width) != mask.shape:
-        shrinking = height < mask.shape[0]
+    frame, labels = read_frame(frame_path), None
+    height, width = size = options.target_size(*frame.shape[:2])
+    if mask_path is not None:
+        labels = class_map.read(mask_path, sequence)
+        check_same_size(frame, labels, mask_path)
+        if labels.shape != size:
+            labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        writer.write_mask(video, stem, np.ascontiguousarray(labels))
+    if frame.shape[:2] != size:
+        shrinking = height < frame.shape[0]
         frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-        labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        writer.write_frame(video, frame_path.stem, frame)
+        writer.write_frame(video, stem, frame)
+        return
+    place = writer.frame_path(video, stem, frame_path.suffix)
+    if options.frames == "copy":
+        shutil.copyfile(frame_path, place)
     else:
-        place = writer.frame_path(video, frame_path.stem, frame_path.suffix)
-        if options.frames == "copy":
-            shutil.copyfile(frame_path, place)
-        else:
-            os.symlink(frame_path.resolve(), place)
-    writer.write_mask(video, frame_path.stem, np.ascontiguousarray(labels))
+        os.symlink(frame_path.resolve(), place)
 
 
 def _recipe(source: str | Path, class_map: ClassMap, options: ConvertOptions) -> dict[str, Any]:

@@ -74,6 +74,60 @@ def test_a_class_per_mask_value_and_void_background(tmp_path):
     assert val.load_label(0, 0)[0, [0, 10, 20, 30]].tolist() == [255, 2, 3, 255]
 
 
+def test_any_values_are_void(tmp_path, call):
+    """Named ones, all that are not named, and 0; a sequence may have its own."""
+    tree = write_tree(tmp_path / "tree", values=(0, 1, 2, 7, 11, 255, 0, 0), lengths=dict(dog=3, car=3))
+    (tmp_path / "car.json").write_text(json.dumps({"car": {"0": "road", "1": "void", "*": "car"}}))
+    classes = ["1=person", "11=void", "*=void", tmp_path / "car.json", "2=horse"]
+    out = call("convert_to_vspw.py", tree, tmp_path / "set", "--classes", *classes, "--background", "void")
+    assert "classes: person, horse, road, car" in out and "data.num_classes=4" in out
+    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    car, dog = (dataset.load_label(index, 0)[0, :30:5].tolist() for index in range(2))
+    assert dog == [255, 0, 1, 255, 255, 255]
+    assert car == [2, 255, 3, 3, 3, 255]
+    with pytest.raises(DataError, match=r"7=CLASS, or 7=void to ignore it, or '\*=void'"):
+        convert_to_vspw(tree, tmp_path / "b", ClassMap(read_class_map(["1=a", "2=b", "11=void"])))
+
+
+@pytest.mark.parametrize("kind", ["RGB", "P"])
+def test_masks_of_colours(tmp_path, kind):
+    tree = write_tree(tmp_path / "tree", lengths=dict(dog=2))
+    colours = [(0, 0, 0), (128, 64, 0), (0, 0, 255), (9, 9, 9)]
+    picture = np.repeat(np.array(colours, np.uint8), 10, axis=0)[None].repeat(24, 0)
+    for path in (tree / "Annotations" / "480p" / "dog").iterdir():
+        mask = Image.fromarray(picture)
+        mask.convert(kind, **(dict(palette=Image.Palette.ADAPTIVE) if kind == "P" else {})).save(path)
+    entries = read_class_map(["#804000=dog", "0,0,255=cat", "*=void"])
+    convert_to_vspw(tree, tmp_path / "set", ClassMap(entries))
+    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    assert dataset.CLASSES == ("background", "dog", "cat")
+    assert dataset.load_label(0, 1)[7, ::10].tolist() == [0, 1, 2, 255]
+    with pytest.raises(DataError, match=r"colour #090909 in 240 pixels.*\n.*\n.*'#090909=CLASS'"):
+        convert_to_vspw(tree, tmp_path / "b", ClassMap(read_class_map(["#804000=dog", "#0000FF=cat"])))
+
+
+def test_masks_of_some_frames_and_folders_of_other_names(tmp_path, call):
+    """One flat folder of frames with sparse masks beside them; test sequences need none."""
+    tree = write_tree(tmp_path / "tree", lengths=dict(dog=12, swan=3))
+    (tmp_path / "all").mkdir()
+    for path in sorted(tree.rglob("0*.*")):
+        number = int(path.stem)
+        if path.suffix == ".jpg":
+            path.rename(tmp_path / "all" / f"{path.parent.name}-{number}.jpg")
+        elif path.parent.name == "dog" and number % 5 == 0:
+            path.rename(tmp_path / "all" / f"{path.parent.name}-{number}_gt.png")
+    where = ["--frames-dir", "all", "--masks-dir", "all", "--frame-suffix", ".jpg", "--mask-suffix", "_gt.png"]
+    command = [tmp_path, tmp_path / "set", "--classes", "*=thing", *where, "--test", "swan", "--max-side", 20]
+    assert "9 of 12 frames" in call("convert_to_vspw.py", *command, status=2)
+    assert "data.every.unlabelled=keep" in call("convert_to_vspw.py", *command, "--unlabelled", "keep")
+    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True, unlabelled="keep")
+    [video] = dataset.videos
+    assert [pathlib.Path(path).stem for path in video.frames] == [f"dog-{n}" for n in range(12)]
+    assert [n for n, mask in enumerate(video.labels) if mask] == [0, 5, 10]
+    assert dataset.load_frame(0, 1).shape == (12, 20, 3) and set(np.unique(dataset.load_label(0, 5))) == {0, 1}
+    assert VSPWDataset(tmp_path / "set", "test", test_mode=True).videos[0].labels is None
+
+
 @pytest.mark.parametrize(
     ("options", "size"), [(dict(max_side=20), (12, 20)), (dict(size=(32, 64)), (32, 64)), (dict(max_side=99), (24, 40))]
 )
@@ -196,7 +250,21 @@ def test_only_data_sets_made_here_are_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "entry", ["", 3, {"a": "b"}, {"300": "b"}, {"1": 2}, {"²": "b"}, {"7": "b", "07": "c"}, {"1" * 5000: "b"}]
+    "entry",
+    [
+        "",
+        3,
+        {"a": "b"},
+        {"300": "b"},
+        {"1": 2},
+        {"²": "b"},
+        {"7": "b", "07": "c"},
+        {"1" * 5000: "b"},
+        {"#12": "b"},
+        {"1,2,300": "b"},
+        {"#010203": "b", "1,2,3": "c"},
+        {"#010203": "b", "7": "c"},
+    ],
 )
 def test_class_maps_that_make_no_sense(entry):
     with pytest.raises(ConfigError, match="class map"):
