@@ -2,7 +2,8 @@
 
 One mechanism checks every value of a config: the arguments of everything that is built from a ``dict(type=...)``
 against the annotations of its constructor (:mod:`mmseg.registry`), and the sections that the engine reads against those
-of :mod:`mmseg.sections`. Pydantic does the comparing; here is what is strict about it, and how its findings are told.
+of :mod:`mmseg.sections`; and the arguments of functions that other programs call (:func:`checked`). Pydantic does the
+comparing; here is what is strict about it, and how its findings are told.
 
 Strict are the scalars: True is no integer, ``'3'`` is no number, a fraction is no integer, nan is no number. An integer
 may stand where a fraction is expected, and a list where a tuple is (it becomes one).
@@ -11,19 +12,23 @@ may stand where a fraction is expected, and a list where a tuple is (it becomes 
 from __future__ import annotations
 
 import functools
+import inspect
 import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pydantic
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, SchemaError
 from typing_extensions import TypedDict, is_typeddict
 
 from mmseg.errors import ConfigError, nearest
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -121,7 +126,7 @@ def checker(annotation: Any) -> TypeAdapter | None:
     config = pydantic.ConfigDict(arbitrary_types_allowed=True)
     try:
         return TypeAdapter(_with_strict_scalars(annotation), config=config)
-    except (pydantic.errors.PydanticUserError, TypeError):
+    except (pydantic.errors.PydanticUserError, SchemaError, TypeError):
         return None  # a protocol, a type variable ...: nothing that a config could hold
 
 
@@ -237,3 +242,28 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def checked(function: Function) -> Function:
+    """`function`, whose arguments are compared with their annotations at each call, as the values of a config are.
+
+    Raises:
+        ConfigError: a call with an argument of another type, or out of range.
+    """
+    signature = inspect.signature(function)
+    fixed = {n: p for n, p in signature.parameters.items() if n != "self" and p.kind not in _VARIADIC}
+
+    @functools.cache
+    def adapters() -> dict[str, TypeAdapter | None]:
+        annotations = arguments_of(function)
+        return {name: checker(annotations.get(name, Any)) for name in fixed}
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in fixed:
+                default = fixed[name].default
+                check(value, adapters()[name], name, ... if default is inspect.Parameter.empty else default)
+        return function(*args, **kwargs)
+
+    return call

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from pydantic import AfterValidator
 
 from mmseg.apis.features import FeatureWriter
 from mmseg.compat import translate
@@ -29,6 +31,7 @@ from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
 from mmseg.registry import DATASETS
 from mmseg.structures import Frame, Result
+from mmseg.values import checked
 from mmseg.visualization import OverlayVideo, palette_table
 from mmseg.weights import load_checkpoint
 from mmseg.writing.base import inside
@@ -37,6 +40,16 @@ from mmseg.writing.label_png import write_label_png
 DEFAULT_FPS = 15.0  # of overlay videos for folders of pictures
 
 
+def _half(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError("torch.bfloat16 or torch.float16")
+    return dtype
+
+
+AutocastType = Annotated[torch.dtype, AfterValidator(_half)]
+
+
+@checked
 def init_segmentor(
     config: str | Path | Config,
     checkpoint: str | Path | None = None,
@@ -112,11 +125,12 @@ class VideoStream:
         ConfigError: the model has no config with a test pipeline, or a setting does not fit it.
     """
 
+    @checked
     def __init__(
         self,
         model: VideoModel,
         aug_test: bool = False,
-        amp: torch.dtype | None = None,
+        amp: AutocastType | None = None,
         video: str | None = None,
         flow: str | FlowNetwork | None = None,
         flow_backward: bool = False,
@@ -186,8 +200,8 @@ class VideoStream:
         return [(result.frame.number, result.labels) for result in results]
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Stop following objects. Raises ConfigError for models of classes."""
-        self._predictor.remove(ids)
+        """Stop following objects. Raises ConfigError for models of classes, DataError for what is no list of ids."""
+        self._predictor.remove(_ids(ids, "ids"))
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
@@ -201,7 +215,7 @@ class VideoStream:
     ) -> list[Result]:
         if objects is not None and mask is None:
             raise DataError("objects without a mask", "the ids that a mask speaks about", "give the mask, too")
-        ids = None if objects is None else tuple(objects)
+        ids = None if objects is None else _ids(objects, "objects")
         if self._flow is not None and isinstance(image, np.ndarray):
             image = image.copy()  # it is looked at again with the next one; cameras write all frames into one buffer
         frame = Frame(self._count, f"{self._count:06d}", image, flow=flow, given=mask, objects=ids)
@@ -291,6 +305,16 @@ def _predicted(
     if model.takes_flow:
         frames = with_flow(frames, flow_network(flow, device=next(model.parameters()).device))
     return predict(model, frames, pipeline_of(model, aug_test), _settings(model), amp=amp)
+
+
+def _ids(ids: Any, name: str) -> tuple[int, ...]:
+    """Object ids of a list, an array or the like. Raises DataError for anything else."""
+    try:
+        return tuple(map(operator.index, ids))
+    except TypeError as error:
+        raise DataError(
+            f"{name}={ids!r}", "a list of object ids, which are whole numbers", f"correct {name}"
+        ) from error
 
 
 def _settings(model: VideoModel) -> dict[str, Any]:

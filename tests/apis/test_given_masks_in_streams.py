@@ -50,6 +50,18 @@ def test_step_with_masks(model):
     assert not video.step(frame(0)).any()
 
 
+def test_ids_that_are_none(model):
+    video = VideoStream(model)
+    for wrong in (1, ["a"], [1.5], None):
+        with pytest.raises(DataError, match="a list of object ids"):
+            video.remove(wrong)
+        if wrong is not None:
+            with pytest.raises(DataError, match="a list of object ids"):
+                video.step(frame(0), mask=np.ones((30, 45), np.uint8), objects=wrong)
+    assert video.step(frame(0), mask=np.ones((30, 45), np.uint8), objects=np.unique([0, 1])).shape == (30, 45)
+    video.remove(np.array([1]))
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

@@ -70,7 +70,18 @@ def test_bad_arguments(tmp_path, config):
         init_segmentor(tmp_path / "gone.py")
     with pytest.raises(ConfigError, match="device 'gpu'"):
         init_segmentor(config, device="gpu")
+    for wrong, message in ((None, "config = None"), ({"model": {}}, r"config = \{"), (3, "config = 3")):
+        with pytest.raises(ConfigError, match=message):
+            init_segmentor(wrong)
+    with pytest.raises(ConfigError, match=r"(?s)options = \['a=1'\].*a dict"):
+        init_segmentor(config, options=["a=1"])
     model = init_segmentor(config)
+    for key, wrong in (("amp", "bfloat16"), ("amp", torch.int8), ("aug_test", "yes"), ("video", 3)):
+        with pytest.raises(ConfigError, match=f"{key} = "):
+            VideoStream(model, **{key: wrong})
+    with pytest.raises(ConfigError, match="model = None"):
+        VideoStream(None)
+    assert VideoStream(model, False, torch.bfloat16, dilation=[-3, -2, -1]).step(np.zeros((40, 40, 3), np.uint8)).any
     del model.cfg
     with pytest.raises(ConfigError, match="init_segmentor"):
         VideoStream(model)
