@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmseg.apis.worker_pool import run_in_processes
 from mmseg.config import load_config, require
 from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator, TemporalConsistency
 from mmseg.files import read_bytes
+from mmseg.worker_pool import run_in_processes
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import read_label_pickle
 from mmseg.writing.label_png import LabelPngFolder

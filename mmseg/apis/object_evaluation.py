@@ -13,7 +13,6 @@ from typing import Any
 from tqdm import tqdm
 
 from mmseg.apis.evaluation import warped_consistency
-from mmseg.apis.worker_pool import run_in_processes
 from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.evaluation import (
     DAVIS16Evaluator,
@@ -29,6 +28,7 @@ from mmseg.evaluation.object_evaluator import GLOBAL_NAMES, ObjectEvaluator
 from mmseg.files import make_folder, read_json, write_text
 from mmseg.image_trees import MASKS, chosen, picture_tree, read_lines, read_video_list
 from mmseg.images import read_mask
+from mmseg.worker_pool import run_in_processes
 
 PROTOCOLS: dict[str, type[Evaluator]] = {
     "davis16": DAVIS16Evaluator,

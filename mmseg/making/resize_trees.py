@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
 from mmseg.errors import DataError
 from mmseg.files import make_folder, read_bytes, write_bytes
-from mmseg.images import PICTURES
+from mmseg.images import PICTURES, read_frame
+from mmseg.worker_pool import run_in_processes
 
 _YOUTUBE = ("JPEGImages", "Annotations")
 
@@ -27,32 +26,41 @@ def resize_youtube(source: str | Path, target: str | Path, side: int = 480, proc
     Frames are resized bicubic, masks to the nearest pixel and with their palette (GSFM specification, section 9).
 
     Raises:
-        DataError: a folder is missing, or a file cannot be read.
+        DataError: before anything is written, a folder is missing, or `target` is `source` or a part of it; a file
+            cannot be read.
     """
-    return sum(
-        _resize_all(Path(source) / n, Path(target) / n, partial(_pillow, side=side), processes) for n in _YOUTUBE
-    )
+    return _resize_all(source, target, _YOUTUBE, partial(_pillow, side=side), processes)
 
 
 def resize_length(source: str | Path, target: str | Path, side: int = 384, processes: int = 8) -> int:
     """All pictures of a tree with a shorter side of `side`, pixels being means of areas; see :func:`resize_youtube`."""
-    return _resize_all(Path(source), Path(target), partial(_area, side=side), processes)
+    return _resize_all(source, target, ("",), partial(_area, side=side), processes)
 
 
-def _resize_all(source: Path, target: Path, resize: Callable[[str, bytes], bytes], processes: int) -> int:
-    paths = [Path(top, name).relative_to(source) for top, _, names in os.walk(source) for name in sorted(names)]
-    paths = [path for path in paths if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
-    if not paths:
-        raise DataError(f"{source}: no pictures", "a folder with " + " or ".join(PICTURES), "check the path")
-    with ProcessPoolExecutor(processes) as pool:
-        return sum(pool.map(partial(_resize_one, source, target, resize), paths, chunksize=16))
+def _resize_all(
+    source: str | Path, target: str | Path, parts: Sequence[str], resize: Callable[[str, Path], bytes], processes: int
+) -> int:
+    """Resize the pictures of some folders of `source`."""
+    source, target = Path(source), Path(target)
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise DataError(f"{target} as the target of {source}", "a folder outside of it", "choose another folder")
+    paths = [path for part in parts for path in _pictures(source, part)]
+    return sum(run_in_processes(partial(_resize_one, source, target, resize), paths, processes))
 
 
-def _resize_one(source: Path, target: Path, resize: Callable[[str, bytes], bytes], path: Path) -> int:
-    data = read_bytes(source / path)
+def _pictures(source: Path, part: str) -> list[Path]:
+    """Pictures at any depth of a folder, relative to `source`."""
+    found = [Path(top, name) for top, _, names in os.walk(source / part) for name in sorted(names)]
+    found = [path for path in found if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+    if not found:
+        raise DataError(f"{source / part}: no pictures", "a folder with " + " or ".join(PICTURES), "check the path")
+    return [path.relative_to(source) for path in found]
+
+
+def _resize_one(source: Path, target: Path, resize: Callable[[str, Path], bytes], path: Path) -> int:
     try:
-        encoded = resize(path.suffix.lower(), data)
-    except (OSError, ValueError, cv2.error) as error:
+        encoded = resize(path.suffix.lower(), source / path)
+    except (OSError, ValueError, cv2.error, Image.DecompressionBombError) as error:
         raise DataError(f"{source / path}: {error}", "an intact picture", "extract it again") from error
     make_folder((target / path).parent)
     write_bytes(target / path, encoded, sync=False)
@@ -65,8 +73,8 @@ def _size(width: int, height: int, side: int) -> tuple[int, int]:
     return int(width * ratio), int(height * ratio)
 
 
-def _pillow(suffix: str, data: bytes, side: int) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
+def _pillow(suffix: str, path: Path, side: int) -> bytes:
+    with Image.open(io.BytesIO(read_bytes(path))) as image:
         resample = Resampling.NEAREST if suffix == ".png" else Resampling.BICUBIC
         resized = image.resize(_size(*image.size, side), resample)
     encoded = io.BytesIO()
@@ -74,10 +82,8 @@ def _pillow(suffix: str, data: bytes, side: int) -> bytes:
     return encoded.getvalue()
 
 
-def _area(suffix: str, data: bytes, side: int) -> bytes:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("no picture that OpenCV can decode")
+def _area(suffix: str, path: Path, side: int) -> bytes:
+    image = read_frame(path)  # as it is stored, whatever EXIF says: its mask is not turned either
     height, width = image.shape[:2]
     resized = cv2.resize(image, _size(width, height, side), interpolation=cv2.INTER_AREA)
     return cv2.imencode(suffix, resized)[1].tobytes()

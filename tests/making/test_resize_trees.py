@@ -41,3 +41,25 @@ def test_stills_are_averaged(tmp_path):
         resize_length(tmp_path / "in", tmp_path / "out", side=20, processes=1)
     with pytest.raises(DataError, match="no pictures"):
         resize_length(tmp_path / "absent", tmp_path / "out")
+    for target in ("in", "in/small", "../" + tmp_path.name + "/in"):
+        with pytest.raises(DataError, match="a folder outside of it"):
+            resize_length(tmp_path / "in", tmp_path / target, side=20)
+
+
+def test_a_camera_held_upright_turns_neither_picture_nor_mask(tmp_path):
+    (tmp_path / "in").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(tmp_path / "in/a.jpg", exif=exif)
+    write_png(tmp_path / "in/a.png", np.zeros((30, 50), np.uint8))
+    assert resize_length(tmp_path / "in", tmp_path / "out", side=15, processes=2) == 2
+    for name in ("a.jpg", "a.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.size == (25, 15)
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_written(tmp_path):
+    write_png(tmp_path / "in/JPEGImages/a/0.png", np.zeros((30, 50), np.uint8))
+    with pytest.raises(DataError, match="Annotations: no pictures"):
+        resize_youtube(tmp_path / "in", tmp_path / "out", side=48)
+    assert not (tmp_path / "out").exists()

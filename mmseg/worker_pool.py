@@ -1,4 +1,4 @@
-"""One piece of work per video, done here or shared by processes, results in order."""
+"""One piece of work per video or file, done here or shared by processes, results in order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: 
         raise DataError(
             "a worker process has ended, killed for memory perhaps",
             "workers that live",
-            "give fewer --workers, or none",
+            "use fewer of them (--workers, where the tool has it), or free some memory",
         ) from error
 
 
