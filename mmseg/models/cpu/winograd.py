@@ -28,6 +28,8 @@ _G = (
     (1 / 24, -1 / 12, 1 / 6),
     (0.0, 0.0, 1.0),
 )
+# that of the products, 6 -> 4
+_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 _BIAS = 7  # the place that counts once in every result of its tile
 
 
@@ -78,17 +80,17 @@ def _blocks(image: Tensor) -> Tensor:
     return image.unflatten(1, (-1, _TILE)).unflatten(3, (-1, _TILE)).permute(0, 2, 1, 4, 3, 5)
 
 
-@lru_cache(maxsize=1)
-def _weight_transform() -> Tensor:
-    """(36, 9): the transform of a 3x3 kernel along both axes."""
+@lru_cache(maxsize=2)
+def _along_both_axes(transform: tuple[tuple[float, ...], ...]) -> Tensor:
+    """A transform along one axis, m -> k, as that of a square: (k * k, m * m)."""
     with torch.inference_mode(False):
-        g = torch.tensor(_G, dtype=torch.float64)
-        return torch.kron(g, g).float()
+        matrix = torch.tensor(transform, dtype=torch.float64)
+        return torch.kron(matrix, matrix).float()
 
 
 def _transformed(weight: Tensor) -> Tensor:
     """The weights (C_out, C, 3, 3) of all 36 places of a tile, (36, C, C_out)."""
-    places = linear(_weight_transform(), weight.flatten(2).flatten(0, 1))
+    places = linear(_along_both_axes(_G), weight.flatten(2).flatten(0, 1))
     return places.unflatten(1, weight.shape[:2]).transpose(1, 2)
 
 
@@ -105,11 +107,9 @@ def _inputs_of_tiles(strip: Tensor) -> Tensor:
 
 def _results_of_tiles(products: Tensor, out: Tensor, relu: bool) -> None:
     """Write results (n, 4, r, 4, c, C), made of products (36, n * r * c, C)."""
-    for i, line in enumerate(_results(products.unflatten(0, (6, 6)))):  # (6, n * r * c, C)
-        for j, result in enumerate(_results(line)):
-            place = out[:, i, :, j]  # (n, r, c, C)
-            result = result.view(place.shape)
-            torch.clamp_min(result, 0, out=place) if relu else place.copy_(result)
+    results = _along_both_axes(_A) @ products.flatten(1)  # (16, n * r * c * C)
+    out = out.permute(1, 3, 0, 2, 4, 5)  # (4, 4, n, r, c, C)
+    torch.clamp_min(results.view(out.shape), 0, out=out) if relu else out.copy_(results.view(out.shape))
 
 
 def _inputs(d: Sequence[Tensor], out: Tensor) -> None:
@@ -122,15 +122,3 @@ def _inputs(d: Sequence[Tensor], out: Tensor) -> None:
     torch.add(low, high, alpha=2, out=out[3])
     torch.sub(low, high, alpha=2, out=out[4])
     torch.sub(d[5], d[3], alpha=5, out=out[5]).add_(d[1], alpha=4)
-
-
-def _results(m: Tensor) -> list[Tensor]:
-    """Four results along one axis, from the six places."""
-    sum_12, sum_34 = m[1] + m[2], m[3] + m[4]
-    difference_12, difference_34 = m[1] - m[2], m[3] - m[4]
-    return [
-        (m[0] + sum_12).add_(sum_34),
-        torch.add(difference_12, difference_34, alpha=2),
-        sum_12.add_(sum_34, alpha=4),
-        difference_12.add_(difference_34, alpha=8).add_(m[5]),
-    ]

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.fourier import map_of_spectrum, part_of_spectrum
 from mmseg.models.cpu.winograd import conv1x1
 from mmseg.models.layers import full_precision
 
@@ -46,33 +47,31 @@ class SpectralModule(nn.Module):
         window = filter_window(*size, self.high, x.device)
         with full_precision(x):
             x = x if x.dtype is torch.float64 else x.float()
-            spectrum = torch.fft.rfft2(x)[..., window.rows, window.columns] * window.larger.to(x.dtype)
-        real, imaginary = self._convolved(spectrum, window)
+            parts = part_of_spectrum(x, window.rows, window.columns)
+            parts = [part * window.larger.to(x.dtype) for part in parts]
+        real, imaginary = self._convolved(*parts, window)
         with full_precision(x):
-            constant = self._constant().to(x.dtype)
-            result = torch.complex(real.to(x.dtype) - constant[:, None, None], imaginary.to(x.dtype))
-            left, right, above, below = window.outside
-            columns = torch.fft.ifft(F.pad(result, (0, 0, above, below)), dim=-2)  # of zeros there are zeros
-            residual = torch.fft.irfft(F.pad(columns, (left, right)), n=size[1])
+            constant = self._constant().to(x.dtype)[:, None, None]
+            real, imaginary = real.to(x.dtype) - constant, imaginary.to(x.dtype)
+            residual = map_of_spectrum(real, imaginary, size, window.rows, window.columns)
             # of all positions at once, a constant spectrum is an impulse
-            residual = residual + F.pad(constant[:, None, None], (0, size[1] - 1, 0, size[0] - 1))
+            residual = residual + F.pad(constant, (0, size[1] - 1, 0, size[0] - 1))
             return x + residual
 
-    def _convolved(self, spectrum: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    def _convolved(self, real: Tensor, imaginary: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Real and imaginary part (n, C, h', w') of the Hermitian part of what the convolutions give.
 
         Args:
-            spectrum: (n, C, h', w') complex, times the larger one of the filters at (u, v) and (-u, -v).
+            real, imaginary: (n, C, h', w') times the larger one of the filters at (u, v) and (-u, -v).
         """
         dtype, C = self.conv1.weight.dtype, self.channels
-        a = conv1x1(spectrum.real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
-        b = conv1x1(spectrum.imag.to(dtype), self.conv1.weight[:, C:])
+        a = conv1x1(real.to(dtype), self.conv1.weight[:, :C])  # (n, 2 C, h', w')
+        b = conv1x1(imaginary.to(dtype), self.conv1.weight[:, C:])
         bias = self.conv1.bias[:, None, None].to(a.dtype)
-        # odd sizes have float32 factors
-        here = F.relu((a + b) * window.here + bias).to(dtype)
-        mirrored = F.relu((a - b) * window.mirrored + bias).to(dtype)
-        real = conv1x1((here + mirrored) / 2, self.conv2.weight[:C], self.conv2.bias[:C])
-        return real, conv1x1((here - mirrored) / 2, self.conv2.weight[C:])
+        here = _filtered(a + b, window.here).add_(bias).relu_().to(dtype)
+        mirrored = _filtered(a - b, window.mirrored).add_(bias).relu_().to(dtype)
+        half = self.conv2.weight / 2
+        return conv1x1(here + mirrored, half[:C], self.conv2.bias[:C]), conv1x1(here - mirrored, half[C:])
 
     def _constant(self) -> Tensor:
         """(C,) real part of what the convolutions give where nothing passes the filter; 0 without a window."""
@@ -86,10 +85,9 @@ class Window(NamedTuple):
 
     rows: slice
     columns: slice
-    outside: tuple[int, int, int, int]  # columns left and right of it, rows above and below it
     larger: Tensor  # (h', w'): the larger one of the filters at (u, v) and at (-u, -v)
-    here: Tensor  # (h', w') or 1.0: the filter at (u, v), divided by the larger one
-    mirrored: Tensor  # (h', w') or 1.0: the filter at (-u, -v), divided by it
+    here: Tensor | None  # (h', w'): the filter at (u, v), divided by the larger one; None where both are the same
+    mirrored: Tensor | None  # (h', w'): the filter at (-u, -v), divided by it
 
 
 def spectral_filter(height: int, width: int, high: bool) -> Tensor:
@@ -115,9 +113,11 @@ def filter_window(height: int, width: int, high: bool, device: torch.device) -> 
         mirrored = full[-torch.arange(top, bottom) % height][:, -torch.arange(left, half) % width]
         larger = torch.maximum(here, mirrored)
         safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
-        ratios = ((here / safe).float(), (mirrored / safe).float())
+        ratios = ((here / safe).float().to(device), (mirrored / safe).float().to(device))
         if height % 2 == width % 2 == 0:  # the filter is symmetric
-            ratios = (torch.ones(()), torch.ones(()))
-        factors = (factor.to(device) for factor in (larger, *ratios))
-        window = Window(slice(top, bottom), slice(left, half), (left, 0, top, height - bottom), *factors)
-    return window
+            ratios = (None, None)
+        return Window(slice(top, bottom), slice(left, half), larger.to(device), *ratios)
+
+
+def _filtered(x: Tensor, factors: Tensor | None) -> Tensor:
+    return x if factors is None else x * factors  # of float32, whatever the precision of the convolutions
