@@ -28,6 +28,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--finetune-from", help="the same, and only what the method fine-tunes is trained")
     parser.add_argument("--resume-from", help="checkpoint of a run that is to go on")
     parser.add_argument("--auto-resume", action="store_true", help="go on from the newest checkpoint in the work dir")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything: one iteration, one checkpoint, one video of the validation; nothing stays of it",
+    )
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate on data.val")
     gpu = parser.add_mutually_exclusive_group()
     gpu.add_argument("--gpus", type=number(NonNegativeInt), help="without a launcher: 1, or 0 for the CPU")
@@ -61,10 +66,10 @@ def main() -> None:
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     distributed.init(args.launcher, (cfg.get("dist_params") or {}).get("backend"), chosen_gpu(args))
-    from mmseg.apis.training import train_segmentor  # only now: importing the models takes a while
+    from mmseg.apis.training import train_segmentor, try_training  # only now: importing the models takes a while
 
     try:
-        train_segmentor(
+        (try_training if args.dry_run else train_segmentor)(
             cfg,
             args.work_dir or cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem,
             seed=args.seed,

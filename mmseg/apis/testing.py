@@ -162,6 +162,11 @@ class Validation:
             logger.info("validation\n%s", evaluator.tables())
         return {name: value for evaluator in evaluators for name, value in evaluator.scores().items()}
 
+    def shorten(self) -> None:
+        """Keep the shortest video alone."""
+        video = min(self.dataset.videos, key=lambda video: video.num_frames)
+        self.dataset.videos = [replace(video, index=0)]
+
     def why_undefined(self, name: str) -> str:
         """Why a score can be undefined."""
         return " ".join(e.why_undefined(name) for e in self.dataset.metrics(self._options) if name in e.score_names)

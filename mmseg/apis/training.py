@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
+from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.config import check_config, require, with_data_sets_of_method
 from mmseg.data_entries import data_sets
@@ -50,6 +51,7 @@ def train_segmentor(
     resume_from: str | None = None,
     auto_resume: bool = False,
     replace_by: str | None = None,
+    rehearsal: bool = False,
 ) -> dict[str, float]:
     """Train the model of a config on its data. :func:`mmseg.distributed.init` may have been called before.
 
@@ -66,6 +68,7 @@ def train_segmentor(
         auto_resume: go on from the newest checkpoint in `work_dir`, if there is one.
         replace_by: checkpoint whose weights replace those of the run that goes on, as in GSFM's script; else as
             `load_from`.
+        rehearsal: of the training: one iteration, one checkpoint, the shortest video of the validation.
 
     Returns:
         The scores of the last evaluation, in the main process.
@@ -104,6 +107,8 @@ def train_segmentor(
             else:
                 _load(model, dataset, weights)
         validation = _validation(cfg, dataset, model) if validate else None
+        if rehearsal and validation is not None:
+            validation.shorten()
         trainer = Trainer(
             cfg,
             model,
@@ -118,14 +123,21 @@ def train_segmentor(
             why_undefined=validation.why_undefined if validation else lambda name: "",
             finetune_trains=_trained_part(model, weights, resumed),
         )
+        trainer.about = facts_of_run(model, dataset, validation and validation.dataset)
         if resume_from and replace_by:
             with distributed.together():
                 _load(model, dataset, ("train", replace_by))
-        return trainer.run()
+        return trainer.rehearse() if rehearsal else trainer.run()
     finally:
         close_logging()
         if lock is not None:
             lock.release()
+
+
+def try_training(cfg: Config, work_dir: str | Path, **arguments: Any) -> dict[str, float]:
+    """Rehearse a training: everything is checked and done once, and nothing stays. For the arguments, what is returned
+    and what is raised see :func:`train_segmentor` and :func:`mmseg.apis.rehearsal.rehearse`."""
+    return rehearse(partial(train_segmentor, cfg), work_dir, **arguments)
 
 
 def _lock(folder: Path) -> FolderLock | None:

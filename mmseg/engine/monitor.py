@@ -1,4 +1,4 @@
-"""The scores that decide: which checkpoint is the best one, and when a training that gets no better is ended."""
+"""The scores that decide which checkpoint is the best one, and what averages weights or ends a training early."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmseg import sections
 from mmseg.errors import ConfigError, nearest
 from mmseg.sections import EarlyStopping
 
@@ -100,3 +101,24 @@ class Patience:
         best, waited = (state.get("best"), state.get("waited")) if isinstance(state, Mapping) else (None, 0)
         self.best = best if isinstance(best, float) and math.isfinite(best) else None
         self.waited = waited if isinstance(waited, int) and waited >= 0 else 0
+
+
+def averaging_and_stopping(
+    cfg: Mapping[str, Any],
+) -> tuple[sections.MovingAverage | None, sections.EarlyStopping | None]:
+    """The sections ``ema`` and ``early_stopping``, which may also be written as ``custom_hooks``.
+
+    Raises:
+        ConfigError: one of them is there twice.
+    """
+    found = []
+    for name, kind in (("ema", sections.MovingAverage), ("early_stopping", sections.EarlyStopping)):
+        hooks = sections.read("custom_hooks", cfg.get("custom_hooks")) or ()
+        given = [sections.read(name, cfg.get(name)), *(hook for hook in hooks if isinstance(hook, kind))]
+        given = [section for section in given if section is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{name} is given {len(given)} times", "once", f"keep {name} or one of custom_hooks")
+        if given and isinstance(given[0], sections.EMAHook | sections.EarlyStoppingHook):
+            logger.warning("custom_hooks: %s is read as %s=dict(...), see docs/training.md", given[0].type, name)
+        found.append(given[0] if given else None)
+    return found[0], found[1]

@@ -22,11 +22,10 @@ from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.log import TrainLog, UnreadNumbers, check_boards, environment, timestamp
 from mmseg.engine.lr import Schedule
-from mmseg.engine.monitor import Patience, find_score, undefined
+from mmseg.engine.monitor import Patience, averaging_and_stopping, find_score, undefined
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.seeding import seed_iteration
 from mmseg.engine.step import Updater, accumulation_steps, prepare_module, train_only, wrap
-from mmseg.errors import ConfigError
 from mmseg.structures import Progress
 
 logger = logging.getLogger("mmseg.engine")
@@ -56,6 +55,9 @@ class Trainer:
         why_undefined: says of a score's name why it can be undefined.
         finetune_trains: part of the names of the parameters that are trained; None trains all.
 
+    Attributes:
+        about: entries of the first line of the JSON log: what is trained on what.
+
     Raises:
         ConfigError: an entry of `cfg` cannot work.
         CheckpointError: `resume_from` does not fit.
@@ -78,13 +80,14 @@ class Trainer:
     ) -> None:
         self.dataset, self.folder, self.seed, self.evaluate = dataset, Path(folder), seed, evaluate
         self.log_name, self.why_undefined = log_name or timestamp(), why_undefined
+        self.about: Mapping[str, Any] = {}
         self.max_iters, self.accumulation = sections.read("runner", cfg["runner"]).max_iters, accumulation_steps(cfg)
         self.data = sections.read("data", cfg["data"])
         self.saving = sections.read("checkpoint_config", cfg.get("checkpoint_config") or {})
         self.evaluation = sections.read("evaluation", cfg.get("evaluation") or {})
         self.logging = sections.read("log_config", cfg.get("log_config") or {})
         check_boards(self.logging)
-        averaging, stopping = _hooks(cfg)
+        averaging, stopping = averaging_and_stopping(cfg)
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         facts = {
             "seed": seed,
@@ -164,6 +167,25 @@ class Trainer:
             if distributed.any_of(self.interrupts.received is not None):
                 self._leave(last)
             return self._validate(last)
+
+    def rehearse(self) -> dict[str, float]:
+        """One iteration, one checkpoint and one evaluation, and no log. Returns and raises what :meth:`run` does."""
+        section, device = self.logging.model_copy(update={"interval": 1}), distributed.device()
+        with (
+            Interrupts() as self.interrupts,
+            TrainLog(None, self.log_name, section, self.max_iters, self.start, device) as self.log,
+        ):
+            with self._batches() as batches:
+                if not self._iterate(self.start, batches):
+                    raise Interrupted(self.interrupts.received or signal.SIGTERM)
+            self._save(self.start + 1)
+            begin = time.perf_counter()
+            scores = self._validate(self.start + 1)
+        if self.evaluate is not None:
+            logger.info("the validation of one video took %.1f s", time.perf_counter() - begin)
+        size = sum(file.stat().st_size for file in self.folder.glob("iter_*.pth"))
+        logger.info("dry run: all is well. A checkpoint has %.1f MiB. Nothing stays of this run", size / 2**20)
+        return scores
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
         """One update, logged. False, and no update, if any process was asked to stop."""
@@ -292,7 +314,9 @@ class Trainer:
         folder = self.folder if self.rank == 0 else None
         with distributed.together():
             log = TrainLog(folder, self.log_name, self.logging, self.max_iters, self.start, device)
-        log.header({"env": environment(device), "seed": self.seed, "start": self.start, "clips": self.clips})
+        log.header(
+            {"env": environment(device), "seed": self.seed, "start": self.start, "clips": self.clips, **self.about}
+        )
         return log
 
     def _batches(self) -> TrainLoader:
@@ -312,25 +336,6 @@ class Trainer:
 def _is_due(section: sections.Checkpoints | sections.Evaluation, done: int) -> bool:
     interval = section.interval or 0
     return interval > 0 and done % interval == 0
-
-
-def _hooks(cfg: Mapping[str, Any]) -> tuple[sections.MovingAverage | None, sections.EarlyStopping | None]:
-    """The sections ``ema`` and ``early_stopping``, which may also be written as ``custom_hooks``.
-
-    Raises:
-        ConfigError: one of them is there twice.
-    """
-    found = []
-    for name, kind in (("ema", sections.MovingAverage), ("early_stopping", sections.EarlyStopping)):
-        hooks = sections.read("custom_hooks", cfg.get("custom_hooks")) or ()
-        given = [sections.read(name, cfg.get(name)), *(hook for hook in hooks if isinstance(hook, kind))]
-        given = [section for section in given if section is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{name} is given {len(given)} times", "once", f"keep {name} or one of custom_hooks")
-        if given and isinstance(given[0], sections.EMAHook | sections.EarlyStoppingHook):
-            logger.warning("custom_hooks: %s is read as %s=dict(...), see docs/training.md", given[0].type, name)
-        found.append(given[0] if given else None)
-    return found[0], found[1]
 
 
 def _check_finite(values: Mapping[str, float], done: int) -> None:

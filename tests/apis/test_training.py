@@ -1,14 +1,16 @@
 """What a training from a config checks and says before its first iteration."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from mmseg.apis.training import compare_classes, report_data, train_segmentor
+from mmseg.apis.training import compare_classes, report_data, train_segmentor, try_training
 from mmseg.config import load_config
 from mmseg.datasets import ConcatDataset, RepeatDataset, VSPWDataset
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.weights import read_checkpoint
 from tests.engine.tiny_vspw import CLASSES, make_data
 from tests.engine.toy import CONFIG
@@ -136,3 +138,49 @@ def test_sections_that_do_not_fit_are_told_before_the_first_iteration(tmp_path, 
     with pytest.raises(ConfigError, match=message):
         train_segmentor(cfg, tmp_path / "run", seed=0)
     assert not list((tmp_path / "run").glob("*.pth"))
+
+
+# --- a rehearsal ------------------------------------------------------------------------------------------------------
+
+
+def small_cffm(tmp_path, **options):
+    """CFFM on two training videos and two to validate on, of 20 and of 18 frames."""
+    root = make_data(tmp_path / "data", {"a": 12, "b": 12}, "train")
+    make_data(root, {"c": 20, "d": 18}, "val")
+    given = {"data_root": str(root), "model.decode_head.num_classes": 3, "data.workers_per_gpu": 0}
+    given |= {"data.samples_per_gpu": 1, "log_config.interval": 1, "runner.max_iters": 2}
+    given |= {f"data.{place}.classes": list(CLASSES) for place in ("train.dataset", "val", "test")}
+    return load_config("local_configs/toy/cffm.b0.py", {**given, **options})
+
+
+def test_a_rehearsal_does_everything_once_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    cfg = small_cffm(tmp_path, **{"evaluation.save_best": "mIoU"})
+    scores = try_training(cfg, tmp_path / "run" / "deep", seed=0)
+    out = capsys.readouterr().out
+    assert 0 <= scores["mIoU"] <= 1
+    assert "Iter [1/2]" in out and "Iter [2/2]" not in out and "loss_seg" in out
+    assert "1 of 1 videos, 18 of 18 frames" in out  # the shorter one
+    assert "all is well" in out and "iter_1.pth" in out and "best mIoU so far" in out
+    assert not (tmp_path / "run").exists() and not list((tmp_path / "temporary").glob("mmseg*"))
+
+
+def test_a_rehearsal_finds_what_would_end_the_training(tmp_path):
+    """Of the work folder, too, which it does not touch."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"file/run: cannot be written, a part of the path is a file"):
+        try_training(small_cffm(tmp_path), tmp_path / "file" / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_log_starts_with_the_sizes_of_model_and_data(tmp_path, capsys):
+    cfg = small_cffm(tmp_path, **{"checkpoint_config.interval": 2, "runner.max_iters": 1})
+    train_segmentor(cfg, tmp_path / "run", seed=0, validate=False)
+    [log] = (tmp_path / "run").glob("*.log.json")
+    header = json.loads(log.read_text().splitlines()[0])
+    state = read_checkpoint(tmp_path / "run" / "latest.pth")["state_dict"]
+    assert header["train"] == {"videos": 2, "frames": 24} and header["model"]["classes"] == 3
+    assert 0 < header["model"]["parameters"] <= sum(value.numel() for value in state.values())
+    text = capsys.readouterr().out
+    assert f"ClipSegmentor of MiTB0 and CFFMHead, {header['model']['parameters'] / 1e6:.3f} M parameters" in text

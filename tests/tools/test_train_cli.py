@@ -29,7 +29,9 @@ def assert_same_weights(a: pathlib.Path, b: pathlib.Path) -> None:
 
 def test_help(call):
     output = call("train.py", "--help")
-    flags = "work-dir load-from finetune-from resume-from auto-resume no-validate gpus gpu-ids seed deterministic"
+    flags = (
+        "work-dir load-from finetune-from resume-from auto-resume no-validate dry-run gpus gpu-ids seed deterministic"
+    )
     for flag in f"{flags} options".split():
         assert f"--{flag}" in output
     assert "--launcher" in output and "--local_rank" in output
@@ -134,6 +136,14 @@ def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config):
     assert "Traceback" not in output
     assert [p.name for p in sorted(tmp_path.glob("*.pth"))] == ["iter_2.pth", "latest.pth"]
     assert (tmp_path / "latest.pth").read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
+def test_dry_run(tmp_path, config, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    output = call("train.py", config, "--dry-run", "--gpus", 0)
+    assert "dry run: all is well" in output and "iter_1.pth" in output
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
