@@ -78,6 +78,13 @@ def make_folder(folder: str | Path, advice: str = "") -> Path:
     return Path(folder)
 
 
+def check_folder(folder: str | Path, advice: str = "") -> None:
+    """Raise WriteError if something that is no folder has the name of a folder that is to be made later."""
+    with writing(folder, advice):
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
 class NewFile:
     """A file that takes the place of `path` at :meth:`commit`, or disappears without a trace.
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmseg import distributed
 from mmseg.errors import DataError
-from mmseg.files import make_folder, write_bytes, writing
+from mmseg.files import check_folder, make_folder, write_bytes, writing
 from mmseg.images import read_mask
 from mmseg.locks import exclusive
 from mmseg.structures import Result, Video
@@ -44,6 +44,8 @@ class LabelPngWriter(ResultWriter):
         # Those that this process lets appear: the main process all, others their own where only they see them.
         mine = [distributed.rank() in (0, owner) for owner in owners]
         self._videos = sorted(video.name for video, publish in zip(videos, mine) if publish)
+        with distributed.together():
+            check_folder(self.folder)  # told now, not when everything is computed
         self._parts.make()
 
     def begin_video(self, video: Video) -> None:

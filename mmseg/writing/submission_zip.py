@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg import distributed
-from mmseg.files import NewFile
+from mmseg.files import NewFile, writing
 from mmseg.structures import Result, Video
 from mmseg.writing.base import ResultWriter
 from mmseg.writing.label_png import LabelPngWriter
@@ -31,6 +31,9 @@ class ZippedPngWriter(ResultWriter):
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         self._videos = [video.name for video in videos]
+        with distributed.together():
+            if distributed.is_main():
+                NewFile(self.path).discard()  # a place where it cannot be is told now
         self.writer.start(videos, owners)
 
     def begin_video(self, video: Video) -> None:
@@ -53,7 +56,7 @@ class ZippedPngWriter(ResultWriter):
 
     def _zip(self) -> None:
         """PNGs are compressed already: they are stored as they are."""
-        with NewFile(self.path) as file, zipfile.ZipFile(file.temporary, "w") as archive:
+        with writing(self.path), NewFile(self.path) as file, zipfile.ZipFile(file.temporary, "w") as archive:
             for name in self._videos:
                 for png in sorted((self.writer.folder / name).glob("*.png")):
                     archive.write(png, png.relative_to(self.folder).as_posix())

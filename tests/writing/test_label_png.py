@@ -8,6 +8,7 @@ from mmseg.errors import DataError, WriteError
 from mmseg.structures import Video
 from mmseg.visualization import palette_table
 from mmseg.writing.label_png import LabelPngFolder, LabelPngWriter, write_label_png
+from mmseg.writing.submission_zip import ZippedPngWriter
 from tests.writing.feeding import expected, feed, in_two_processes, label_map, largest_file, left_in, result, videos
 
 TABLE = palette_table([[i, 2 * i, 255 - i] for i in range(124)], 124)
@@ -100,6 +101,27 @@ def test_nothing_is_written_outside_whatever_a_video_is_called(tmp_path, name):
         writer.add(bad)
     writer.abort()
     assert left_in(tmp_path) == []
+
+
+def test_what_is_in_the_way_is_told_at_the_start(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(WriteError, match="out: cannot be written, a part of the path is a file"):
+        LabelPngWriter(tmp_path / "out", TABLE).start(videos(), [0, 0, 0])
+    (tmp_path / "zipped.zip").mkdir()
+    writer = LabelPngWriter(tmp_path / "zipped", TABLE)
+    with pytest.raises(WriteError, match=r"zipped\.zip: cannot be written, there is a folder of this name"):
+        ZippedPngWriter(writer, writer.folder).start(videos(), [0, 0, 0])
+    assert left_in(tmp_path) == ["out"]
+
+
+def test_a_zip_that_does_not_fit_leaves_the_pictures_alone(tmp_path):
+    writer = LabelPngWriter(tmp_path / "out", TABLE)
+    zipped = ZippedPngWriter(writer, writer.folder)
+    feed(zipped)
+    with largest_file(4000), pytest.raises(WriteError, match=r"out\.zip: cannot be written, the file is larger"):
+        zipped.finish()
+    zipped.abort()
+    assert left_in(tmp_path) == ALL
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
