@@ -17,7 +17,8 @@ from mmseg.datasets import build_dataset
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator, TemporalConsistency
-from mmseg.files import read_bytes
+from mmseg.files import read_bytes, write_bytes
+from mmseg.visualization.plots import plot_confusion
 from mmseg.worker_pool import run_in_processes
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import read_label_pickle
@@ -245,3 +246,12 @@ def joined_reports(evaluators: Sequence[Evaluator]) -> dict[str, Any]:
             both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
             joined[name] = {**joined[name], **value} if both else value
     return joined
+
+
+def write_confusion(path: str | Path, evaluators: Sequence[Evaluator]) -> bool:
+    """Draw the confusion matrix of the evaluator that has one as a PNG; False if none has. Raises WriteError."""
+    for evaluator in evaluators:
+        if hasattr(evaluator, "confusion"):
+            write_bytes(path, plot_confusion(evaluator.confusion(), evaluator.class_names))
+            return True
+    return False

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mmseg.apis import cli
-from mmseg.apis.evaluation import DATA_ROOT, evaluate_predictions, joined_reports, stored_dataset, temporal_consistency
+from mmseg.apis.evaluation import (
+    DATA_ROOT,
+    evaluate_predictions,
+    joined_reports,
+    stored_dataset,
+    temporal_consistency,
+    write_confusion,
+)
 from mmseg.apis.object_evaluation import PROTOCOLS, MaskScoring, score_masks
 from mmseg.datasets.base import VideoDataset
 from mmseg.errors import ConfigError
@@ -19,7 +26,8 @@ from mmseg.values import Byte, Fraction, NonNegativeInt, PositiveInt
 from mmseg.writing.base import ResultOptions
 
 _METRIC_OPTIONS = ("lengths", "min_frames", "all_windows", "ignore_void", "good_threshold")
-_VSPW_ONLY = (*_METRIC_OPTIONS, "config", "options", "data_root", "split", "num_classes", "reduce_zero_label")
+_DATA_SET = ("config", "options", "data_root", "split", "num_classes", "reduce_zero_label")
+_VSPW_ONLY = (*_METRIC_OPTIONS, *_DATA_SET, "confusion")
 _MASKS_ONLY = ("videos", "csv", "all_frames", "toolkit", "pooled", "truth_threshold", "meta", "seen")
 
 
@@ -48,6 +56,7 @@ def _add_vspw(group: Any) -> None:
         "--all-windows", action="store_true", default=None, help="VC: count the last window of each video too"
     )
     group.add_argument("--ignore-void", action="store_true", default=None, help="VC: leave ignored pixels out")
+    group.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix there")
     group.add_argument("--good-threshold", type=cli.number(Fraction), help="list videos of higher mIoU (default: 0.8)")
 
 
@@ -119,6 +128,8 @@ def _score_classes(args: argparse.Namespace, dataset: VideoDataset, options: Res
     report = {"predictions": str(args.predictions), **place, **joined_reports(evaluators)}
     for evaluator in evaluators:
         cli.say(evaluator.tables())
+    if args.confusion is not None:
+        write_confusion(args.confusion, evaluators)
     if args.flow_dir is not None:
         metric = temporal_consistency(args.predictions, args.flow_dir, dataset, args.align_corners)
         report["temporal_consistency"] = metric.report()

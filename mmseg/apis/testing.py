@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from mmengine.config import Config
 
 from mmseg import distributed
-from mmseg.apis.evaluation import joined_reports
+from mmseg.apis.evaluation import joined_reports, write_confusion
 from mmseg.apis.features import FeatureWriter
 from mmseg.apis.inference import init_segmentor
 from mmseg.config import require, with_data_sets_of_method
@@ -28,10 +29,12 @@ from mmseg.evaluation import Evaluator
 from mmseg.models.base import VideoModel
 from mmseg.visualization import palette_table
 from mmseg.writing.base import ResultOptions
+from mmseg.writing.pictures import SheetCollector
 
 logger = logging.getLogger("mmseg.apis")
 
 _MASKS_LOOKED_AT = 20
+_SHOWN = 4  # videos in the picture of a validation
 
 
 @dataclass
@@ -109,6 +112,9 @@ def test_model(
     if options.format_only and distributed.is_main():
         logger.info("writing PNGs to %s", options.folder / dataset.submission)
     test_dataset(model, dataset, evaluators, writers, device, options.aug_test, options.progress, options.amp, settings)
+    with distributed.together():
+        if options.show_dir is not None and distributed.is_main():
+            write_confusion(options.show_dir / "confusion.png", evaluators)
     return evaluators if distributed.is_main() else []
 
 
@@ -131,6 +137,8 @@ class Validation:
         dataset: of ``data.val``.
         score_names: names of the scores that a call returns.
         metric_names: the metrics asked for, the most important one first.
+        pictures: of the last call, in the main process: name -> (H, W, 3) uint8 BGR, where a hook of ``log_config``
+            shows them.
 
     Raises:
         ConfigError: an unknown metric, or a section that cannot work.
@@ -145,6 +153,9 @@ class Validation:
         self.metric_names = chosen_metrics(self.dataset.metric_names, wanted, "evaluation.metric =")
         self._options = ResultOptions(out=None, metrics=self.metric_names)
         self.score_names = self.dataset.score_names(self._options)
+        hooks = (cfg.get("log_config") or {}).get("hooks") or ()
+        self._draws = any(hook["type"] in ("TensorboardLoggerHook", "WandbLoggerHook") for hook in hooks)
+        self.pictures: dict[str, np.ndarray] = {}
 
     def __call__(self, model: VideoModel, amp: torch.dtype | None = None) -> dict[str, float]:
         """Test the model, log the tables, and return the scores by name; an empty dict in other than the main process.
@@ -155,9 +166,12 @@ class Validation:
         """
         evaluators = self.dataset.metrics(self._options)
         settings = stream_settings(self._section, model.test_cfg, model)
-        test_dataset(model, self.dataset, evaluators, amp=amp, settings=settings)
+        table = palette_table(self.dataset.PALETTE, self.dataset.num_classes or None)
+        sheet = SheetCollector(table, self.dataset.CLASSES, _SHOWN)
+        test_dataset(model, self.dataset, evaluators, [sheet] * self._draws, amp=amp, settings=settings)
         if not distributed.is_main():
             return {}
+        self.pictures = {} if sheet.sheet is None else {"val/frames": sheet.sheet}
         for evaluator in evaluators:
             logger.info("validation\n%s", evaluator.tables())
         return {name: value for evaluator in evaluators for name, value in evaluator.scores().items()}

@@ -123,6 +123,8 @@ def train_segmentor(
             why_undefined=validation.why_undefined if validation else lambda name: "",
             finetune_trains=_trained_part(model, weights, resumed),
         )
+        if validation is not None:
+            trainer.pictures = lambda: validation.pictures
         trainer.about = facts_of_run(model, dataset, validation and validation.dataset)
         if resume_from and replace_by:
             with distributed.together():

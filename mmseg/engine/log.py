@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -198,6 +199,12 @@ class TrainLog:
         self._write_json({"mode": "val", "iter": done, **values})
         self._write_scalars(done, {f"val/{name}": value for name, value in values.items()})
 
+    def pictures(self, done: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Show pictures (H, W, 3) uint8 BGR, by name, that were made after `done` iterations."""
+        for board in filter(None, self._boards):
+            for name, picture in pictures.items():
+                board.show(done, name, picture[..., ::-1])
+
     def _write_json(self, entries: Mapping[str, Any]) -> None:
         if self._json:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entries.items()}
@@ -260,6 +267,12 @@ class Wandb:
         """The numbers that were reached after `done` iterations."""
         self._run.log(dict(scalars), step=done)
 
+    def show(self, done: int, name: str, picture: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB."""
+        import wandb
+
+        self._run.log({name: wandb.Image(picture)}, step=done)
+
     def close(self) -> None:
         """Finish what is being sent."""
         self._run.finish()
@@ -288,10 +301,17 @@ class TensorBoard:
 
     def write(self, done: int, scalars: Mapping[str, float]) -> None:
         """The numbers that were reached after `done` iterations."""
+        for name, value in scalars.items():
+            self._add("add_scalar", name, value, done)
+
+    def show(self, done: int, name: str, picture: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB."""
+        self._add("add_image", name, np.ascontiguousarray(picture), done, dataformats="HWC")
+
+    def _add(self, method: str, *arguments: Any, **more: Any) -> None:
         if self._writer:
             try:
-                for name, value in scalars.items():
-                    self._writer.add_scalar(name, value, done)
+                getattr(self._writer, method)(*arguments, **more)
             except OSError as error:  # of an earlier call: its thread writes later
                 self._stop(error)
 

@@ -57,6 +57,7 @@ class Trainer:
 
     Attributes:
         about: entries of the first line of the JSON log: what is trained on what.
+        pictures: gives those of the last evaluation, for TensorBoard, by name.
 
     Raises:
         ConfigError: an entry of `cfg` cannot work.
@@ -81,6 +82,7 @@ class Trainer:
         self.dataset, self.folder, self.seed, self.evaluate = dataset, Path(folder), seed, evaluate
         self.log_name, self.why_undefined = log_name or timestamp(), why_undefined
         self.about: Mapping[str, Any] = {}
+        self.pictures: Callable[[], Mapping[str, Any]] = dict
         self.max_iters, self.accumulation = sections.read("runner", cfg["runner"]).max_iters, accumulation_steps(cfg)
         self.data = sections.read("data", cfg["data"])
         self.saving = sections.read("checkpoint_config", cfg.get("checkpoint_config") or {})
@@ -170,21 +172,18 @@ class Trainer:
 
     def rehearse(self) -> dict[str, float]:
         """One iteration, one checkpoint and one evaluation, and no log. Returns and raises what :meth:`run` does."""
-        section, device = self.logging.model_copy(update={"interval": 1}), distributed.device()
-        with (
-            Interrupts() as self.interrupts,
-            TrainLog(None, self.log_name, section, self.max_iters, self.start, device) as self.log,
-        ):
+        section = self.logging.model_copy(update={"interval": 1})
+        log = TrainLog(None, self.log_name, section, self.max_iters, self.start, distributed.device())
+        with Interrupts() as self.interrupts, log as self.log:
             with self._batches() as batches:
                 if not self._iterate(self.start, batches):
                     raise Interrupted(self.interrupts.received or signal.SIGTERM)
             self._save(self.start + 1)
             begin = time.perf_counter()
             scores = self._validate(self.start + 1)
-        if self.evaluate is not None:
-            logger.info("the validation of one video took %.1f s", time.perf_counter() - begin)
         size = sum(file.stat().st_size for file in self.folder.glob("iter_*.pth"))
-        logger.info("dry run: all is well. A checkpoint has %.1f MiB. Nothing stays of this run", size / 2**20)
+        text = "dry run: all is well, nothing of it stays; validation of one video %.1f s, a checkpoint has %.1f MiB"
+        logger.info(text, time.perf_counter() - begin, size / 2**20)
         return scores
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:
@@ -257,6 +256,7 @@ class Trainer:
     def _report(self, done: int, scores: Mapping[str, float]) -> None:
         """Log scores and keep the weights if they are the best so far."""
         self.log.validation(done, scores)
+        self.log.pictures(done, self.pictures())
         best = self.evaluation.save_best
         if best is None:
             return

@@ -136,6 +136,10 @@ class VSPWEvaluator:
             },
         }
 
+    def confusion(self) -> np.ndarray:
+        """(K, K) int64: pixels of a class (row) that are predicted as another (column), in all frames of all videos."""
+        return self.segmentation.confusion()
+
     def check_plausible(self) -> None:
         """Raise DataError if nothing is labelled, or nearly everything is off by one class."""
         confusion = self.segmentation.confusion()
@@ -247,8 +251,10 @@ class VSPWEvaluator:
         }
 
     def report(self) -> dict[str, object]:
-        """Everything as plain JSON values: ``protocol``, the entries of :meth:`compute`, ``mmseg_evaluate``."""
-        return jsonable({"protocol": self.protocol(), **self.compute(), "mmseg_evaluate": self.mmseg_evaluate()})
+        """Everything as plain JSON values: ``protocol``, the entries of :meth:`compute`, ``mmseg_evaluate`` and
+        ``confusion_matrix`` (:meth:`confusion`)."""
+        parts = {"mmseg_evaluate": self.mmseg_evaluate(), "confusion_matrix": self.confusion()}
+        return jsonable({"protocol": self.protocol(), **self.compute(), **parts})
 
     def tables(self) -> str:
         """Per-class table and summary for people, in percent."""

@@ -52,6 +52,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> bytes:
     Classes without labelled pixels and predictions are left out.
     """
     present = np.flatnonzero(confusion.any(axis=0) | confusion.any(axis=1))
+    present = present if present.size else np.arange(len(confusion))
     counts = confusion[np.ix_(present, present)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [str(class_names[c]) for c in present]

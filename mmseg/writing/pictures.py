@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,32 +83,24 @@ class OverlayVideoWriter(ResultWriter):
             self._lock = None
 
 
-class ContactSheetWriter(ResultWriter):
-    """One picture with the middle frame of several videos, spread over the data set.
+class SheetCollector(ResultWriter):
+    """Makes one picture of the middle frame of several videos, spread over the data set.
 
     Args:
-        path: the picture file (.png or .jpg).
         table: (256, 3) uint8 RGB colours of the labels.
         class_names: names in label order; None: labels are object numbers.
         num_rows: how many videos are shown at most.
         width: width of one picture in pixels.
 
-    Raises:
-        ConfigError: OpenCV cannot write such a file.
+    Attributes:
+        sheet: (H, W, 3) uint8 BGR in the main process, when all videos are complete and there is a result to show.
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        table: np.ndarray,
-        class_names: Sequence[str] | None = None,
-        num_rows: int = 6,
-        width: int = 320,
+        self, table: np.ndarray, class_names: Sequence[str] | None = None, num_rows: int = 6, width: int = 320
     ) -> None:
-        self.path, self.table, self.class_names = Path(path), table, class_names
-        self.num_rows, self.width = num_rows, width
-        if not cv2.haveImageWriter(self.path.name):
-            raise ConfigError(f"contact sheet {self.path}", "a name that ends in .png or .jpg", "choose another name")
+        self.table, self.class_names, self.num_rows, self.width = table, class_names, num_rows, width
+        self.sheet: np.ndarray | None = None
         self._middles: dict[int, int] = {}  # video -> frame that is shown, or the first one after it with a result
         self._rows: dict[int, Row] = {}
 
@@ -115,7 +108,7 @@ class ContactSheetWriter(ResultWriter):
         count = min(self.num_rows, len(videos))
         chosen = [round(i * (len(videos) - 1) / max(1, count - 1)) for i in range(count)]
         self._middles = {index: (videos[index].num_frames or 0) // 2 for index in chosen}
-        self._rows = {}
+        self._rows, self.sheet = {}, None
 
     def add(self, result: Result) -> None:
         index, frame = result.video.index, result.frame
@@ -126,14 +119,32 @@ class ContactSheetWriter(ResultWriter):
 
     def finish(self) -> None:
         rows = {index: row for part in distributed.all_gather_object(self._rows) for index, row in part.items()}
-        with distributed.together():
-            if rows and distributed.is_main():
-                self._write([rows[index] for index in sorted(rows)])
+        if rows and distributed.is_main():
+            self.sheet = contact_sheet([rows[i] for i in sorted(rows)], self.table, self.class_names, self.width)
 
-    def _write(self, rows: Sequence[Row]) -> None:
-        sheet = contact_sheet(rows, self.table, self.class_names, self.width)
-        encoded = cv2.imencode(self.path.suffix, sheet)[1]
-        write_bytes(self.path, encoded.tobytes(), _ADVICE)
+
+class ContactSheetWriter(SheetCollector):
+    """Writes that picture to a file.
+
+    Args:
+        path: the picture file (.png or .jpg).
+        others: see :class:`SheetCollector`.
+
+    Raises:
+        ConfigError: OpenCV cannot write such a file.
+    """
+
+    def __init__(self, path: str | Path, *others: Any, **more: Any) -> None:
+        super().__init__(*others, **more)
+        self.path = Path(path)
+        if not cv2.haveImageWriter(self.path.name):
+            raise ConfigError(f"contact sheet {self.path}", "a name that ends in .png or .jpg", "choose another name")
+
+    def finish(self) -> None:
+        super().finish()
+        with distributed.together():
+            if self.sheet is not None:
+                write_bytes(self.path, cv2.imencode(self.path.suffix, self.sheet)[1].tobytes(), _ADVICE)
 
 
 class WindowWriter(ResultWriter):

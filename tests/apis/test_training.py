@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmseg.apis.training import compare_classes, report_data, train_segmentor, try_training
 from mmseg.config import load_config
@@ -174,13 +175,24 @@ def test_a_rehearsal_finds_what_would_end_the_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_log_starts_with_the_sizes_of_model_and_data(tmp_path, capsys):
-    cfg = small_cffm(tmp_path, **{"checkpoint_config.interval": 2, "runner.max_iters": 1})
-    train_segmentor(cfg, tmp_path / "run", seed=0, validate=False)
+def test_sizes_curves_of_classes_and_pictures_in_the_logs(tmp_path, capsys):
+    """The JSON log starts with the sizes of model and data; TensorBoard shows every class, and frames with results."""
+    cfg = small_cffm(tmp_path, **{"runner.max_iters": 1})
+    for name in ("c", "d"):
+        for kind in ("origin", "mask"):
+            for path in sorted((tmp_path / "data" / "data" / name / kind).iterdir())[2:]:
+                path.unlink()
+    train_segmentor(cfg, tmp_path / "run", seed=0)
     [log] = (tmp_path / "run").glob("*.log.json")
     header = json.loads(log.read_text().splitlines()[0])
     state = read_checkpoint(tmp_path / "run" / "latest.pth")["state_dict"]
-    assert header["train"] == {"videos": 2, "frames": 24} and header["model"]["classes"] == 3
+    assert header["train"] == {"videos": 2, "frames": 24} and header["val"] == {"videos": 2, "frames": 4}
     assert 0 < header["model"]["parameters"] <= sum(value.numel() for value in state.values())
     text = capsys.readouterr().out
     assert f"ClipSegmentor of MiTB0 and CFFMHead, {header['model']['parameters'] / 1e6:.3f} M parameters" in text
+    assert "3 classes" in text and "data.val: 2 videos, 4 frames" in text
+    events = EventAccumulator(str(tmp_path / "run" / "tf_logs")).Reload()
+    assert {f"val/IoU.{name}" for name in CLASSES} <= set(events.Tags()["scalars"])
+    [picture] = events.Images("val/frames")
+    assert picture.step == 1 and picture.width > 900  # frame, prediction and truth
+    assert picture.height > 2 * 200  # of two videos

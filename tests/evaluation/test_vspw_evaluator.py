@@ -132,6 +132,7 @@ def test_pixels_of_a_class_are_the_labelled_ones():
     report = feed(VSPWEvaluator(3), {"v": (truth, truth * 0 + 1)}).report()  # everything is predicted as class 1
     assert [row["pixels"] for row in report["per_class"]] == [0, 20 * 3 * 2, 20 * 3 * 4]
     assert report["counts"]["labelled_pixels"] == 20 * 3 * 6
+    assert report["confusion_matrix"] == [[0, 0, 0], [0, 20 * 3 * 2, 0], [0, 20 * 3 * 4, 0]]  # truth by prediction
 
 
 def test_metrics_choose_the_columns():

@@ -191,7 +191,8 @@ def test_a_result_pickle_gets_the_same_numbers(kind, data, guess, tmp_path):
 
 def test_options_reach_the_metrics(data, tmp_path):
     options = ["--lengths", "3", "--min-frames", "5", "--all-windows", "--ignore-void", "--good-threshold", "0.97"]
-    report = run(*data, tmp_path / "scores.json", *options)
+    report = run(*data, tmp_path / "scores.json", *options, "--confusion", str(tmp_path / "a" / "confusion.png"))
+    assert (tmp_path / "a" / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert report["counts"]["windows"] == {"3": 98 - 5 * 2} and report["skipped_videos"] == []
     assert report["good_videos"] == ["0001_a"]
     with pytest.raises(DataError, match="value"):

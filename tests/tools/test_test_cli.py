@@ -73,7 +73,8 @@ def test_one_process(single):
     picture = Image.open(folder / "result_submission" / "c" / "00003.png")
     assert np.array_equal(np.asarray(picture), maps[7 + 18 + 3])
     assert picture.getpalette()[:9] == [value for colour in PALETTE for value in colour]
-    assert {p.name for p in (folder / "show").iterdir()} == {"contact_sheet.png", "a.mp4", "b.mp4", "c.mp4"}
+    shown = {"contact_sheet.png", "confusion.png", "a.mp4", "b.mp4", "c.mp4"}
+    assert {p.name for p in (folder / "show").iterdir()} == shown
 
 
 @pytest.mark.parametrize("extra", [["--tmpdir", "parts of it"], ["--gpu-collect"]], ids=["shared folder", "collect"])
