@@ -1,7 +1,14 @@
-"""The core of attention, ``softmax(q k^T / sqrt(d)) v``: in slices of the logits that stay in the cache."""
+"""The core of attention, ``softmax(q k^T / sqrt(d)) v``: in slices of the logits that stay in the cache.
+
+PyTorch's own kernel does the same with the products of MKL. Where oneDNN's are twice as fast the slices here win, on
+processors without AVX-512, where both are equally fast, PyTorch's kernel does: it takes two thirds of the time.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,9 +27,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous.
     """
-    if uses_onednn(q):
+    if uses_onednn(q) and _slices_win():
         return _attend_in_slices(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+@lru_cache(maxsize=1)
+def _slices_win() -> bool:
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def _attend_in_slices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
