@@ -1,4 +1,4 @@
-"""Finds the formulas of the tests (``tests/reference`` of a checkout), which the benchmark measures beside a model."""
+"""Finds the formulas of the tests (``tests/reference`` of a checkout), to measure or count them beside a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reference_of(model: VideoModel) -> ModuleType:
         raise ConfigError(
             f"{folder}: no such folder, so there is no reference to measure against",
             "the package in a checkout of the repository, whose tests hold the formulas",
-            "run tools/benchmark.py of a checkout (pip install -e .), or leave out --against-reference",
+            "run the tool of a checkout (pip install -e .); tools/benchmark.py works without --against-reference",
         )
     if _REFERENCE not in sys.modules:
         spec = importlib.util.spec_from_file_location(_REFERENCE, folder / "__init__.py")
@@ -35,6 +35,8 @@ def reference_of(model: VideoModel) -> ModuleType:
     if found is None:
         name = type(getattr(model, "decode_head", model)).__name__
         raise ConfigError(
-            f"no reference for a {name} in {folder}", "a system with one", "leave out --against-reference"
+            f"no reference for a {name} in {folder}",
+            "a system whose formulas are written there",
+            "add a file for it; tools/benchmark.py works without --against-reference",
         )
     return found

@@ -182,8 +182,8 @@ class Trainer:
             begin = time.perf_counter()
             scores = self._validate(self.start + 1)
         size = sum(file.stat().st_size for file in self.folder.glob("iter_*.pth"))
-        text = "dry run: all is well, nothing of it stays; validation of one video %.1f s, a checkpoint has %.1f MiB"
-        logger.info(text, time.perf_counter() - begin, size / 2**20)
+        text = "dry run: all is well, nothing of it stays; a checkpoint has %.1f MiB, validation took %.1f s"
+        logger.info(text, size / 2**20, time.perf_counter() - begin)
         return scores
 
     def _iterate(self, iteration: int, batches: Iterator[Mapping[str, Any]]) -> bool:

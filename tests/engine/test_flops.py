@@ -30,7 +30,7 @@ def test_shapes_alone_cost_what_values_cost(name):
 
 
 def test_a_frame_with_objects():
-    model = BY_NAME["GSFM"].model()
+    model = BY_NAME["GSFM"].official_model().eval()
     assert sum(count_parameters(model).values()) == sum(p.numel() for p in model.parameters())
     parts = count_operations(model, (32, 48), objects=3, memory_frames=5).parts
     positions = 2 * 3
