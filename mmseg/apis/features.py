@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mmseg import distributed
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.errors import ConfigError
 from mmseg.files import make_folder
@@ -14,7 +16,7 @@ from mmseg.models.base import VideoModel
 from mmseg.structures import Frame, Result, Video
 from mmseg.visualization import overlay
 from mmseg.visualization.heat_maps import heat_map_sheet
-from mmseg.writing.base import ResultWriter, inside
+from mmseg.writing.base import ResultWriter, inside, tell_of_leftovers
 
 _QUALITY = 90  # of JPEG
 
@@ -42,6 +44,14 @@ class FeatureWriter(ResultWriter):
                 "leave out --save",
             )
         self.folder, self.model, self.pipeline, self.table = Path(folder), model, pipeline, table
+
+    def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
+        self._names = {video.name for video in videos}
+
+    def finish(self) -> None:
+        if distributed.is_main():
+            pictures = [path.parent.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.jpg")]
+            tell_of_leftovers(self.folder, set(pictures) - self._names)
 
     def begin_video(self, video: Video) -> None:
         make_folder(inside(self.folder, video.name))

@@ -15,7 +15,7 @@ from mmseg.files import make_folder, write_bytes
 from mmseg.images import write_jpeg
 from mmseg.structures import Result, Video
 from mmseg.visualization import colourise, overlay
-from mmseg.writing.base import ResultWriter, inside
+from mmseg.writing.base import ResultWriter, inside, tell_of_leftovers
 from mmseg.writing.label_png import LabelPngWriter
 
 logger = logging.getLogger("mmseg.writing")
@@ -74,8 +74,14 @@ class PaintingWriter(ResultWriter):
         self.folder, self.table, self.opacity = Path(folder), table, opacity
 
     def start(self, videos: list[Video], owners: list[int]) -> None:
+        self._starts = tuple(f"{video.name.replace('/', '_')}_" for video in videos)
         with distributed.together():
             make_folder(self.folder)
+
+    def finish(self) -> None:
+        if distributed.is_main():
+            paintings = [path.name for path in self.folder.glob("[!.]*.jpg")]
+            tell_of_leftovers(self.folder, [name for name in paintings if not name.startswith(self._starts)])
 
     def add(self, result: Result) -> None:
         if result.labels is None:

@@ -7,6 +7,7 @@ import pytest
 from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.structures import Video
 from mmseg.visualization import palette_table
+from mmseg.writing.object_masks import PaintingWriter
 from mmseg.writing.pictures import ContactSheetWriter, OverlayVideoWriter
 from tests.writing.feeding import feed, in_two_processes, largest_file, left_in, result, videos
 
@@ -32,6 +33,20 @@ def test_one_video_file_for_each_video(tmp_path):
     assert left_in(tmp_path) == ["show/first.mp4", "show/nested/third.mp4", "show/second.mp4"]
     assert [len(read_video(tmp_path / "show" / f"{v.name}.mp4")) for v in videos()] == [7, 18, 5]
     assert cv2.VideoCapture(str(tmp_path / "show" / "first.mp4")).get(cv2.CAP_PROP_FPS) == 15
+
+
+def test_paintings_have_their_opacity_and_those_of_another_run_are_told(tmp_path, caplog):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "old_00000000.jpg").touch()
+    writer, flat = PaintingWriter(folder, TABLE, 0.25), np.ones((64, 64), np.uint8)
+    writer.start(videos(), [0, 0, 0])
+    writer.add(result(videos()[0], 3, flat))
+    writer.finish()
+    frame = result(videos()[0], 3, flat).frame.image
+    expected = 0.75 * frame + 0.25 * TABLE[1, ::-1]
+    assert np.abs(cv2.imread(str(folder / "first_00000003.jpg")) - expected).max() < 5
+    assert f"{folder} still holds 1 of another run, which this one does not replace: old_00000000.jpg" in caplog.text
 
 
 def test_two_runs_do_not_mix_their_videos(tmp_path):
