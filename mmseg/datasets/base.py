@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,8 @@ from mmseg.structures import Flipped, Frame
 from mmseg.writing.base import ResultOptions, ResultWriter
 
 IGNORE_INDEX = 255
+
+logger = logging.getLogger("mmseg.datasets")
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class VideoDataset:
             if pipeline is not None:
                 self.pipeline = TestPipeline(pipeline, augment_ratios=self.augment_ratios)
             self._check_names()
+            self._tell_of_gaps()
         else:
             self.pipeline = Compose(pipeline) if pipeline is not None else None
             for number, transform in enumerate(self.pipeline.transforms if self.pipeline is not None else ()):
@@ -289,6 +293,15 @@ class VideoDataset:
                     f"video {video.name!r} is listed twice in the split", "each video once", "remove a line"
                 )
             seen.add(video.name)
+
+    def _tell_of_gaps(self) -> None:
+        """Say that some frames have no truth."""
+        sparse = [video for video in self.videos if video.labelled is not None]
+        if sparse:
+            logger.warning(
+                "%d of %d videos have masks for some frames only (%s: %d of %d); they are scored by these",
+                *(len(sparse), len(self.videos), sparse[0].name, len(sparse[0].mask_files), sparse[0].num_frames),
+            )
 
     def _check_dilation(self) -> None:
         offsets = self.dilation

@@ -42,19 +42,13 @@ def class_metrics(dataset: VideoDataset, options: ResultOptions) -> list[Evaluat
             "masks for every video",
             "give --format-only, or --eval None, or another split",
         )
-    sparse = [video for video in dataset.videos if video.labelled is not None]
-    if sparse:
-        logger.warning(
-            "%d videos have masks for some frames only (%s: %d of %d); they are scored by these",
-            *(len(sparse), sparse[0].name, len(sparse[0].mask_files), sparse[0].num_frames),
-        )
     given = dict(
         num_classes=dataset.num_classes,
         class_names=options.class_names or dataset.CLASSES,
         ignore_index=dataset.ignore_index,
         video_order=[video.name for video in dataset.videos],
         metrics=names,
-        gaps=bool(sparse),
+        gaps=any(video.labelled is not None for video in dataset.videos),
     )
     return [build_evaluator(VSPWEvaluator, options.metric_options, given)]
 
