@@ -6,7 +6,7 @@ the view, a *result* is the answer in the geometry of the frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,11 @@ class Video:
     index: int  # position in the data set
     name: str  # unique in the data set; results are filed under it
     num_frames: int | None  # None: not known beforehand (a camera, some files)
+
+    @property
+    def truths(self) -> Sequence[int] | None:
+        """Numbers of the frames that have a truth; None: not known beforehand."""
+        return None
 
 
 @dataclass

@@ -30,6 +30,11 @@ class VideoFiles(Video):
         return [path for path in self.labels or () if path is not None]
 
     @property
+    def truths(self) -> list[int]:
+        """See :class:`Video`."""
+        return [number for number, path in enumerate(self.labels or ()) if path is not None]
+
+    @property
     def labelled(self) -> list[bool] | None:
         """Which frames have masks; None if all have, or none."""
         if self.labels is None or None not in self.labels:

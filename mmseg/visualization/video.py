@@ -27,6 +27,7 @@ class OverlayVideo:
         path: the file without suffix; ``.mp4`` is added, or ``.avi`` where OpenCV cannot write mp4.
         table: (256, 3) RGB colours of the labels.
         fps: frames per second of the file.
+        with_truth: whether there is a place for the truth; None: as the first frame has one or not.
 
     Attributes:
         path: the file with its suffix; None before the first frame.
@@ -36,20 +37,19 @@ class OverlayVideo:
         WriteError: the folder is not writable, or the disk is full.
     """
 
-    def __init__(self, path: str | Path, table: np.ndarray, fps: float = 15.0) -> None:
+    def __init__(self, path: str | Path, table: np.ndarray, fps: float = 15.0, with_truth: bool | None = None) -> None:
         self.stem, self.table, self.fps = Path(path), table, fps
         self.path: Path | None = None
         self._file: NewFile | None = None
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        self._columns = 0
+        self._columns = 0 if with_truth is None else 2 + with_truth
         self._count = 0
 
     def add(self, frame: np.ndarray, prediction: np.ndarray | None, truth: np.ndarray | None = None) -> None:
         """Append one frame: (H, W, 3) uint8 BGR and its (H, W) uint8 label maps.
 
-        Where a map is missing the frame itself is shown; whether there is a place for the truth is decided by the first
-        frame.
+        Where a map is missing the frame itself is shown.
         """
         self._columns = self._columns or (2 if truth is None else 3)
         maps = [None, prediction, truth][: self._columns]

@@ -51,7 +51,8 @@ class OverlayVideoWriter(ResultWriter):
                 sweep(folder)
 
     def begin_video(self, video: Video) -> None:
-        self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps)
+        with_truth = None if video.truths is None else bool(video.truths)
+        self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps, with_truth)
 
     def add(self, result: Result) -> None:
         self._video.add(result.frame.picture(), result.labels, result.frame.truth)
@@ -83,8 +84,16 @@ class OverlayVideoWriter(ResultWriter):
             self._lock = None
 
 
+def _middle(video: Video) -> int:
+    """The number of the frame that stands for a video."""
+    middle = (video.num_frames or 0) // 2
+    return min(video.truths or [middle], key=lambda number: abs(number - middle))
+
+
 class SheetCollector(ResultWriter):
     """Makes one picture of the middle frame of several videos, spread over the data set.
+
+    Where only some frames have a truth, it is the one of these that is nearest to the middle.
 
     Args:
         table: (256, 3) uint8 RGB colours of the labels.
@@ -107,7 +116,7 @@ class SheetCollector(ResultWriter):
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         count = min(self.num_rows, len(videos))
         chosen = [round(i * (len(videos) - 1) / max(1, count - 1)) for i in range(count)]
-        self._middles = {index: (videos[index].num_frames or 0) // 2 for index in chosen}
+        self._middles = {index: _middle(videos[index]) for index in chosen}
         self._rows, self.sheet = {}, None
 
     def add(self, result: Result) -> None:

@@ -1,15 +1,18 @@
 """Overlay videos and the contact sheet as writers: complete or not there, the same from one or several processes."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from mmseg.datasets.video_files import VideoFiles
 from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.structures import Video
 from mmseg.visualization import palette_table
 from mmseg.writing.object_masks import PaintingWriter
 from mmseg.writing.pictures import ContactSheetWriter, OverlayVideoWriter
-from tests.writing.feeding import feed, in_two_processes, largest_file, left_in, result, videos
+from tests.writing.feeding import feed, in_two_processes, label_map, largest_file, left_in, result, videos
 
 TABLE = palette_table(None, 3)
 NAMES = ["floor", "box", "ball"]
@@ -169,3 +172,21 @@ def test_the_sheet_of_two_processes_is_that_of_one(tmp_path):
     feed(alone)
     alone.finish()
     assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+@pytest.mark.parametrize(("labelled", "columns", "shown"), [([2, 5], 3, 5), ([], 2, 4)])
+def test_videos_with_a_truth_for_some_frames(tmp_path, labelled, columns, shown):
+    """Every picture has a place for it, and the sheet shows a frame that has one."""
+    masks = [f"{n}.png" if n in labelled else None for n in range(9)] if labelled else None
+    video = replace(VideoFiles.of("v", [f"{n}.jpg" for n in range(9)], masks), index=0)
+    overlays, sheet = OverlayVideoWriter(tmp_path, TABLE), ContactSheetWriter(tmp_path / "sheet.png", TABLE, NAMES)
+    for writer in (overlays, sheet):
+        writer.start([video], [0])
+        writer.begin_video(video)
+        for number in range(9):
+            labels = label_map(0, number, size=(64, 64))
+            writer.add(result(video, number, labels, truth=labels if number in labelled else None))
+        writer.end_video()
+    assert sheet._rows[0].title == f"v  frame {shown}"
+    overlays.finish()
+    assert [frame.shape for frame in read_video(tmp_path / "v.mp4")] == [(64, 64 * columns, 3)] * 9
