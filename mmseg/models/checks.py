@@ -93,12 +93,12 @@ def check_view(model: torch.nn.Module, inputs: Mapping[str, Any], number: int) -
             "a tensor (C, H, W) of normalised floating-point numbers",
             "normalise the frame as the test pipeline does, or use VideoStream for pictures",
         )
-    channels = 6 if model.takes_flow else 3
+    channels, words = (6, "a frame and its optical flow") if model.takes_flow else (3, "the three colours")
     if known is not None and img.ndim == 3 and len(img) != channels:
         raise DataError(
-            f"frame {number} is {found(img)}",
-            f"({channels}, H, W): {'frame and flow' if model.takes_flow else 'the three colours'}",
-            "give it without further channels",
+            f"frame {number} is {found(img)}: {len(img)} channels",
+            f"({channels}, H, W): {words}",
+            "append the picture of its flow, as data sets with flow do" if len(img) < channels else "leave out the others",
         )
     if weight is None:
         return
