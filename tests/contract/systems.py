@@ -58,7 +58,9 @@ class System:
         classes, void: of the labels of a training batch.
         size: of frames.
         frames: of a video that is long enough for everything that a stream does.
-        lr: of a training on one batch.
+        few: frames of a shorter video.
+        clips: of a training batch.
+        lr, steps: of a training on one batch.
     """
 
     name: str
@@ -78,19 +80,18 @@ class System:
     void: int = 255
     size: tuple[int, int] = SIZE
     frames: int = 14
+    few: int = 5
+    clips: int = 2
     lr: float = 5e-4
-
-    @property
-    def few(self) -> int:
-        """Frames of a shorter video."""
-        return min(self.frames, 11)
+    steps: int = 6
 
     def model(self, mode: str = "eval") -> nn.Module:
         """The small model with fixed weights, without any dropout."""
         return self.prepared(build_filled(build_segmentor, self.config(), mode, self.filler))
 
-    def batch(self, clips: int = 2, seed: int = 0) -> dict[str, Any]:
+    def batch(self, clips: int | None = None, seed: int = 0) -> dict[str, Any]:
         """A training batch: patches of one class each, whose colour tells the class; some pixels are ignored."""
+        clips = clips or self.clips
         generator = torch.Generator().manual_seed(seed)
         patches = torch.randint(
             0, self.classes, (clips, self.clip, 1, self.size[0] // 16, self.size[1] // 16), generator=generator
@@ -260,6 +261,9 @@ SYSTEMS = [
         void=0,
         size=(32, 48),
         frames=5,  # so that none leaves the memory
+        few=3,  # with the third object
+        clips=1,
         lr=2e-5,
+        steps=3,
     ),
 ]
