@@ -1,7 +1,6 @@
 """The benchmark measures what it says; figures themselves depend on the machine."""
 
 import json
-import sys
 import time
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
 from tests.datasets.vos_folder import vos_config, write_vos
 from tests.engine.tiny_vspw import write_config
-from tests.tools.processes import ROOT, finish
+from tests.tools.processes import ROOT
 
 CPU = torch.device("cpu")
 
@@ -90,10 +89,10 @@ def test_peak_memory_sees_what_was_freed():
     assert 100 * 2**20 < memory.added() < 300 * 2**20
 
 
-def test_command_line(job, tmp_path):
-    command = [sys.executable, ROOT / "tools" / "benchmark.py", job.config, "--size", "45", "70", "--frames", "1",
+def test_command_line(job, tmp_path, call):
+    command = ["benchmark.py", job.config, "--size", "45", "70", "--frames", "1",
                "--against-reference", "--device", "cpu", "--threads", "1", "--json", tmp_path / "b.json"]  # fmt: skip
-    out = finish(command, tmp_path)
+    out = call(*command)
     assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
     assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}

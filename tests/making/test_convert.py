@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -17,7 +15,7 @@ from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.making.convert import ConvertOptions, convert_to_vspw
 from mmseg.making.mask_values import ClassMap, read_class_map
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_to_vspw.py"
+TOOL = "convert_to_vspw.py"
 
 
 def write_tree(root, resolution="480p", values=(0, 255), lengths=None):
@@ -36,20 +34,14 @@ def write_tree(root, resolution="480p", values=(0, 255), lengths=None):
     return root
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("resolution", ["480p", ""])
-def test_command_with_a_class_per_sequence(tmp_path, resolution):
+def test_command_with_a_class_per_sequence(tmp_path, resolution, call):
     tree, root = write_tree(tmp_path / "davis", resolution), tmp_path / "out" / "set"
-    done = run(
-        tree, root, "--classes", "dog=animal", "car=vehicle", "*=animal", "--val", "swan", "--hold-out-time", 0.3
-    )
-    assert done.returncode == 0, done.stderr
-    assert "train.txt: 15 frames of 2 videos: car (8), dog (7)" in done.stdout
-    assert "val.txt: 18 frames of 3 videos: car_late (4), dog_late (3), swan (11)" in done.stdout
-    assert "num_classes=3" in done.stdout
+    classes = ["--classes", "dog=animal", "car=vehicle", "*=animal"]
+    output = call(TOOL, tree, root, *classes, "--val", "swan", "--hold-out-time", 0.3)
+    assert "train.txt: 15 frames of 2 videos: car (8), dog (7)" in output
+    assert "val.txt: 18 frames of 3 videos: car_late (4), dog_late (3), swan (11)" in output
+    assert "num_classes=3" in output
     dataset = VSPWDataset(root, "val", test_mode=True)
     assert dataset.CLASSES == ("background", "animal", "vehicle")
     assert [video.name for video in dataset.videos] == ["car_late", "dog_late", "swan"]
@@ -230,11 +222,9 @@ def test_bad_input_leaves_nothing_behind(tmp_path):
     assert [len(video.frames) for video in VSPWDataset(root, "train", test_mode=True).videos] == [12, 9, 11]
 
 
-def test_command_reports_errors_without_a_traceback(tmp_path):
-    done = run(tmp_path, tmp_path / "set", "--classes", "dog=dog")
-    assert done.returncode == 2 and "JPEGImages is no folder" in done.stderr and "Traceback" not in done.stderr
-    done = run(tmp_path, tmp_path / "set", "--classes", "none.json")
-    assert done.returncode == 2 and "none.json" in done.stderr and "Traceback" not in done.stderr
+def test_command_reports_errors_without_a_traceback(tmp_path, call):
+    for classes, message in (("dog=dog", "JPEGImages is no folder"), ("none.json", "none.json")):
+        assert message in call(TOOL, tmp_path, tmp_path / "set", "--classes", classes, status=2)
 
 
 def test_only_data_sets_made_here_are_replaced(tmp_path):
