@@ -95,10 +95,11 @@ def check_view(model: torch.nn.Module, inputs: Mapping[str, Any], number: int) -
         )
     channels, words = (6, "a frame and its optical flow") if model.takes_flow else (3, "the three colours")
     if known is not None and img.ndim == 3 and len(img) != channels:
+        flow = "append the picture of its flow, as data sets with flow do"
         raise DataError(
             f"frame {number} is {found(img)}: {len(img)} channels",
             f"({channels}, H, W): {words}",
-            "append the picture of its flow, as data sets with flow do" if len(img) < channels else "leave out the others",
+            flow if model.takes_flow else "leave out the others",
         )
     if weight is None:
         return
