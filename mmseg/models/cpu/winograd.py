@@ -60,7 +60,9 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = 
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = False, relu: bool = False) -> Tensor:
     (n, channels, height, width), places = x.shape, _transformed(weight)
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    padded = x.new_zeros(n, _TILE * (down + 1), _TILE * (across + 1), channels)
+    padded = x.new_empty(n, _TILE * (down + 1), _TILE * (across + 1), channels)
+    for margin in (padded[:, 0], padded[:, height + 1 :], padded[:, :, 0], padded[:, :, width + 1 :]):
+        margin.zero_()
     inside, image = padded[:, 1 : height + 1, 1 : width + 1], x.permute(0, 2, 3, 1)
     torch.clamp_min(image, 0, out=inside) if of_relu else inside.copy_(image)
     out = x.new_empty(n, _TILE * down, _TILE * across, len(weight))

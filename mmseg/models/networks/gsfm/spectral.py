@@ -51,12 +51,11 @@ class SpectralModule(nn.Module):
             parts = [part * window.larger.to(x.dtype) for part in parts]
         real, imaginary = self._convolved(*parts, window)
         with full_precision(x):
-            constant = self._constant().to(x.dtype)[:, None, None]
-            real, imaginary = real.to(x.dtype) - constant, imaginary.to(x.dtype)
+            constant = self._constant().to(x.dtype)
+            real, imaginary = real.to(x.dtype) - constant[:, None, None], imaginary.to(x.dtype)
             residual = map_of_spectrum(real, imaginary, size, window.rows, window.columns)
-            # of all positions at once, a constant spectrum is an impulse
-            residual = residual + F.pad(constant, (0, size[1] - 1, 0, size[0] - 1))
-            return x + residual
+            residual[..., 0, 0] += constant  # of all positions at once, a constant spectrum is an impulse
+            return residual.add_(x)
 
     def _convolved(self, real: Tensor, imaginary: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Real and imaginary part (n, C, h', w') of the Hermitian part of what the convolutions give.
