@@ -155,9 +155,13 @@ def test_a_clip_of_a_video(tmp_path):
 def test_distances_grow_with_the_training(tmp_path):
     write_video(tmp_path, {**VIDEO, "frames": 40, "size": [16, 16], "cell": 4})
     spans = {}
-    for divisor in (1, 5):
-        dataset = VOSClipDataset(str(tmp_path), crop_size=16, jump_divisor=divisor)
-        for epoch in (0, 50, 95):
+    for divisor, keys, epochs in (
+        (1, {}, (0, 50, 85, 95)),
+        (5, {"jump_divisor": 5}, (0, 50, 95)),
+        ("ends early", {"last_limit": 0.8}, (85,)),
+    ):
+        dataset = VOSClipDataset(str(tmp_path), crop_size=16, **keys)
+        for epoch in epochs:
             drawn = [
                 dataset.clip(0, np.random.default_rng(s), Progress(epoch, 100, epoch, 100))["img_metas"]["frames"]
                 for s in range(40)
@@ -165,6 +169,7 @@ def test_distances_grow_with_the_training(tmp_path):
             spans[divisor, epoch] = max(abs(a - b) for a, b, _ in drawn)
     assert spans[1, 0] <= 6 and 10 < spans[1, 50] <= 26 and spans[1, 95] <= 6
     assert spans[5, 0] <= 2 and 2 <= spans[5, 50] <= 6 and spans[5, 95] <= 2
+    assert spans[1, 85] > 10 and spans["ends early", 85] <= 6
 
 
 def test_a_video_without_objects_gives_an_empty_clip(tmp_path):
