@@ -52,7 +52,7 @@ def test_two_processes_resume_exactly(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_one_cpu_process_with_defaults(tmp_path, config):
+def test_one_cpu_process_with_defaults(tmp_path, config, call, monkeypatch):
     output = finish(
         [*DIST, config, 0, "--options", "runner.max_iters=3", "optimizer.lr=0.02", "--local-rank=0", "--deterministic"],
         tmp_path,
@@ -65,14 +65,15 @@ def test_one_cpu_process_with_defaults(tmp_path, config):
     meta = read_checkpoint(folder / "latest.pth")["meta"]
     assert list(meta["CLASSES"]) == ["r", "g", "b"] and "max_iters=3" in meta["config"]
     assert f"seed {meta['seed']}" in output
-    loaded = finish([*TRAIN, config, "--load-from", folder / "latest.pth", "--work-dir", "b", "--gpus", 1], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    loaded = call("train.py", config, "--load-from", folder / "latest.pth", "--work-dir", "b", "--gpus", 1)
     assert "weights of" in loaded and (tmp_path / "b" / "iter_6.pth").exists()
 
 
 @pytest.mark.slow
-def test_stopped_killed_and_resumed(tmp_path, config):
-    command = [*TRAIN, config, "--work-dir", tmp_path, "--auto-resume"]
-    forever = [*command, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=1"]
+def test_stopped_killed_and_resumed(tmp_path, config, call):
+    arguments = [config, "--work-dir", tmp_path, "--auto-resume"]
+    forever = [*TRAIN, *arguments, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=1"]
     with running(forever, tmp_path) as first:
         read_until(first, r"Iter \[6/")
         os.killpg(first.pid, signal.SIGTERM)  # as a scheduler does: the data workers get it, too
@@ -89,7 +90,7 @@ def test_stopped_killed_and_resumed(tmp_path, config):
     reached = read_checkpoint(tmp_path / "latest.pth")["meta"]["iter"]
     assert reached > done
 
-    output = finish([*command, "--options", f"runner.max_iters={reached + 2}"], tmp_path)
+    output = call("train.py", *arguments, "--options", f"runner.max_iters={reached + 2}")
     assert f"after {reached} iterations" in output and f"Iter [{reached + 2}/{reached + 2}]" in output
     assert not list(tmp_path.glob(".*"))
 
@@ -109,7 +110,7 @@ def test_two_processes_stop_together(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tmp_path, config):
+def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tmp_path, config, call):
     endless = ["--work-dir", tmp_path, "--options", "runner.max_iters=1000000", "checkpoint_config.interval=5"]
     with running([*TRAIN, config, *endless], tmp_path) as process:
         read_until(process, "saved .*iter_5.pth")
@@ -120,15 +121,15 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tm
         read_until(process, "saved ")  # it goes on
         process.send_signal(signal.SIGKILL)
         process.wait()
-    output = finish([*TRAIN, config, "--work-dir", tmp_path, "--auto-resume"], tmp_path)
+    output = call("train.py", config, "--work-dir", tmp_path, "--auto-resume")
     assert f"process {process.pid} on " in output and "has died" in output and "resumed from" in output
     assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.slow
-def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config):
+def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config, call):
     """No file may grow beyond 8 kB, which a checkpoint needs and the logs do not."""
-    finish([*TRAIN, config, "--work-dir", tmp_path, "--options", "runner.max_iters=2"], tmp_path)
+    call("train.py", config, "--work-dir", tmp_path, "--options", "runner.max_iters=2")
     before = (tmp_path / "iter_2.pth").read_bytes()
     limited = ["bash", "-c", 'ulimit -f 8 && exec "$@"', "bash", *DIST, config, 2, "--work-dir", tmp_path]
     output = finish([*limited, "--auto-resume"], tmp_path, status=2)
