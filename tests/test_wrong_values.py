@@ -60,7 +60,6 @@ ACCEPTED = {
     "VSPWClipDataset.dilation": "[]",
     "VSPWClipDataset.dilation.N": "-7",
     "THEMaskFrameHead.loss_cfg.two_round_after_warmup": "True",
-    "THEMaskVideoHead.loss_cfg.two_round_after_warmup": "True",
     "log_config.hooks": "[]",
     "MultiScaleFlipAug.flip": "True",
     "VSPWDataset.dilation.N": "-7",
