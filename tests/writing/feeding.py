@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import resource
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mmseg.structures import Frame, Result, Video
-from tests.tools.processes import environment, patience
+from tests.tools.processes import finish_all, launch
 
 LENGTHS = {"first": 7, "second": 18, "nested/third": 5}
 OWNERS = [1, 0, 1]  # by frames, in two processes: the rank order is not the order of the data
@@ -66,30 +63,15 @@ def largest_file(size: int) -> Iterator[None]:
 
 def in_two_processes(program: str, folder: pathlib.Path, status: int = 0) -> list[str]:
     """Runs `program` as ranks 0 and 1 in `folder`; it finds `rank` and this module's names. Their output."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     head = (
         "import sys; from pathlib import Path; from mmseg import distributed; from mmseg.apis.cli import run\n"
         "from tests.writing.feeding import *\n"
         "distributed.init('pytorch'); rank = distributed.rank()\n"
     )
     body = "\n".join(["def main():", *(f"    {line}" for line in program.strip().splitlines()), "run(main)"])
-    ranks = []
-    for rank in (0, 1):
-        place = dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=2, MASTER_PORT=port)
-        env = environment(MASTER_ADDR="127.0.0.1", **{name: str(value) for name, value in place.items()})
-        command = [sys.executable, "-c", head + body]
-        ranks.append(
-            subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    try:
-        outputs = [process.communicate(timeout=patience(60))[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [status, status], outputs
-    return outputs
+    results = finish_all(launch(head + body, cwd=folder, merged=True))
+    assert [returncode for returncode, *_ in results] == [status, status], results
+    return [output for _, output, _ in results]
 
 
 def left_in(folder: pathlib.Path) -> list[str]:

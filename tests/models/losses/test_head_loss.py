@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from tests.golden_cases import Case, build_filled
 from tests.models.losses.test_cross_entropy import sample
 from tests.models.test_cffm import tiny_config
 from tests.models.test_segmentors import batch
-from tests.tools.processes import ROOT, environment, patience
+from tests.tools.processes import finish_all, launch
 
 CE, DICE = dict(type="CrossEntropyLoss"), dict(type="DiceLoss", loss_weight=2.0)
 NINE = [1.0, 2.0] * 4 + [0.5]
@@ -121,11 +119,6 @@ print("equal", flush=True)
 
 
 @pytest.mark.slow
-def test_every_labelled_pixel_of_all_processes_counts_the_same(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=patience(40), check=False
-    )
-    assert result.stdout.count("equal") == 2, result.stderr[-2000:]
+def test_every_labelled_pixel_of_all_processes_counts_the_same():
+    results = finish_all(launch(PROGRAM))
+    assert [out.count("equal") for _, out, _ in results] == [1, 1], results
