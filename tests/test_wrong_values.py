@@ -122,6 +122,14 @@ def use(config: Config, path: str, value: Any, whole_model: bool = False) -> Non
         Schedule(build_optimizer(torch.nn.Linear(1, 1), cfg.optimizer), cfg.lr_config, 10)
 
 
+@pytest.fixture(autouse=True)
+def no_initial_values(monkeypatch):
+    """Models are built without memory here, where drawing their weights is most of the work."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "orthogonal_", "trunc_normal_", "uniform_",
+                 "xavier_normal_", "xavier_uniform_", "constant_", "ones_", "zeros_"):  # fmt: skip
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
+
+
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
     """In the layouts of DAVIS, of VSPW and of frames with flow."""
