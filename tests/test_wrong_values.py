@@ -48,7 +48,7 @@ NONE = (
     "TwoStreamSegmentor.train_cfg TwoStreamSegmentor.test_cfg HFANHead.decoder_params HFANHead.loss_decode "
     "TwoStream.norm_cfg VOSDataset.ann_dir VOSDataset.pipeline DAVISDataset.palette_file DAVISDataset.pipeline "
     "DAVISDataset.split GSFM.bootstrap GSFM.test_cfg VOSClipDataset.split YouTubeVOSDataset.palette_file "
-    "YouTubeVOSDataset.pipeline"
+    "YouTubeVOSDataset.pipeline VSPWDataset.split VSPWClipDataset.split"
 )
 ACCEPTED = {
     **dict.fromkeys(NONE.split(), "None"),
