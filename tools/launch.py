@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 
+import mmengine.config  # noqa: F401 - its first import writes a cache, which several processes at once would spoil
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import main as torchrun
