@@ -6,14 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmseg.apis.inference import VideoStream, inference_segmentor, init_segmentor, segment_video
+    from mmseg.apis.inference import inference_segmentor, init_segmentor, segment_video
+    from mmseg.apis.video_stream import VideoStream
     from mmseg.datasets.sources import FrameSource
 
 __all__ = ["FrameSource", "VideoStream", "inference_segmentor", "init_segmentor", "segment_video"]
 
 _HOMES = {
     "FrameSource": "mmseg.datasets.sources",
-    "VideoStream": "mmseg.apis.inference",
+    "VideoStream": "mmseg.apis.video_stream",
     "inference_segmentor": "mmseg.apis.inference",
     "init_segmentor": "mmseg.apis.inference",
     "segment_video": "mmseg.apis.inference",
