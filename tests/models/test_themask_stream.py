@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,14 +13,14 @@ from mmseg.clips import video_clips
 from mmseg.engine.predict import stream_settings
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
-from mmseg.models.layers.resize import resize
 from mmseg.registry import MODELS
 from mmseg.structures import View
 from tests.contract.systems import themask
 from tests.golden_cases import Case, build_filled, fill_themask
+from tests.reference import themask as reference
 
 SIZE = (32, 32)
-LONGEST = 28
+LONGEST = 40
 HEADS = {"one frame": "1f_b1_eval_t1", "video": "video_b1_eval_t1"}
 
 
@@ -71,28 +74,33 @@ def test_videos_are_cut_as_in_the_official_test():
 
 
 @pytest.mark.parametrize(("head", "test_size"), [("one frame", 2), ("video", 1), ("video", 2), ("video", 4)])
+@torch.no_grad()
 def test_streams_equal_the_official_clips_for_every_length(head, test_size):
+    """Every length from 1 to 40: after each frame a copy of the stream is told that it was the last one.
+
+    A stream does not know how long its video is, so that those of all lengths are one until they are told.
+    """
     model = model_of(head)
     frames = torch.randn(LONGEST, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    of_clips: dict[tuple[int, ...], Tensor] = {}
-    stream, block = model.stream(test_size=test_size), {1: 1, 2: 6, 4: 12}[test_size]
-    for length in (*range(1, block + 2), 2 * block + 3, LONGEST):  # every rest, after none and after several blocks
-        expected = {}
-        for clip in official_clips(length, test_size):
-            if clip not in of_clips:
-                of_clips[clip] = model.encode_decode(frames[list(clip)][None])[0]
-            expected.update(zip(clip, of_clips[clip]))
-        seen = []
-        for t in range(length):
-            scores = list(stream.push(View(t, {"img": frames[t]})))
-            assert len(scores) == (block if (t + 1) % block == 0 else 0)
-            seen += scores
-        seen += stream.finish()
-        assert [s.number for s in seen] == list(range(length))
-        for s in seen:
+    pixels = reference.pixel_decoder(model.decode_head.pixel_decoder, model.backbone(frames))
+
+    @functools.cache
+    def of_clip(clip: tuple[int, ...]) -> dict[int, Tensor]:
+        own = {name: maps[list(clip)] for name, maps in pixels.items() if name.startswith(("multi_scale", "mask_"))}
+        return dict(zip(clip, reference.scores_of_clips(model.decode_head, own, 1, len(clip))[0]))
+
+    stream, block, answered = model.stream(test_size=test_size), {1: 1, 2: 6, 4: 12}[test_size], 0
+    for t in range(LONGEST):
+        due = list(stream.push(View(t, {"img": frames[t]})))
+        assert len(due) == (block if (t + 1) % block == 0 else 0)
+        rest = list(copy.deepcopy(stream, {id(part): part for part in (model, model.decode_head)}).finish())
+        assert [s.number for s in due + rest] == list(range(answered, t + 1))
+        answered += len(due)
+        clip_of = {number: clip for clip in official_clips(t + 1, test_size) for number in clip}
+        for s in due + rest:
             assert s.kind == "scores"
-            values = resize(s.values[None], SIZE)[0]
-            torch.testing.assert_close(values, expected[s.number], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(s.values, of_clip(clip_of[s.number])[s.number], rtol=1e-4, atol=1e-4)
+    assert len(list(stream.finish())) == LONGEST - answered
 
 
 @pytest.mark.parametrize(("test_size", "kept"), [(1, 0), (2, 5), (4, 11)])

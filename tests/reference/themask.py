@@ -39,7 +39,12 @@ def loss(model: nn.Module, batch: dict[str, Any], iteration: int = 0) -> dict[st
 
 def forward(head: nn.Module, feats: Sequence[Tensor], batch_size: int, num_frames: int) -> Tensor:
     """Scores (B, T, K, h, w) of clips from the maps [(B * T, C_s, h_s, w_s)] of all their frames."""
-    found = predictions(head, feats, batch_size, num_frames)
+    return scores_of_clips(head, pixel_decoder(head.pixel_decoder, feats), batch_size, num_frames)
+
+
+def scores_of_clips(head: nn.Module, pixels: Found, batch_size: int, num_frames: int) -> Tensor:
+    """:func:`forward` from what the pixel decoder has made of the frames, each by itself."""
+    found = decoded(head, pixels, batch_size, num_frames)
     last = len(head.predictor.transformer_ffn_layers)
     if not is_video(head):
         return scores(found[f"logits.{last}"], found[f"masks.{last}"])
@@ -56,8 +61,13 @@ def scores(logits: Tensor, masks: Tensor) -> Tensor:
 def predictions(head: nn.Module, feats: Sequence[Tensor], batch_size: int, num_frames: int) -> Found:
     """Everything between the maps of the backbone and the predictions after each layer."""
     pixels = pixel_decoder(head.pixel_decoder, feats)
+    return {**pixels, **decoded(head, pixels, batch_size, num_frames)}
+
+
+def decoded(head: nn.Module, pixels: Found, batch_size: int, num_frames: int) -> Found:
+    """The predictions after each layer of the query decoder."""
     decode = video_decoder if is_video(head) else frame_decoder
-    return {**pixels, **decode(head.predictor, pixels, batch_size, num_frames)}
+    return decode(head.predictor, pixels, batch_size, num_frames)
 
 
 def is_video(head: nn.Module) -> bool:
