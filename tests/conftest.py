@@ -1,4 +1,5 @@
-"""Calls tools inside of the process of the tests, which saves the start of one; real ones: tests/tools/processes.py."""
+"""Fixtures for all tests: tools called inside of the process of the tests, which saves the start of one (real ones:
+tests/tools/processes.py), and a browser."""
 
 import runpy
 import sys
@@ -6,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.browser import browser, page  # noqa: F401
 from tests.tools.processes import ROOT
 
 
