@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Test a checkpoint on a slurm cluster: one task per GPU.
 #
-#   ./tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
+#   ./tools/slurm_test.sh PARTITION JOB_NAME [CONFIG] CHECKPOINT [arguments of tools/test.py]
 #
 # Environment: GPUS (default 4), GPUS_PER_NODE (default: GPUS, at most 8), CPUS_PER_TASK (default 5), SRUN_ARGS (more
 # arguments of srun), PORT (default: drawn from the number of the job), PYTHON (default python).
 set -euo pipefail
-if [ $# -lt 4 ]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]" >&2
+if [ $# -lt 3 ]; then
+    echo "usage: $0 PARTITION JOB_NAME [CONFIG] CHECKPOINT [arguments of tools/test.py]" >&2
     exit 2
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"

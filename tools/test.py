@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out DIR/res.pkl] (see docs/testing.md)."""
+"""Test a checkpoint: python tools/test.py [CONFIG] CHECKPOINT [--out DIR/res.pkl] (see docs/testing.md)."""
 
 import argparse
 import logging
@@ -9,23 +9,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
+from mmseg.apis.carried_config import config_for
 from mmseg.apis.test_command import add_test_arguments, run_test, test_options
-from mmseg.config import load_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test a model on the videos of data.test")
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network")
+    parser.add_argument("config", nargs="?", help="config file (default: the config that the checkpoint carries)")
+    parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network of CONFIG")
     add_test_arguments(parser, out="work_dirs/res.pkl")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     options = test_options(args)
-    run_test(args, load_config(args.config, args.options), options)
+    run_test(args, config_for(args.config, args.checkpoint, args.options), options)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmseg.apis.carried_config import config_of
 from mmseg.apis.features import FeatureWriter
 from mmseg.compat import translate
 from mmseg.config import check_config, load_config, override, require
@@ -40,7 +41,7 @@ DEFAULT_FPS = 15.0  # of overlay videos for folders of pictures
 
 @checked
 def init_segmentor(
-    config: str | Path | Config,
+    config: str | Path | Config | None = None,
     checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
     options: Mapping[str, Any] | None = None,
@@ -48,7 +49,8 @@ def init_segmentor(
     """Build the model of a config for inference.
 
     Args:
-        config: a config file (it is executed) or a loaded config.
+        config: a config file (it is executed) or a loaded config; None takes that which the checkpoint carries, and
+            executes nothing (:func:`mmseg.apis.carried_config.config_of`).
         checkpoint: weights to load; None leaves the random initialisation.
         device: where the model goes.
         options: dotted config keys and their new values.
@@ -62,7 +64,10 @@ def init_segmentor(
         ConfigError: the config is missing, broken or has unknown keys.
         CheckpointError: the checkpoint is missing, damaged or of another model.
     """
-    cfg = override(config, options or {}) if isinstance(config, Config) else load_config(config, options)
+    if config is None:
+        cfg = config_of(_given(checkpoint), options)
+    else:
+        cfg = override(config, options or {}) if isinstance(config, Config) else load_config(config, options)
     require(cfg, "model")
     check_config(cfg, tell=True)
     model_cfg = {**cfg.model, "pretrained": None}  # the checkpoint holds the backbone as well
@@ -76,6 +81,12 @@ def init_segmentor(
     model.trained_classes = meta.get("CLASSES")
     model.cfg = cfg
     return model.to(_device(device)).eval()
+
+
+def _given(checkpoint: str | Path | None) -> str | Path:
+    if checkpoint is None:
+        raise ConfigError("neither a config nor a checkpoint", "one of them", "give config=, or checkpoint=, or both")
+    return checkpoint
 
 
 def inference_segmentor(

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
+from mmseg.apis.carried_config import packed_config
 from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.config import check_config, require, with_data_sets_of_method
@@ -117,7 +118,7 @@ def train_segmentor(
             seed,
             evaluate=validation and partial(validation, amp=amp_dtype(cfg.get("amp"), distributed.device())),
             resume_from=resume_from,
-            meta={"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, "config": cfg.pretty_text},
+            meta={"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, **packed_config(cfg)},
             log_name=name,
             score_names=validation.score_names if validation else (),
             why_undefined=validation.why_undefined if validation else lambda name: "",

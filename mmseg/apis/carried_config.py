@@ -1,0 +1,112 @@
+"""The config inside of a checkpoint: written by a training as plain data, read without running anything."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmseg import sections
+from mmseg.config import load_config, override
+from mmseg.errors import CheckpointError, ConfigError
+from mmseg.weights import read_checkpoint
+
+logger = logging.getLogger("mmseg.apis")
+
+KEY = "config"  # in meta
+_SCALARS = (str, int, float, bool, type(None))
+_MAX_CHARACTERS = 2**24
+
+
+def packed_config(config: Mapping[str, Any]) -> dict[str, str]:
+    """The entry of ``meta`` that holds the sections of a config, as JSON; none, with a warning, if they are no plain data.
+
+    Variables of the file have been copied into the sections; tuples become lists, which mean the same in all of them.
+    """
+    carried = {name: value for name, value in config.items() if name in sections.TABLE}
+    strange = _strange(carried, "")
+    if strange is not None:
+        logger.warning("checkpoints will not carry the config: %s is no plain data; keep the config file", strange)
+        return {}
+    return {KEY: json.dumps(carried, indent=1)}
+
+
+def _strange(value: Any, place: str) -> str | None:
+    """The first place whose value JSON does not give back; None if there is none."""
+    if isinstance(value, Mapping):
+        inner = {f"{place}.{key}".lstrip("."): entry for key, entry in value.items()}
+        if not all(isinstance(key, str) for key in value):
+            return place
+    elif isinstance(value, list | tuple):
+        inner = {f"{place}.{number}": entry for number, entry in enumerate(value)}
+    else:
+        return None if type(value) in _SCALARS else place
+    found = (_strange(entry, where) for where, entry in inner.items())
+    return next((where for where in found if where is not None), None)
+
+
+def config_of(checkpoint: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """The config that a checkpoint of ours carries, with other values by dotted keys.
+
+    Nothing in the file is executed: a config that is text of Python (files of mmcv, our own of old) is refused, and
+    modules that it names in ``custom_imports`` are not imported.
+
+    Args:
+        checkpoint: as a training or ``tools/publish_model.py`` writes it.
+        options: dotted config keys and their new values.
+
+    Raises:
+        CheckpointError: the file cannot be read, or carries no config that is plain data.
+        ConfigError: the config names modules that have not been imported, or an option does not fit.
+    """
+    meta = read_checkpoint(checkpoint, map_location="meta")["meta"]
+    carried = _parsed(meta.get(KEY), checkpoint)
+    options = dict(options or {})
+    named = (carried.pop("custom_imports", None) or {}).get("imports") or ()
+    missing = [name for name in ([named] if isinstance(named, str) else named) if name not in sys.modules]
+    if missing and not any(key.startswith("custom_imports") for key in options):
+        raise ConfigError(
+            f"{checkpoint}: its config needs modules of its author ({', '.join(map(str, missing))}), which are not "
+            "imported on the word of a checkpoint",
+            "modules that have been imported, or are named by you",
+            f"if you trust them: --options custom_imports.imports={','.join(map(str, missing))}, or give the config "
+            "file",
+        )
+    return override(Config(carried), options)
+
+
+def config_for(config: str | Path | None, checkpoint: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """The config of a config file, or without one that of a checkpoint, as commands take them.
+
+    Raises:
+        ConfigError: no config file and no checkpoint ('none'), and as :func:`mmseg.config.load_config` says.
+        CheckpointError: see :func:`config_of`.
+    """
+    if config is not None:
+        return load_config(config, options)
+    if str(checkpoint).lower() == "none" or str(checkpoint).endswith(".py"):
+        what = "no checkpoint" if str(checkpoint).endswith(".py") else "an untrained network without a config"
+        raise ConfigError(what, "CONFIG CHECKPOINT, or a CHECKPOINT that carries its config", "name both files")
+    return config_of(checkpoint, options)
+
+
+def _parsed(text: Any, path: str | Path) -> dict[str, Any]:
+    """The sections that ``meta['config']`` holds. Raises CheckpointError."""
+    if isinstance(text, str) and len(text) <= _MAX_CHARACTERS:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict) and content:
+            return content
+    what = "carries no config" if text is None else "carries its config as text of Python, which is not executed"
+    raise CheckpointError(
+        f"{path}: {what}",
+        "a checkpoint of this package, which carries its config as JSON in meta['config']",
+        "give the config file as well (tools: CONFIG before the checkpoint; init_segmentor(config, checkpoint))",
+    )
