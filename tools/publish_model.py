@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="of a training, or any file of weights")
     parser.add_argument("out", type=Path, help="the new file; the start of its SHA-256 is added to its name")
-    parser.add_argument("--no-config", action="store_true", help="leave the text of the config out, which has paths")
+    parser.add_argument("--no-config", action="store_true", help="leave the config out, which has paths")
     parser.add_argument("--half", action="store_true", help="store float16, half the size; loading makes float32 of it")
     return parser.parse_args()
 

@@ -24,7 +24,7 @@ _MAX_CHARACTERS = 2**24
 
 
 def packed_config(config: Mapping[str, Any]) -> dict[str, str]:
-    """The entry of ``meta`` that holds the sections of a config, as JSON; none, with a warning, if they are no plain data.
+    """The entry of ``meta`` that holds the sections of a config, as JSON; none, and a warning, if that cannot be.
 
     Variables of the file have been copied into the sections; tuples become lists, which mean the same in all of them.
     """

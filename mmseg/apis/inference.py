@@ -85,7 +85,7 @@ def init_segmentor(
 
 def _given(checkpoint: str | Path | None) -> str | Path:
     if checkpoint is None:
-        raise ConfigError("neither a config nor a checkpoint", "one of them", "give config=, or checkpoint=, or both")
+        raise ConfigError("config = None without a checkpoint", "one of them", "give config=, or checkpoint=, or both")
     return checkpoint
 
 

@@ -30,7 +30,7 @@ def publish(
     Args:
         source: a checkpoint of ours, of mmcv, or any other file of weights.
         target: name of the new file without the hash, which takes the place of an older one.
-        with_config: keep the config's text in ``meta``.
+        with_config: keep the config in ``meta``.
         half: store numbers as float16.
 
     Returns:
