@@ -41,6 +41,7 @@ FLOORS = [
         "structures",
         "images",
         "image_trees",
+        "video_io",
         "plain_pickle",
     ],
     ["weights", "distributed", "launchers"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -35,3 +37,16 @@ def read_ahead(load: Callable[[int], Item], numbers: Iterable[int], depth: int =
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def iterate_ahead(items: Generator[Item], depth: int = 4) -> Iterator[Item]:
+    """The same `items`, made in a background thread, at most `depth` of them in advance.
+
+    An error is raised when its item is due. Close the iterator (or use it up) to close `items`.
+    """
+    end = object()
+    with closing(items), closing(read_ahead(lambda _: next(items, end), itertools.count(), depth, threads=1)) as ahead:
+        for item in ahead:
+            if item is end:
+                return
+            yield item

@@ -1,56 +1,81 @@
-"""Frames from anywhere: a video file, a folder of pictures, a camera, an open capture, or frames of a program."""
+"""Frames from anywhere: a video file, pictures, a camera, a stream address, an open capture, or frames of a program.
+
+:func:`video_sources` says which videos a user means, :class:`FrameSource` gives the frames of one of them.
+"""
 
 from __future__ import annotations
 
-import logging
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from mmseg.errors import DataError
-from mmseg.images import FRAMES, list_pictures, read_frame
+from mmseg.datasets.prefetch import iterate_ahead, read_ahead
+from mmseg.datasets.video_inputs import Input, VideoInput, find_videos
+from mmseg.datasets.video_reader import CaptureReader, VideoReader, is_address, open_video
+from mmseg.errors import ConfigError, DataError
+from mmseg.images import read_frame
 from mmseg.structures import Frame
 
-logger = logging.getLogger("mmseg.datasets")
-
+Item = TypeVar("Item")
 Source = str | Path | int | cv2.VideoCapture | Iterable[np.ndarray]
 
 
 class FrameSource:
-    """Iterates over the :class:`Frame` objects of one video, one of them in memory at a time.
+    """Iterates over the :class:`Frame` objects of one video, a few of them in memory at a time.
+
+    Files, addresses and pictures are decoded ahead in a background thread.
 
     Args:
         source: a video file or the address of a stream (``rtsp://...``), a folder of pictures (in the natural order of
-            their names; hidden files are left out), the number of a camera, a ``cv2.VideoCapture`` (read from where it
-            stands, and not closed), or frames (H, W, 3) uint8 BGR: a list or array of them, or a generator.
+            their names; hidden files are left out), a pattern or list of pictures, the number of a camera (see
+            :func:`find_videos`), a ``cv2.VideoCapture`` (read from where it stands, and not closed), or frames
+            (H, W, 3) uint8 BGR: a list or array of them, or a generator.
+        every: take each `every`-th frame only, the first one included.
+        max_frames: take at most so many frames; None: all.
 
     Attributes:
         name: of the file without suffix, of the folder, ``camera<number>``, ``stream`` or ``frames``.
-        fps: frames per second, where the source says so, else None.
-        length: number of frames; None if it is not known.
+        place: what is read, for messages.
+        fps: frames per second of the frames that are given, exact (29.97 is 30000/1001); None if it is not known.
+        length: number of frames that are given; None if it is not known. Some files tell no more than an estimate.
+        sar: width of a pixel divided by its height.
+        fault: after the last frame: what of a file was missing or damaged (which is a warning, too); None if nothing.
 
     Raises:
-        DataError: nothing to read there.
+        DataError: nothing to read there, or several videos (:func:`video_sources` takes them).
+        ConfigError: `every` or `max_frames` is less than 1.
     """
 
-    def __init__(self, source: Source) -> None:
-        self.fps: float | None = None
+    def __init__(self, source: Source | VideoInput, every: int = 1, max_frames: int | None = None) -> None:
+        for name, value in (("every", every), ("max_frames", max_frames)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}", "at least 1", f"correct {name}")
+        self.every, self.max_frames = every, max_frames
+        self.fps: Fraction | None = None
         self.length: int | None = None
-        self.name = "frames"
+        self.sar = Fraction(1)
+        self.fault: str | None = None
+        self.name = self.place = "frames"
         self._frames: Callable[[], Iterator[Frame]]
-        if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
-            self._init_path(Path(source))
-        elif isinstance(source, str | int) and not isinstance(source, bool):
-            self.name = f"camera{source}" if isinstance(source, int) else "stream"
-            self._init_capture(_open_video(source), closing=True)
+        if isinstance(source, VideoInput | str | Path) or (isinstance(source, int) and not isinstance(source, bool)):
+            self._init_input(source if isinstance(source, VideoInput) else _one_video(source))
         elif isinstance(source, cv2.VideoCapture):
-            self._init_capture(source, closing=False)
+            if not source.isOpened():
+                raise DataError("a cv2.VideoCapture that is not open", "an open one", "check what it was made from")
+            reader = CaptureReader(source, self.name)
+            self._init_reader(reader)
+            self._frames = partial(self._read, reader)
         elif isinstance(source, Iterable) and getattr(source, "ndim", 4) == 4:
-            self.length = len(source) if hasattr(source, "__len__") else None
-            self._frames = partial(_given, source)
+            self.length = self._share(len(source) if hasattr(source, "__len__") else None)
+            self._frames = lambda: _numbered(self._taken(enumerate(source)))
         else:
             found = f"an array {source.shape}" if isinstance(source, np.ndarray) else repr(source)
             raise DataError(
@@ -60,86 +85,115 @@ class FrameSource:
                 "give one of these; [frame] for a single frame",
             )
 
-    def _init_path(self, path: Path) -> None:
-        pictures = list_pictures(path, FRAMES)
-        if pictures is not None:
-            self.name, self.length = path.resolve().name, len(pictures)
-            self._frames = partial(_pictures, [path / picture for picture in pictures])
-            if not pictures:
-                raise DataError(f"folder {path} holds no pictures", f"files {', '.join(FRAMES)}", "check the path")
-        elif path.is_file():
-            self._init_capture(_open_video(path), closing=True)
-            self.name, self._frames = path.stem, partial(_video, path, self.length)
-        elif str(path).isdecimal():
-            self.name = f"camera{path}"
-            self._init_capture(_open_video(int(str(path))), closing=True)
-        else:
-            raise DataError(
-                f"{str(path)!r} does not exist, or is no file and no folder",
-                "a video file or a folder of pictures",
-                "check the path",
-            )
+    def _init_input(self, video: VideoInput) -> None:
+        self.name, self.place, source = video.name, video.place, video.source
+        if isinstance(source, tuple):
+            self.length = self._share(len(source))
+            self._frames = lambda: _pictures(list(self._taken(source)))
+            return
+        reader = open_video(source)
+        self._init_reader(reader)
+        if isinstance(source, int) or is_address(source):  # can be read once
+            self._frames = partial(self._read, reader, ahead=is_address(source))
+            return
+        reader.close()
+        self._frames = lambda: self._read(open_video(source), ahead=True)
 
-    def _init_capture(self, capture: cv2.VideoCapture, closing: bool) -> None:
-        if not capture.isOpened():
-            raise DataError("a cv2.VideoCapture that is not open", "an open one", "check what it was made from")
-        self.fps = capture.get(cv2.CAP_PROP_FPS) or None
-        self.length = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
-        self._frames = partial(_captured, capture, closing)
+    def _init_reader(self, reader: VideoReader) -> None:
+        self.fps = None if reader.fps is None else reader.fps / self.every
+        self.length, self.sar = self._share(reader.length), reader.sar
+
+    def _share(self, length: int | None) -> int | None:
+        """How many of `length` frames are given."""
+        taken = None if length is None else -(-length // self.every)
+        return taken if taken is None or self.max_frames is None else min(taken, self.max_frames)
+
+    def _taken(self, items: Iterable[Item]) -> Iterator[Item]:
+        limit = None if self.max_frames is None else (self.max_frames - 1) * self.every + 1
+        return itertools.islice(items, 0, limit, self.every)
+
+    def _read(self, reader: VideoReader, ahead: bool = False) -> Iterator[Frame]:
+        pictures = reader.pictures(self.every, self.max_frames)
+        with closing(iterate_ahead(pictures) if ahead else pictures) as taken:
+            yield from _numbered(taken)
+        self.fault = reader.fault
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in order.
+        """The frames in order; their names are file stems, or six-digit numbers in the whole video.
 
         Raises:
-            DataError: a picture cannot be decoded, or there is no frame: nothing can be decoded, a list is empty, or a
-                generator or camera has been used up.
+            DataError: a picture cannot be decoded, the size changes, or there is no frame: nothing can be decoded, a
+                list is empty, or a generator, stream or camera has been used up.
         """
         frame = None
-        for frame in self._frames():
-            yield frame
+        with closing(self._frames()) as frames:
+            for frame in frames:
+                yield frame
         if frame is None:
             raise DataError(f"{self.name}: no frame could be read", "a video with frames", "check or convert the video")
 
 
-def _given(images: Iterable[np.ndarray]) -> Iterator[Frame]:
-    for number, image in enumerate(images):
-        yield Frame(number, f"{number:06d}", image)
+@dataclass(frozen=True)
+class LazySource:
+    """A video that a user has named and that nothing has opened yet.
+
+    Attributes:
+        name: unique among the videos that were named together; it may have parts joined by "/".
+        place: the file, folder, address or camera, for messages.
+    """
+
+    video: VideoInput
+    every: int = 1
+    max_frames: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.video.name
+
+    @property
+    def place(self) -> str:
+        return self.video.place
+
+    def open(self) -> FrameSource:
+        """The frames. Raises DataError if it is no video that can be read."""
+        return FrameSource(self.video, self.every, self.max_frames)
 
 
-def _pictures(paths: Sequence[Path]) -> Iterator[Frame]:
-    for number, path in enumerate(paths):
-        yield Frame(number, path.stem, read_frame(path), path=str(path), reload=partial(read_frame, path))
+def video_sources(inputs: Input | Iterable[Input], every: int = 1, max_frames: int | None = None) -> list[LazySource]:
+    """The one or many videos that a user means, each to be opened when its turn comes.
+
+    Args:
+        inputs: files, folders, patterns, lists, cameras, addresses, one or several; see :func:`find_videos`.
+        every: take each `every`-th frame only.
+        max_frames: take at most so many frames of each video.
+
+    Returns:
+        In the order in which they were named (within a folder or pattern the natural order of names), each once. The
+        same inputs give the same names in every process. A name is the stem of the file or the name of the folder;
+        where several videos share it, folders around them come before it (``a/clip``, ``b/clip``).
+
+    Raises:
+        DataError: something is not there or holds no video, or pictures and videos are mixed in one place.
+    """
+    return [LazySource(video, every, max_frames) for video in find_videos(inputs)]
 
 
-def _captured(capture: cv2.VideoCapture, closing: bool) -> Iterator[Frame]:
-    try:
-        yield from _given(_decoded(capture))
-    finally:
-        if closing:
-            capture.release()
+def _one_video(source: Input) -> VideoInput:
+    videos = find_videos(source)
+    if len(videos) > 1:
+        names = ", ".join(video.name for video in videos[:5]) + (", ..." if len(videos) > 5 else "")
+        raise DataError(f"{source}: {len(videos)} videos ({names})", "one video", "name one of them")
+    return videos[0]
 
 
-def _decoded(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    while True:
-        ok, image = capture.read()
-        if not ok:
-            return
-        yield image
+def _numbered(images: Iterable[tuple[int, np.ndarray]]) -> Iterator[Frame]:
+    for number, (index, image) in enumerate(images):
+        yield Frame(number, f"{index:06d}", image)
 
 
-def _video(path: Path, length: int | None) -> Iterator[Frame]:
-    frame = None
-    for frame in _captured(_open_video(path), closing=True):
-        yield frame
-    if frame is not None and length is not None and frame.number + 1 < 0.98 * length - 1:  # it may be an estimate
-        logger.warning("%s: only %d of its %d frames could be decoded", path, frame.number + 1, length)
+def _pictures(paths: Sequence[str]) -> Iterator[Frame]:
+    def load(number: int) -> Frame:
+        path = paths[number]
+        return Frame(number, Path(path).stem, read_frame(path), path=path, reload=partial(read_frame, path))
 
-
-def _open_video(source: str | Path | int) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-    if not capture.isOpened():
-        what = f"camera {source}" if isinstance(source, int) else f"{source}"
-        raise DataError(
-            f"{what} cannot be opened by OpenCV", "a video (mp4, avi, ...) or camera", "convert it, or check the number"
-        )
-    return capture
+    return read_ahead(load, range(len(paths)))

@@ -74,7 +74,7 @@ class OverlayVideo:
             path = self.stem.with_name(self.stem.name + suffix)
             self._file = NewFile(path, suffix=suffix)
             fourcc = cv2.VideoWriter_fourcc(*codec)
-            writer = cv2.VideoWriter(str(self._file.temporary), fourcc, self.fps, (width, height))
+            writer = cv2.VideoWriter(str(self._file.temporary), fourcc, float(self.fps), (width, height))
             if writer.isOpened():
                 self.path, self._writer, self._size = path, writer, (width, height)
                 return
