@@ -143,13 +143,23 @@ class Result:
         video: which video; None for frames of no video in particular.
         frame: the frame; its image may have been dropped (:meth:`Frame.picture`).
         labels: (H, W) uint8 class numbers or object ids; None: nothing to say about this frame.
-        ids: the ids that may occur in `labels`, background 0 first; None for classes.
+        ids: the ids that may occur in `labels`, background 0 first; row k of what follows is about ``ids[k]``. None for
+            classes: row k is about class k.
+        scores: (K, H, W) float32 (float64 of a model in double precision), the best row of a pixel is its label; with
+            augmentation the mean probabilities. This and what follows: None unless asked for.
+        logits: (K, H, W), whose softmax are the probabilities; of models that give logits, without augmentation.
+        probabilities: (K, H, W), rows of a pixel add up to 1; of models that give logits or probabilities.
+        confidence: (H, W), the largest probability of a pixel.
     """
 
     video: Video | None
     frame: Frame
     labels: np.ndarray | None
     ids: tuple[int, ...] | None = None
+    scores: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mmengine.config import Config
 from mmseg.config import load_config, require
 from mmseg.datasets.base import VideoDataset, VideoFiles
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine import predict as predictor_module
+from mmseg.engine import answers
 from mmseg.engine.benchmark_data import (
     VIDEO,
     FramesWithFlow,
@@ -41,7 +41,7 @@ from mmseg.engine.benchmark_objects import Load, follows_objects, run_reference,
 from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.predict import stream_settings
+from mmseg.engine.predict import VideoPredictor, stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.models import build_segmentor
@@ -130,7 +130,7 @@ def _objects_row(job: Job, model: VideoModel) -> Row:
 
 def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
     settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
-    predictor = predictor_module.VideoPredictor(model, pipeline, settings, source=VIDEO, amp=_dtype(job))
+    predictor = VideoPredictor(model, pipeline, settings, source=VIDEO, amp=_dtype(job))
     timer, memory = StageTimer(predictor.device), PeakMemory(predictor.device)
     block = model.stream(VIDEO, **settings).block_length
     warm_up, measured = math.ceil(_WARM_UP / block), math.ceil(job.repeats / block)
@@ -161,7 +161,7 @@ def _few_classes_seconds(model: Segmentor, views: Sequence[View], size: Size, cl
     timer = StageTimer(logits.device)
     for _ in range(4):
         with timer.step():
-            predictor_module.label_map(logits, [views[0].size, size]).cpu()
+            answers.label_map(logits, [views[0].size, size]).cpu()
     return timer.medians()["total"]
 
 
@@ -192,7 +192,7 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                         with timer.stage("resize+argmax"):
                             resize_logits(of_frame, [job.size]).softmax(dim=0).argmax(dim=0).cpu()
                     else:
-                        predictor_module.label_map(of_frame, [job.size]).cpu()
+                        answers.label_map(of_frame, [job.size]).cpu()
     return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, imgs.shape[-2:], len(scores))
 
 
@@ -206,7 +206,7 @@ def _watched(model: Segmentor, reference: bool = False) -> list[tuple[Any, str, 
     else:
         stages = {"fuse": "embed", "frame_logits": "decode"}
     calls = [(head, method, stage) for method, stage in stages.items() if hasattr(head, method)]
-    return [(model.backbone, "forward", "backbone"), *calls, (predictor_module, "label_map", "resize+argmax")]
+    return [(model.backbone, "forward", "backbone"), *calls, (answers, "label_map", "resize+argmax")]
 
 
 # ---------------------------------------------------------------------- training step

@@ -7,7 +7,7 @@ frame order, and what waits for one is kept without its picture.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline
+from mmseg.engine.answers import Geometry, Returned, answer, check_returns
 from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.models.base import VideoModel
-from mmseg.models.cpu.label_map import label_map
-from mmseg.structures import Flipped, Frame, Resized, Result, Scores, Size, Step, Video, View
+from mmseg.structures import Frame, Result, Scores, Size, Video, View
 
 _AHEAD = 4  # frames whose views are made in advance
 _LARGEST_ID = 255  # label maps are 8-bit
@@ -37,6 +36,7 @@ def predict(
     video: Video | None = None,
     source: Any = None,
     amp: torch.dtype | None = None,
+    returns: Collection[Returned] = (),
 ) -> Iterator[Result]:
     """One result for every wanted frame, in frame order.
 
@@ -50,11 +50,14 @@ def predict(
         video: what the results are said to belong to.
         source: name of the video, or all of it, for models that keep something per video.
         amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in the type of the weights.
+        returns: what the results carry beside the labels: "scores", "logits", "probabilities", "confidence"; see
+            :class:`Result`.
 
     Raises:
+        ConfigError: `returns` holds what this model cannot give.
         SegError: bad input; the message names the frame.
     """
-    predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp)
+    predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp, returns=returns)
     views_of = partial(pipeline.checked_views, takes_flow=model.takes_flow)
     with closing(_with_views(frames, views_of, predictor.device.type == "cuda")) as items:
         for frame, views in items:
@@ -66,8 +69,11 @@ class VideoPredictor:
     """One stream per view of a frame, and the way back from the network's geometry to the frame's.
 
     Args:
-        model, pipeline, settings, video, source, amp: see :func:`predict`.
+        model, pipeline, settings, video, source, amp, returns: see :func:`predict`.
         keep_images: False drops the pictures of waiting frames even where they cannot be read again.
+
+    Raises:
+        ConfigError: `returns` holds what this model cannot give.
     """
 
     def __init__(
@@ -79,19 +85,26 @@ class VideoPredictor:
         video: Video | None = None,
         source: Any = None,
         amp: torch.dtype | None = None,
+        returns: Collection[Returned] = (),
         keep_images: bool = True,
     ) -> None:
+        check_returns(returns, model, model.score_kind)
         self.model, self.pipeline, self.settings = model, pipeline, dict(settings or {})
         self.video, self.source, self.amp, self.keep_images = video, source, amp, keep_images
-        self.device = next(model.parameters()).device
+        self.returns = tuple(returns)
         self.reset()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is at present."""
+        return next(self.model.parameters()).device
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
         self.streams: list | None = None
         self._size: Size | None = None
-        # frames that wait for their result, oldest first: (frame, its size, (input size, steps) of each view)
-        self._waiting: deque[tuple[Frame, Size, list[tuple[Size, list[Step]]]]] = deque()
+        # frames that wait for their result, oldest first: (frame, its size, geometry of each view)
+        self._waiting: deque[tuple[Frame, Size, list[Geometry]]] = deque()
 
     def push(self, frame: Frame) -> Iterator[Result]:
         """Take in the next frame; results of it and of earlier ones, to be taken before the next push.
@@ -198,61 +211,11 @@ class VideoPredictor:
             raise RuntimeError(f"{type(self.model).__name__}: scores of frame {first.number} while frame {due} is due")
         if first.values is None:
             return Result(self.video, frame, None)
-        labels = self._labels(per_view, geometry, frame.size or frame_size).cpu().numpy()
-        return Result(self.video, frame, labels if first.ids is None else _ids_table(first.ids)[labels], first.ids)
-
-    def _labels(self, per_view: Sequence[Scores], geometry: Sequence[tuple[Size, list[Step]]], size: Size) -> Tensor:
-        """(H, W) uint8 number of the best row of each pixel."""
-        if len(per_view) == 1:
-            (input_size, steps), value = geometry[0], _precise(per_view[0].values)
-            if all(isinstance(step, Resized) for step in steps):
-                return label_map(value, [input_size, size])
-            return undo(value, input_size, steps, size).argmax(dim=0).to(torch.uint8)
-        mean = None
-        for scores, (input_size, steps) in zip(per_view, geometry):
-            value = undo(_precise(scores.values), input_size, steps, size)  # (K, H, W)
-            value = value if scores.kind == "probabilities" else value.softmax(dim=0)
-            mean = value if mean is None else mean.add_(value)
-        return mean.argmax(dim=0).to(torch.uint8)
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32, for interpolation and softmax."""
-    return values if values.dtype is torch.float64 else values.float()
-
-
-def undo(values: Tensor, input_size: Size, steps: Sequence[Step], size: Size) -> Tensor:
-    """Scores in the frame's geometry: the recorded steps are undone, last first.
-
-    A run of resizes is undone by one resize to the size before the first of them.
-
-    Args:
-        values: (K, h, w), resized to `input_size` first if it is smaller.
-        input_size: (height, width) of the network input.
-        steps: what was done to the frame.
-        size: (height, width) of the result.
-
-    Returns:
-        (K, H, W).
-    """
-    x, pending = _resized(values, input_size), None
-    for step in reversed(steps):
-        if isinstance(step, Resized):
-            pending = step.before
-            continue
-        x, pending = (x if pending is None else _resized(x, pending)), None
-        if isinstance(step, Flipped):
-            x = x.flip(-1 if step.direction == "horizontal" else -2)
-        else:
-            x = x[..., step.top : step.top + step.before[0], step.left : step.left + step.before[1]]
-    return _resized(x, size)
-
-
-def _resized(x: Tensor, size: Size) -> Tensor:
-    """Bilinear, half-pixel centres: (K, h, w) -> (K, *size)."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+        check_returns(self.returns, self.model, first.kind, len(per_view))
+        said = answer(per_view, geometry, frame.size or frame_size, self.returns)
+        if first.ids is not None:
+            said["labels"] = _ids_table(first.ids)[said["labels"]]
+        return Result(self.video, frame, ids=first.ids, **said)
 
 
 def _ids_table(ids: Sequence[int]) -> np.ndarray:

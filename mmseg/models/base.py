@@ -17,6 +17,7 @@ from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
 from mmseg.models.checks import checked_labels, require_keys
 from mmseg.models.stream import Stream
+from mmseg.structures import ScoreKind
 
 Purpose = Literal["train", "finetune", "test", "resume"]
 
@@ -33,6 +34,7 @@ class VideoModel(nn.Module):
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
         takes_flow: frames come with a picture of their optical flow, and network inputs have 6 channels.
         view_inputs: names of the inputs of a view that its streams look at; None: whatever there is.
+        score_kind: what its streams give, see :class:`mmseg.structures.Scores`.
         finetune_trains: part of the names of the parameters that fine-tuning trains; None trains all.
     """
 
@@ -44,6 +46,7 @@ class VideoModel(nn.Module):
     synchronised_norms: tuple[str, ...] = ("",)
     takes_flow = False
     view_inputs: tuple[str, ...] | None = None
+    score_kind: ScoreKind = "logits"
     finetune_trains: str | None = None
     batch_keys: tuple[str, ...] = ()
 
@@ -124,11 +127,12 @@ class VideoModel(nn.Module):
     def folded(self) -> Any:
         """The result of :meth:`fold` for the present weights, computed once and shared by all streams."""
         fingerprint = self._fingerprint()
-        if self._folded is None or self._folded[0] != fingerprint:
+        folded = self._folded  # looked at once: streams in other threads may put another one there
+        if folded is None or folded[0] != fingerprint:
             # in the precision of the weights, whatever autocast a stream runs under
             with torch.autocast(next(self.parameters()).device.type, enabled=False):
-                self._folded = (fingerprint, self.fold())
-        return self._folded[1]
+                self._folded = folded = (fingerprint, self.fold())
+        return folded[1]
 
     def _fingerprint(self) -> tuple:
         """Tells whether any weight or buffer has been replaced, moved, converted or written to."""

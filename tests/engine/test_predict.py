@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from mmseg.datasets.transforms import TestPipeline
-from mmseg.engine.predict import VideoPredictor, predict, stream_settings, undo
+from mmseg.engine.answers import undo
+from mmseg.engine.predict import VideoPredictor, predict, stream_settings
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
 from mmseg.models.stream import Stream

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg.engine.predict import undo
+from mmseg.engine.answers import undo
 from mmseg.engine.step import norms_to_synchronise
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_head, build_segmentor

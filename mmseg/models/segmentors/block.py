@@ -30,6 +30,7 @@ class BlockSegmentor(Segmentor):
     """Backbone on every frame, then a :class:`~mmseg.models.decode_heads.themask.head.MaskHead` on clips of frames."""
 
     stream_settings = ("test_size",)
+    score_kind = "scores"  # sums over queries
     finetune_trains = "predictor"  # the query decoder; frozen parts stay in training mode, drop path and all
 
     def _check_parts(self) -> None:
@@ -169,4 +170,4 @@ class BlockStream(Stream):
                 for p in clip:
                     maps[p] = None
             if view.wanted:
-                yield Scores(view.number, done.pop(place), kind="scores")
+                yield Scores(view.number, done.pop(place), self.model.score_kind)

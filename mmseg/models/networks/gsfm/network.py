@@ -82,6 +82,7 @@ class GSFM(VideoModel):
     stream_settings = ("mem_every", "top_k", "include_last", "max_memory_frames")
     batch_keys = ("img", "gt_semantic_seg")
     view_inputs = ("img", "given", "objects")
+    score_kind = "probabilities"
     synchronised_norms = ()  # batch norm keeps its statistics
 
     def __init__(

@@ -118,7 +118,7 @@ class GSFMStream(Stream):
         given = self._given(view.inputs, margins)
         self._remember()
         if not self._groups and given is None:  # nothing is followed
-            return [Scores(view.number, None, "probabilities")] if view.wanted else []
+            return [Scores(view.number, None, self.model.score_kind)] if view.wanted else []
         is_due = self.count - self._last_memory >= self.mem_every
         if not (view.wanted or is_due or self.include_last or given is not None):
             return []
@@ -132,7 +132,7 @@ class GSFMStream(Stream):
             self._pending = _Pending(frame, keys, probabilities[1:], temporary)
         if not view.wanted:
             return []
-        return [Scores(view.number, unpad(probabilities, margins), "probabilities", (0, *self.ids))]
+        return [Scores(view.number, unpad(probabilities, margins), self.model.score_kind, (0, *self.ids))]
 
     def _given(self, inputs: dict[str, Any], margins: Margins) -> _Given | None:
         """The mask of a view, checked; None where there is none, or one that says nothing."""
