@@ -1,17 +1,22 @@
 """Pictures and videos for people."""
 
 from mmseg.visualization.contact_sheet import Row, contact_sheet
-from mmseg.visualization.palette import colourise, davis_palette, default_palette, overlay, palette_table
+from mmseg.visualization.legend import Legend, legend_strip
+from mmseg.visualization.overlay import colourise, overlay, side_by_side
+from mmseg.visualization.palette import davis_palette, default_palette, palette_table
 from mmseg.visualization.video import OVERLAY_SUFFIXES, OverlayVideo
 
 __all__ = [
     "OVERLAY_SUFFIXES",
+    "Legend",
     "OverlayVideo",
     "Row",
     "colourise",
     "contact_sheet",
     "davis_palette",
     "default_palette",
+    "legend_strip",
     "overlay",
     "palette_table",
+    "side_by_side",
 ]

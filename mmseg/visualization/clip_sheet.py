@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mmseg.visualization.contact_sheet import MARGIN, legend, titled_row
-from mmseg.visualization.palette import IGNORE_INDEX, overlay
+from mmseg.visualization.contact_sheet import MARGIN, most_frequent, titled_row
+from mmseg.visualization.legend import legend_strip
+from mmseg.visualization.overlay import OPACITY, overlay
+from mmseg.visualization.palette import IGNORE_INDEX
 
 _STRIPE = 8  # pixels from one stripe over ignored pixels to the next
 
@@ -33,11 +35,9 @@ class Clip:
     flows: Sequence[np.ndarray] = ()
 
 
-def painted(frame: np.ndarray, labels: np.ndarray, table: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """The colours of `labels` over a frame; classes whose colour is black show the frame, ignored pixels stripes."""
+def painted(frame: np.ndarray, labels: np.ndarray, table: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
+    """An overlay in which ignored pixels have stripes."""
     mixed = overlay(frame, labels, table, opacity)
-    seen = (~table.any(axis=1))[labels]
-    mixed[seen] = frame[seen]
     rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
     striped = (labels == IGNORE_INDEX) & ((rows + columns) % _STRIPE < 2)
     mixed[striped] = mixed[striped] // 4
@@ -92,9 +92,7 @@ def legend_of(clips: Sequence[Clip], table: np.ndarray, class_names: Sequence[st
     counts = np.zeros(256, np.int64)
     for labels in (labels for clip in clips for labels in clip.labels if labels is not None):
         counts += np.bincount(labels.ravel(), minlength=256)
-    names = class_names or ["background", *(f"object {label}" for label in range(1, IGNORE_INDEX))]
-    present = [int(c) for c in np.argsort(-counts[: len(names)], kind="stable") if counts[c] and table[c].any()]
-    return legend(present, names, table, width)
+    return legend_strip(most_frequent(counts, table, class_names), class_names, table, width)
 
 
 def clip_page(

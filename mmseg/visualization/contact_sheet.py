@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mmseg.visualization.palette import overlay
+from mmseg.visualization.legend import INK, PAPER, legend_strip, names_of_labels
+from mmseg.visualization.overlay import overlay
+from mmseg.visualization.palette import IGNORE_INDEX
+from mmseg.visualization.text import shortened, write_texts
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-MARGIN, _LINE = 6, 20
-_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+MARGIN, _LINE, _SIZE = 6, 20, 12
 
 
 @dataclass
@@ -66,26 +67,30 @@ def contact_sheet(
             pictures.append(overlay(row.frame, row.truth, table))
             counts += np.bincount(row.truth.ravel(), minlength=256)
         parts.append(titled_row(row.title, pictures, width, sheet_width))
-    if class_names is None:
-        class_names = ["background", *(f"object {label}" for label in range(1, 255))]
-    counts[len(class_names) :] = 0
-    present = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c] > 0][:max_classes]
-    parts.append(legend(present, class_names, table, sheet_width))
+    parts.append(legend_strip(most_frequent(counts, table, class_names, max_classes), class_names, table, sheet_width))
     return np.concatenate(parts, axis=0)
 
 
+def most_frequent(
+    counts: np.ndarray, table: np.ndarray, class_names: Sequence[str] | None, count: int = IGNORE_INDEX
+) -> list[int]:
+    """The painted labels that occur, the most frequent first; `counts` (256,) are their pixels."""
+    known = len(names_of_labels(class_names))
+    return [int(c) for c in np.argsort(-counts[:known], kind="stable") if counts[c] and table[c].any()][:count]
+
+
 def _blank(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), _PAPER, np.uint8)
+    return np.full((height, width, 3), PAPER, np.uint8)
 
 
 def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
-    cv2.putText(canvas, text, (x, y), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+    write_texts(canvas, [(shortened(text, canvas.shape[1] - x, _SIZE), x, y, INK)], _SIZE)
 
 
 def _heading(names: Sequence[str], width: int, sheet_width: int) -> np.ndarray:
     strip = _blank(_LINE + MARGIN, sheet_width)
     for column, name in enumerate(names):
-        _write(strip, name, MARGIN + column * (width + MARGIN), _LINE - 4)
+        _write(strip, name, MARGIN + column * (width + MARGIN), _LINE // 2)
     return strip
 
 
@@ -93,22 +98,8 @@ def titled_row(title: str, pictures: Sequence[np.ndarray], width: int, sheet_wid
     """Pictures of one size beside each other, `width` pixels each, under a title."""
     height = pictures[0].shape[0]
     strip = _blank(_LINE + height + MARGIN, sheet_width)
-    _write(strip, title, MARGIN, _LINE - 5)
+    _write(strip, title, MARGIN, _LINE // 2)
     for column, picture in enumerate(pictures):
         left = MARGIN + column * (width + MARGIN)
         strip[_LINE : _LINE + height, left : left + width] = picture
-    return strip
-
-
-def legend(labels: Sequence[int], names: Sequence[str], table: np.ndarray, sheet_width: int) -> np.ndarray:
-    """Colour patches with names, in as many columns as fit."""
-    cell = 160
-    per_line = max(1, (sheet_width - MARGIN) // cell)
-    lines = -(-len(labels) // per_line)
-    strip = _blank(lines * _LINE + MARGIN, sheet_width)
-    for i, label in enumerate(labels):
-        x, y = MARGIN + (i % per_line) * cell, (i // per_line) * _LINE
-        colour = tuple(int(v) for v in table[label, ::-1])
-        cv2.rectangle(strip, (x, y + 3), (x + 14, y + _LINE - 4), colour, -1)
-        _write(strip, str(names[label])[:18], x + 19, y + _LINE - 6)
     return strip

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmseg.errors import DataError, WriteError
 from mmseg.files import NewFile, writing
-from mmseg.visualization.palette import overlay
+from mmseg.visualization.overlay import side_by_side
 
 # Container and codec, the first that this build of OpenCV can write.
 _FORMATS = ((".mp4", "mp4v"), (".avi", "MJPG"))
@@ -52,9 +52,7 @@ class OverlayVideo:
         Where a map is missing the frame itself is shown.
         """
         self._columns = self._columns or (2 if truth is None else 3)
-        maps = [None, prediction, truth][: self._columns]
-        pictures = [frame if labels is None else overlay(frame, labels, self.table) for labels in maps]
-        picture = np.concatenate(pictures, axis=1)
+        picture = side_by_side(frame, [prediction, truth][: self._columns - 1], self.table)
         # The codecs want even sides, none of them zero.
         picture = np.pad(picture, [(0, int(side == 1)) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
         picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]

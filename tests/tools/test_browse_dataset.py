@@ -87,5 +87,5 @@ def test_what_is_painted():
     labels[:, 8:16], labels[:, 16:] = 1, 255
     picture = painted(frame, labels, palette_table([[0, 0, 0], [200, 0, 0]], 2), opacity=0.5)
     assert (picture[:, :8] == 100).all()
-    assert (picture[:, 8:16] == (50, 50, 150)).all()  # BGR
+    assert (picture[:, 9:15] == (50, 50, 150)).all()  # BGR, between the lines around it
     assert set(np.unique(picture[:, 16:])) == {25, 100}
