@@ -110,12 +110,11 @@ def _of_file(path: Path) -> VideoInput | _Picture:
     return VideoInput(path.stem, str(path), str(path), (*_names(path, path.stem), f"{path.stem}_{path.suffix[1:]}"))
 
 
-def _of_pictures(paths: Sequence[str], place: str) -> VideoInput:
-    """Pictures of one folder, which gives the name; that above it where it is VSPW's."""
-    folder = Path(os.path.abspath(paths[0])).parent
-    folder = folder.parent if folder.name == _VSPW else folder
+def _of_pictures(paths: Sequence[str], place: str | Path, named: Path | None = None) -> VideoInput:
+    """Pictures of one folder, which gives the name, unless another is named."""
+    folder = Path(os.path.abspath(named or Path(paths[0]).parent))
     names = _names(folder, folder.name)
-    return VideoInput(names[0], place, tuple(paths), names)
+    return VideoInput(names[0], str(place), tuple(paths), names)
 
 
 def _names(path: Path, name: str) -> tuple[str, ...]:
@@ -128,16 +127,16 @@ def _of_folder(folder: Path) -> list[VideoInput]:
     """The one video or the many videos of a folder."""
     pictures, videos = _contents(folder)
     if pictures and Path(pictures[0]).parent != folder:
-        return [_of_pictures(pictures, str(folder))]
+        return [_of_pictures(pictures, folder, folder)]
     below = {sub: _contents(sub) for sub in sorted(_folders(folder), key=lambda path: natural_key(path.name))}
     filled = [sub.name for sub, contents in below.items() if any(contents)]
     if (pictures and filled) or (videos and any(frames for frames, _ in below.values())):
         raise _mixture(str(folder), "pictures" if pictures else "videos", f"folders of pictures ({_some(filled)})")
     if pictures:
-        return [_of_pictures(pictures, str(folder))]
+        return [_of_pictures(pictures, folder)]
     found = [_of_file(path) for path in videos]
     for sub, (frames, files) in below.items():
-        found += [_of_pictures(frames, str(sub))] if frames else map(_of_file, files)
+        found += [_of_pictures(frames, sub, sub)] if frames else map(_of_file, files)
     if not found:
         raise DataError(
             f"folder {folder} holds no pictures and no videos, and neither do the folders in it",

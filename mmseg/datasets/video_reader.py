@@ -281,8 +281,10 @@ def _unopened(source: str | Path | int, reason: str) -> DataError:
             f"the number of a camera; this machine has {', '.join(cameras) or 'none that is visible'}",
             "check the number, the plug and the permissions",
         )
-    what = "check the address" if is_address(source) else "check that it is one and was copied whole, or convert it"
-    return DataError(f"{shown(source)} cannot be opened ({reason})", "a video (mp4, mov, mkv, avi, webm ...)", what)
+    by, what = " by OpenCV or PyAV", "check that it is one and was copied whole, or convert it"
+    if is_address(source):
+        by, what = "", "check the address"
+    return DataError(f"{shown(source)} cannot be opened{by} ({reason})", "a video (mp4, mov, mkv, avi ...)", what)
 
 
 def is_address(source: object) -> bool:
