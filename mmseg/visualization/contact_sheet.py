@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from mmseg.visualization.legend import INK, PAPER, legend_strip, names_of_labels
+from mmseg.visualization.lettering import shortened, write_texts
 from mmseg.visualization.overlay import overlay
 from mmseg.visualization.palette import IGNORE_INDEX
-from mmseg.visualization.text import shortened, write_texts
 
 MARGIN, _LINE, _SIZE = 6, 20, 12
 

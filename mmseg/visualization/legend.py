@@ -9,9 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from mmseg.visualization.lettering import shortened, text_width, write_texts
 from mmseg.visualization.overlay import OPACITY
 from mmseg.visualization.palette import IGNORE_INDEX
-from mmseg.visualization.text import shortened, text_width, write_texts
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 _DARK_PAPER, _BRIGHT_INK, _FAINT_INK = (28, 28, 28), (235, 235, 235), (110, 110, 110)

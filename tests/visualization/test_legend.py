@@ -5,7 +5,7 @@ import pytest
 
 from mmseg.visualization import Legend, legend_strip, overlay, palette_table
 from mmseg.visualization.legend import patch
-from mmseg.visualization.text import shortened, text_width
+from mmseg.visualization.lettering import shortened, text_width
 
 TABLE = palette_table(None, 124)
 NAMES = [f"class {number}" for number in range(124)]
