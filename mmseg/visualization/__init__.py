@@ -2,11 +2,12 @@
 
 from mmseg.visualization.contact_sheet import Row, contact_sheet
 from mmseg.visualization.legend import Legend, legend_strip
-from mmseg.visualization.overlay import colourise, overlay, side_by_side
+from mmseg.visualization.painting import OPACITY, colourise, overlay, side_by_side
 from mmseg.visualization.palette import davis_palette, default_palette, palette_table
 from mmseg.visualization.video import OVERLAY_SUFFIXES, OverlayVideo
 
 __all__ = [
+    "OPACITY",
     "OVERLAY_SUFFIXES",
     "Legend",
     "OverlayVideo",

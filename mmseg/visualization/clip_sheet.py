@@ -12,7 +12,7 @@ import numpy as np
 
 from mmseg.visualization.contact_sheet import MARGIN, most_frequent, titled_row
 from mmseg.visualization.legend import legend_strip
-from mmseg.visualization.overlay import OPACITY, overlay
+from mmseg.visualization.painting import OPACITY, overlay
 from mmseg.visualization.palette import IGNORE_INDEX
 
 _STRIPE = 8  # pixels from one stripe over ignored pixels to the next

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmseg.visualization.legend import INK, PAPER, legend_strip, names_of_labels
 from mmseg.visualization.lettering import shortened, write_texts
-from mmseg.visualization.overlay import overlay
+from mmseg.visualization.painting import overlay
 from mmseg.visualization.palette import IGNORE_INDEX
 
 MARGIN, _LINE, _SIZE = 6, 20, 12

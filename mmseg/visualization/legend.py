@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from mmseg.visualization.lettering import shortened, text_width, write_texts
-from mmseg.visualization.overlay import OPACITY
+from mmseg.visualization.painting import OPACITY
 from mmseg.visualization.palette import IGNORE_INDEX
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmseg.errors import DataError, WriteError
 from mmseg.files import NewFile, writing
-from mmseg.visualization.overlay import side_by_side
+from mmseg.visualization.painting import side_by_side
 
 # Container and codec, the first that this build of OpenCV can write.
 _FORMATS = ((".mp4", "mp4v"), (".avi", "MJPG"))
