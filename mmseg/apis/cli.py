@@ -26,13 +26,15 @@ from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
 
 _SHORT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Insufficient memory", re.I)
+_BESIDE_VALUES = re.compile(r" +(?=[,\])])|(?<=[,\[(]) +")  # blanks in a list that belong to none of its values
+_BLANK = "\0"  # stands for one that does; no argument of a program holds it
 _GRACE = 1.5  # seconds that a process waits for another to say what has happened
 
 
 class OptionsAction(DictAction):
     """``--options a.b=value c=1,2``: a dict of dotted keys; values are written as for mmengine's DictAction.
 
-    Two differences: single values keep their spaces, as paths need, and what cannot be read is a usage error.
+    Two differences: blanks inside of values stay, as paths need, and what cannot be read is a usage error.
     """
 
     def __call__(
@@ -48,13 +50,21 @@ class OptionsAction(DictAction):
             if not (key and equals):
                 parser.error(f"argument {option_string}: {text!r} is not of the form KEY=VALUE")
             try:
-                options[key] = self._parse_iterable(value) if set(value) & set(",()[]") else self._parse_value(value)
+                options[key] = self._parse_keeping_blanks(value)
             except AssertionError as error:
                 parser.error(f"argument {option_string}: {text!r}: {error}")
         setattr(namespace, self.dest, options)
 
-    def _parse_value(self, value: str) -> Any:
-        return self._parse_int_float_bool(value.strip("'\""))
+    def _parse_keeping_blanks(self, text: str) -> Any:
+        """DictAction removes all blanks: those inside of values are hidden from it."""
+        text = _BESIDE_VALUES.sub("", text.strip()) if "," in text or text.strip()[:1] in ("[", "(") else text
+        return _with_blanks(self._parse_iterable(text.replace(" ", _BLANK)))
+
+
+def _with_blanks(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_blanks, value))
+    return value.replace(_BLANK, " ") if isinstance(value, str) else value
 
 
 def number(annotation: Any) -> Callable[[str], int | float]:

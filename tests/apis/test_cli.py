@@ -32,6 +32,12 @@ def test_values_of_options():
     }  # fmt: skip
 
 
+def test_blanks_inside_of_values_stay():
+    assert parse("a=[my set, /x (old)/b]", "b=[ [0, 0, 0], ( 1,2 ) ]", "c=/x (old)/y z", "d= [1] ", "e='p q',r") == {
+        "a": ["my set", "/x (old)/b"], "b": [[0, 0, 0], (1, 2)], "c": "/x (old)/y z", "d": [1], "e": ["p q", "r"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["a", "=1", "a=(1,2"])
 def test_unreadable_option_is_a_usage_error(text, capsys):
     with pytest.raises(SystemExit) as leaving:
