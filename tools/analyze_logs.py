@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.engine.log_files import chosen_keys, curves, read_run, summary
+from mmseg.engine.log_files import chosen_keys, curves, read_runs, summary
 from mmseg.evaluation.tables import text_table
 from mmseg.files import write_bytes
 from mmseg.values import PositiveInt
@@ -34,8 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    named = [run.rpartition("=") for run in args.runs]
-    runs = [read_run(path, name or None) for name, _, path in named]
+    runs = read_runs(args.runs)
     if args.list:
         for run in runs:
             cli.say(f"{run.name}: {', '.join(run.keys)}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmseg.engine.monitor import is_better_when_lower
 from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.files import read_bytes
 
@@ -93,6 +94,25 @@ def _read_file(path: Path, name: str) -> RunLog:
     return log
 
 
+def read_runs(arguments: Sequence[str]) -> list[RunLog]:
+    """The logs of several runs, each a path, or ``NAME=PATH``. For a path that exists ``=`` is a part of it.
+
+    Raises:
+        ConfigError: two have one name.
+        DataError: see :func:`read_run`.
+    """
+    runs = []
+    for text in arguments:
+        name, equals, path = text.partition("=")
+        is_path = not equals or Path(text).exists()
+        runs.append(read_run(text) if is_path else read_run(path, name or None))
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{names.count(name)} runs are called {name}", "a name for each", "give them as NAME=LOG")
+    return runs
+
+
 def chosen_keys(runs: Sequence[RunLog], wanted: Sequence[str] | None) -> list[str]:
     """The numbers to look at: those that are `wanted`, or the loss and the first score of each run.
 
@@ -116,7 +136,7 @@ def summary(run: RunLog, keys: Sequence[str]) -> dict[str, float | None]:
     found: dict[str, float | None] = {"iterations": done, "s/iter": sum(seconds) / len(seconds) if seconds else None}
     for key in keys:
         iterations, values = run.curve(key)
-        is_low = "loss" in key
+        is_low = "loss" in key or is_better_when_lower(key)
         found[key] = values[-1] if values else None
         best = (min if is_low else max)(values, default=None)
         found[f"{'lowest' if is_low else 'best'} {key}"] = best

@@ -27,8 +27,13 @@ def is_better(name: str, value: float, than: float, rule: str | None = None, mar
         rule: 'greater', 'less' or None.
         margin: not negative.
     """
-    less = name.endswith(_LOWER) if rule is None else rule == "less"
+    less = is_better_when_lower(name) if rule is None else rule == "less"
     return (than - value if less else value - than) > margin
+
+
+def is_better_when_lower(name: str) -> bool:
+    """Whether the name of a score says so."""
+    return name.endswith(_LOWER)
 
 
 def find_score(name: str, known: Sequence[str], place: str) -> str:

@@ -44,6 +44,17 @@ def test_table_and_picture(folder, call):
     assert call("analyze_logs.py", "run", "--list") == "run: mIoU, VC8, loss, time\n"
 
 
+def test_decay_is_better_when_lower_and_names_may_hold_an_equals_sign(folder, call):
+    """J-Decay as the training itself sees it; ``=`` in a path, with and without a name before it."""
+    values = [{"mode": "val", "iter": i, "J-Decay": 0.1 * v} for i, v in ((2, 3), (4, 1), (6, 2))]
+    (folder / "lr=0.1").mkdir()
+    (folder / "lr=0.1" / "1.log.json").write_text("".join(json.dumps(line) + "\n" for line in values))
+    output = call("analyze_logs.py", "lr=0.1", "slow=lr=0.1", "--keys", "J-Decay")
+    header, _, *rows = output.splitlines()[:4]
+    assert "lowest J-Decay" in header and [row.split()[0] for row in rows] == ["lr=0.1", "slow"]
+    assert all(row.split()[-2:] == ["0.1", "4"] for row in rows)
+
+
 def test_mistakes(folder, call):
     (folder / "empty").mkdir()
     (folder / "bad.log.json").write_text('{"mode": "train", "iter": 1}\nno JSON\n{"mode": "train", "iter": 2}\n')
@@ -55,6 +66,8 @@ def test_mistakes(folder, call):
         (["other.json"], "other.json, line 1: no entry of a log"),
         (["run", "--keys", "mIoUs"], "did you mean 'mIoU'"),
         (["run", "--out", "a.pdf"], "does not end in .png"),
+        (["a=run", "a=run/1.log.json"], "2 runs are called a"),
+        (["run", "run/"], "2 runs are called run"),
     ]:
         assert message in call("analyze_logs.py", *arguments, status=2)
     assert not list(folder.glob("*.png"))
