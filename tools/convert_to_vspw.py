@@ -10,6 +10,7 @@ Example: classes per sequence, two sequences for validation, the last 30 % of th
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -92,9 +93,10 @@ def main() -> None:
     for split, videos in summary.items():
         listed = ", ".join(f"{name} ({frames})" for name, frames in videos) or "-"
         print(f"{split}.txt: {sum(frames for _, frames in videos)} frames of {len(videos)} videos: {listed}")
-    keep = " data.every.unlabelled=keep" if args.unlabelled == "keep" else ""
+    entries = [f"data_root={args.root}", f"data.num_classes={len(class_map.classes)}"]
+    entries += ["data.every.unlabelled=keep"] if args.unlabelled == "keep" else []
     print(f"classes: {', '.join(class_map.classes)}")
-    print(f"use it with --options data_root={args.root} data.num_classes={len(class_map.classes)}{keep}")
+    print(f"use it with --options {shlex.join(entries)}")
 
 
 def show_progress(name: str, number: int, total: int) -> None:

@@ -127,7 +127,7 @@ def convert_to_vspw(
                 _write_pair(writer, video.name, stem, frame, mask, origin, class_map, options)
             if progress is not None:
                 progress(video.name, number, len(videos))
-        writer.finish(class_map.classes, _recipe(source, class_map, options))
+        writer.finish(class_map.colours or class_map.classes, _recipe(source, class_map, options))
     summary: dict[str, list[tuple[str, int]]] = {"train": [], "val": [], "test": []}
     for split, video, _ in videos:
         summary[split].append((video.name, len(video.pairs)))
@@ -158,7 +158,10 @@ def find_sequence(
     labelled = [pair for pair in pairs if pair[2] is not None]
     if not pairs or (not labelled and needs_masks):
         raise DataError(
-            f"{folder}: no frame with a mask in {masks.folder(name)}", "frames and masks of one stem", "check the tree"
+            f"{folder}: no frame with a mask in {masks.folder(name)}",
+            f"masks like {masks.folder(name)}/{next(iter(found), '<frame>')}{masks.suffix or masks.suffixes[0]}",
+            "correct --masks-dir and --mask-suffix, leave the sequence out by --sequences, or name it in --test, where "
+            "sequences may be without masks if --unlabelled keep is given",
         )
     if len(labelled) < len(pairs) and unlabelled == "error":
         missing = next(stem for stem, _, mask in pairs if mask is None)

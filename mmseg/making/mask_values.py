@@ -50,6 +50,18 @@ class ClassMap:
         if not 1 <= len(self.classes) <= 254:
             raise ConfigError(f"class map with {len(self.classes)} classes", "1 to 254 classes", "fix the class map")
 
+    @property
+    def colours(self) -> dict[str, list[int]] | None:
+        """Class -> RGB colour, the first one that masks have of it; None unless there is one for every class."""
+        found: dict[str, list[int]] = {}
+        for entry in self.entries.values():
+            for key, name in entry.items() if _of_colours(entry) else ():
+                if key != EVERY and name != VOID:
+                    found.setdefault(name, list(bytes.fromhex(key[1:])))
+        if found and self.background:
+            found.setdefault(self.background, [0, 0, 0])
+        return {name: found[name] for name in self.classes} if found.keys() >= set(self.classes) else None
+
     def check_sequences(self, sequences: Sequence[str]) -> None:
         """Raise ConfigError for sequences without a class, and for entries without a sequence."""
         if EVERY not in self.entries:

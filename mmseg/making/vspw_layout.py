@@ -64,11 +64,13 @@ class VSPWWriter:
         path = self.root / "data" / video / "mask" / f"{stem}.png"
         path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 
-    def finish(self, classes: Sequence[str], recipe: Mapping[str, Any]) -> None:
-        """Write the split files, ``classes.json`` and the recipe."""
+    def finish(self, classes: Sequence[str] | Mapping[str, Sequence[int]], recipe: Mapping[str, Any]) -> None:
+        """Write the split files, ``classes.json`` (names, or names with their RGB colours) and the recipe."""
         for split, names in self.splits.items():
             (self.root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        (self.root / CLASSES_FILE).write_text(json.dumps(list(classes)) + "\n", encoding="utf-8")
+        (self.root / CLASSES_FILE).write_text(
+            json.dumps(dict(classes) if isinstance(classes, Mapping) else list(classes)) + "\n", encoding="utf-8"
+        )
         (self.root / RECIPE_FILE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
 
 

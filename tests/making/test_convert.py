@@ -93,6 +93,7 @@ def test_masks_of_colours(tmp_path, kind):
     convert_to_vspw(tree, tmp_path / "set", ClassMap(entries))
     dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True)
     assert dataset.CLASSES == ("background", "dog", "cat")
+    assert dataset.PALETTE == [[0, 0, 0], [128, 64, 0], [0, 0, 255]]
     assert dataset.load_label(0, 1)[7, ::10].tolist() == [0, 1, 2, 255]
     with pytest.raises(DataError, match=r"colour #090909 in 240 pixels.*\n.*\n.*'#090909=CLASS'"):
         convert_to_vspw(tree, tmp_path / "b", ClassMap(read_class_map(["#804000=dog", "#0000FF=cat"])))
@@ -109,15 +110,19 @@ def test_masks_of_some_frames_and_folders_of_other_names(tmp_path, call):
         elif path.parent.name == "dog" and number % 5 == 0:
             path.rename(tmp_path / "all" / f"{path.parent.name}-{number}_gt.png")
     where = ["--frames-dir", "all", "--masks-dir", "all", "--frame-suffix", ".jpg", "--mask-suffix", "_gt.png"]
-    command = [tmp_path, tmp_path / "set", "--classes", "*=thing", *where, "--test", "swan", "--max-side", 20]
-    assert "9 of 12 frames" in call("convert_to_vspw.py", *command, status=2)
-    assert "data.every.unlabelled=keep" in call("convert_to_vspw.py", *command, "--unlabelled", "keep")
-    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True, unlabelled="keep")
+    root = tmp_path / "my set"
+    command = [tmp_path, root, "--classes", "*=thing", *where, "--max-side", 20]
+    assert "9 of 12 frames" in call("convert_to_vspw.py", *command, "--test", "swan", status=2)
+    bare = call("convert_to_vspw.py", *command, "--unlabelled", "keep", status=2)
+    assert f"masks like {tmp_path}/all/swan-0_gt.png" in bare and "--test" in bare
+    out = call("convert_to_vspw.py", *command, "--test", "swan", "--unlabelled", "keep")
+    assert f"--options 'data_root={root}' data.num_classes=2 data.every.unlabelled=keep" in out  # as a shell reads it
+    dataset = VSPWDataset(root, "train", test_mode=True, unlabelled="keep")
     [video] = dataset.videos
     assert [pathlib.Path(path).stem for path in video.frames] == [f"dog-{n}" for n in range(12)]
     assert [n for n, mask in enumerate(video.labels) if mask] == [0, 5, 10]
     assert dataset.load_frame(0, 1).shape == (12, 20, 3) and set(np.unique(dataset.load_label(0, 5))) == {0, 1}
-    assert VSPWDataset(tmp_path / "set", "test", test_mode=True).videos[0].labels is None
+    assert VSPWDataset(root, "test", test_mode=True).videos[0].labels is None
 
 
 @pytest.mark.parametrize(
