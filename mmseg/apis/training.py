@@ -107,7 +107,7 @@ def train_segmentor(
                 compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
             else:
                 _load(model, dataset, weights)
-        validation = _validation(cfg, dataset, model) if validate else None
+        validation = _validation(cfg, dataset, model, must=rehearsal) if validate else None
         if rehearsal and validation is not None:
             validation.shorten()
         trainer = Trainer(
@@ -286,8 +286,8 @@ def _load(model: VideoModel, dataset: Any, weights: tuple[Purpose, str | None]) 
         compare_classes(checkpoint["meta"].get("CLASSES"), dataset.CLASSES, path, refuse=False)
 
 
-def _validation(cfg: Config, train: Any, model: VideoModel) -> Validation | None:
-    """What scores a model on ``data.val``; None, with a warning, if a process has no such data."""
+def _validation(cfg: Config, train: Any, model: VideoModel, must: bool = False) -> Validation | None:
+    """What scores a model on ``data.val``; None, with a warning, if a process has no such data, unless it `must`."""
     if cfg.data.get("val") is None:
         logger.warning("the config has no data.val: training without validation")
         return None
@@ -295,6 +295,8 @@ def _validation(cfg: Config, train: Any, model: VideoModel) -> Validation | None
         with distributed.together():
             validation = Validation(cfg)
     except DataError as error:
+        if must:
+            raise
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None
     check_same_classes(train, validation.dataset, "data.train", "data.val")

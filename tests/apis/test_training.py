@@ -173,6 +173,9 @@ def test_a_rehearsal_finds_what_would_end_the_training(tmp_path):
     with pytest.raises(WriteError, match=r"file/run: cannot be written, a part of the path is a file"):
         try_training(small_cffm(tmp_path), tmp_path / "file" / "run")
     assert not (tmp_path / "run").exists()
+    bare = {"data.val.masks_dir": "labels/{video}"}  # a training would warn, and go on without scores
+    with pytest.raises(DataError, match="evaluation of videos without masks"):
+        try_training(small_cffm(tmp_path / "b", **bare), tmp_path / "run")
 
 
 def test_sizes_curves_of_classes_and_pictures_in_the_logs(tmp_path, capsys):
