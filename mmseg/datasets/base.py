@@ -91,6 +91,7 @@ class VideoDataset:
     PALETTE: list[list[int]] | None = None
     ignore_index = IGNORE_INDEX
     background: int | None = None
+    masks_dir: str | None = None  # where masks are looked for, in words for messages
     learns_all_frames = False  # of a clip, not only the target: then all of them need masks
     frame_rate = 15.0  # of the videos, and of overlays of them
     submission = "result_submission"  # folder of the PNGs of --format-only and --save-png

@@ -39,8 +39,8 @@ def class_metrics(dataset: VideoDataset, options: ResultOptions) -> list[Evaluat
     if bare:
         raise DataError(
             f"evaluation of videos without masks ({len(bare)} of {len(dataset.videos)}, the first is {bare[0]!r})",
-            "masks for every video",
-            "give --format-only, or --eval None, or another split",
+            "masks for every video" + (f", in {dataset.masks_dir}" if dataset.masks_dir else ""),
+            "correct masks_dir, or give --format-only, or --eval None, or another split",
         )
     given = dict(
         num_classes=dataset.num_classes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from mmseg.images import list_pictures, natural_key
 
 VIDEO = "{video}"
 FLAT_NAMES = r"(.+)[_-]\d+"
+
+logger = logging.getLogger("mmseg.datasets")
 
 _Named = dict[str, str]  # what stands before the suffix -> path, in natural order
 
@@ -75,7 +78,21 @@ class PictureFolders:
                     "set video_pattern in the data set, a regular expression whose group is the name of the video",
                 )
             videos.setdefault(match[1], {})[stem] = path
+        if videos:
+            self._tell_of_folders()
         return videos or None
+
+    def _tell_of_folders(self) -> None:
+        """Warn of folders beside the pictures of a flat folder: they may be those of the videos."""
+        folder = os.path.join(self.root, self.template)
+        inner = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        inner = [name for name in inner if list_pictures(os.path.join(folder, name), self.suffixes)]
+        if inner:
+            logger.warning(
+                "%s holds pictures and folders of pictures (%s): the folders are not looked into, and the names of the "
+                "pictures say which video they belong to. If each folder is a video, say %s/{video}",
+                *(folder, min(inner), self.template),
+            )
 
     def folder(self, video: str) -> str:
         """The folder that holds the pictures of a video."""
@@ -109,6 +126,45 @@ class PictureFolders:
             return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in names}
         end = len(self.suffix)
         return {name[:-end]: os.path.join(folder, name) for name in names if name.lower().endswith(self.suffix.lower())}
+
+
+def named_roots(data_root: str | Path | Sequence[str | Path], expected: str) -> dict[str, Path]:
+    """One data root or several, by what stands before the names of their videos.
+
+    That is nothing for a single one, else the path from the folder that holds all of them.
+
+    Args:
+        data_root: of a data set.
+        expected: what it is, for the message.
+
+    Raises:
+        DataError: one is no folder.
+        ConfigError: one is there twice.
+    """
+    roots = [Path(root) for root in ([data_root] if isinstance(data_root, str | Path) else data_root)]
+    for root in roots:
+        if not root.is_dir():
+            action = "see data/README.md for where the data set goes, or set data_root"
+            raise DataError(f"data_root {root} is no folder", expected, action)
+    real = [os.path.realpath(root) for root in roots]
+    twice = [root for root, place in zip(roots, real) if real.count(place) > 1]
+    if twice:
+        raise ConfigError(f"data_root {twice[0]} and {twice[1]} are one folder", "each folder once", "remove one")
+    if len(roots) == 1:
+        return {"": roots[0]}
+    places = [os.path.abspath(root) for root in roots]
+    above = os.path.commonpath(places)
+    return {"" if place == above else f"{os.path.relpath(place, above)}/": root for place, root in zip(places, roots)}
+
+
+def no_masks(names: Sequence[str], frames: PictureFolders, masks: PictureFolders) -> DataError:
+    """The error for videos of a training none of which has a mask."""
+    stem = next(iter(frames.of(names[0])))
+    return DataError(
+        f"no masks for the {len(names)} videos below {masks.root}, the first is {names[0]!r}",
+        f"masks like {os.path.join(masks.folder(names[0]), stem)}{masks.suffix or masks.suffixes[0]}",
+        "correct masks_dir, and give mask_suffix for masks that are no .png or have other names than their frames",
+    )
 
 
 def scan_video(

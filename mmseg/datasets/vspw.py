@@ -12,7 +12,6 @@ Folders, names and the meaning of masks can be others, by arguments.
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from mmseg.datasets import vspw_classes
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.class_names import MAX_CLASSES, resolve_classes
 from mmseg.datasets.video_files import VideoFiles
-from mmseg.datasets.video_layout import FLAT_NAMES, PictureFolders, scan_video
+from mmseg.datasets.video_layout import FLAT_NAMES, PictureFolders, named_roots, no_masks, scan_video
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
 from mmseg.images import FRAMES, LABEL_MAPS
@@ -87,16 +86,9 @@ class VSPWDataset(VideoDataset):
         mask_suffix: values.Text | None = None,
         video_pattern: values.Text = FLAT_NAMES,
     ) -> None:
-        roots = (data_root,) if isinstance(data_root, str | Path) else data_root
-        self.data_roots = tuple(map(Path, roots))
-        self.split, self.frame_rate = split, frame_rate
-        for root in self.data_roots:
-            if not root.is_dir():
-                raise DataError(
-                    f"data_root {root} is no folder",
-                    "a folder with train.txt, val.txt and data/",
-                    "see data/README.md for where the data set goes, or set data_root",
-                )
+        roots = named_roots(data_root, "a folder with train.txt, val.txt and data/")
+        self.data_roots = tuple(roots.values())
+        self.split, self.frame_rate, self.masks_dir = split, frame_rate, masks_dir
         self.prototypes = split == PROTOTYPE_SPLIT
         names, colours = resolve_classes(
             self.data_roots, classes, palette, num_classes, (type(self).CLASSES, self.PALETTE)
@@ -104,9 +96,11 @@ class VSPWDataset(VideoDataset):
         frames = dict(folder=frames_dir, suffix=frame_suffix, other_suffix=mask_suffix, pattern=video_pattern)
         masks = dict(folder=masks_dir, suffix=mask_suffix, other_suffix=frame_suffix, pattern=video_pattern)
         endings = (".png",) if mask_suffix is None else LABEL_MAPS
-        kinds = [(PictureFolders(r, suffixes=FRAMES, **frames), PictureFolders(r, suffixes=endings, **masks))
-                 for r in self.data_roots]  # fmt: skip
-        videos = [video for one in kinds for video in self._find_videos(*one, unlabelled == "keep", test_mode)]
+        videos = []
+        for prefix, root in roots.items():
+            kinds = (PictureFolders(root, suffixes=FRAMES, **frames), PictureFolders(root, suffixes=endings, **masks))
+            found = self._find_videos(*kinds, unlabelled == "keep", test_mode)
+            videos += [replace(video, name=prefix + video.name) for video in found]
         super().__init__(
             videos,
             pipeline,
@@ -136,10 +130,9 @@ class VSPWDataset(VideoDataset):
         # The labels of VSPW's test split are not public, and prototypes need none.
         needed = not (test_mode or self.prototypes or self.split == "test")
         videos = [scan_video(name, frames, masks, keep_unlabelled, needed) for name in names]
-        if len(self.data_roots) == 1:
-            return videos
-        prefix = os.path.relpath(root, os.path.commonpath(self.data_roots))
-        return [replace(video, name=posixpath.normpath(f"{prefix}/{video.name}")) for video in videos]
+        if needed and not any(video.mask_files for video in videos):
+            raise no_masks(names, frames, masks)
+        return videos
 
     def _read_split(self, path: Path) -> list[SplitLine]:
         if not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -272,3 +273,28 @@ def test_several_roots(tmp_path):
     (two / "classes.json").unlink()
     assert VSPWDataset([one, two], "val", test_mode=True).CLASSES == CLASSES
     expect(str(tmp_path / "three"), VSPWDataset, [one, tmp_path / "three"], "val", test_mode=True)
+    relative = os.path.relpath(two)
+    mixed = VSPWDataset([one, relative], "val", test_mode=True)
+    assert [video.name for video in mixed.videos] == ["one/c", "more/two/c"]
+    expect("are one folder", VSPWDataset, [two, one, f"{relative}/."], "train", error=ConfigError)
+
+
+def test_masks_that_nobody_finds_are_told_with_where_they_were_looked_for(tmp_path):
+    root = write_vspw(tmp_path, train=dict(a=12), val=dict(c=2), classes=3)
+    message = expect("no masks for the 1 videos", VSPWDataset, root, "train", TRAIN, unlabelled="keep",
+                     short_videos="drop", masks_dir="masks/{video}", mask_suffix="_gt.png")  # fmt: skip
+    assert f"{root}/masks/a/00000000_gt.png" in message
+    val = VSPWDataset(root, "val", TEST, test_mode=True, unlabelled="keep", masks_dir="masks/{video}")
+    assert "masks/{video}" in expect("evaluation of videos without masks", val.metrics, ResultOptions())
+
+
+def test_folders_beside_the_pictures_of_a_flat_folder_are_told(tmp_path, caplog):
+    root = write_vspw(tmp_path, val=dict(c=2), classes=3)
+    given = dict(masks_dir="data/{video}/mask", test_mode=True)
+    moved_to = root / "frames" / "c"
+    shutil.copytree(root / "data" / "c" / "origin", moved_to)
+    assert VSPWDataset(root, None, frames_dir="frames", **given).videos[0].num_frames == 2 and not caplog.text
+    shutil.copy(moved_to / "00000000.jpg", root / "frames" / "cover_1.jpg")
+    expect("no frame of it in", VSPWDataset, root, "val", frames_dir="frames", **given)
+    assert "folders of pictures (c)" in caplog.text and "frames/{video}" in caplog.text
+    assert VSPWDataset(root, "val", frames_dir="frames/{video}", **given).videos[0].num_frames == 2
