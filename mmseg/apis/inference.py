@@ -80,7 +80,7 @@ def init_segmentor(
         setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))
     model.trained_classes = meta.get("CLASSES")
     model.cfg = cfg
-    return model.to(_device(device)).eval()
+    return model.to(known_device(device)).eval()
 
 
 def _given(checkpoint: str | Path | None) -> str | Path:
@@ -205,7 +205,7 @@ def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
     return TestPipeline(test["pipeline"], aug_test, "data.test.pipeline", ratios)
 
 
-def _device(name: str | torch.device) -> torch.device:
+def known_device(name: str | torch.device) -> torch.device:
     """`name` as a device. Raises ConfigError for an unknown one, or a GPU that is not there."""
     try:
         device = torch.device(name)

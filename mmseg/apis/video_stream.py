@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator
 
-from mmseg.apis.inference import pipeline_of, settings_of
+from mmseg.apis.inference import known_device, pipeline_of, settings_of
 from mmseg.engine.predict import VideoPredictor
 from mmseg.errors import ConfigError, DataError
 from mmseg.making.flow import FlowNetwork, flow_network
@@ -18,6 +19,8 @@ from mmseg.making.flow_frames import FlowAhead
 from mmseg.models.base import VideoModel
 from mmseg.structures import Frame, Result
 from mmseg.values import checked
+
+logger = logging.getLogger("mmseg.apis")
 
 
 def _half(dtype: torch.dtype) -> torch.dtype:
@@ -32,6 +35,10 @@ AutocastType = Annotated[torch.dtype, AfterValidator(_half)]
 class VideoStream:
     """A live video: frames go in one by one, label maps come out; memory use does not grow.
 
+    Nothing that is returned belongs to a graph or to the stream's memory. Streams may run in threads of their own, also
+    several of one model; one stream belongs to one thread at a time. As a context manager (``with VideoStream(model) as
+    video``) it forgets all frames at the end of the block, and can be used again for the next video.
+
     Args:
         model: from :func:`init_segmentor`.
         aug_test: average over scales and flips.
@@ -41,10 +48,14 @@ class VideoStream:
             or a network of :func:`mmseg.making.flow.flow_network`). Results come one frame late then, by :meth:`push`
             and :meth:`finish`. None: it is given with each frame.
         flow_backward: compute the flow to the frame before, and answer at once. This changes the numbers.
+        returns: None: label maps alone. Names of what else is wanted ("scores", "logits", "probabilities",
+            "confidence"): :class:`mmseg.structures.Result` objects come instead, whose `labels`, `ids` and what has
+            these names are filled in, all of the size of the frame.
         settings: of ``model.stream`` (`dilation`, `prototypes`, ...); default: those of the config.
 
     Raises:
-        ConfigError: the model has no config with a test pipeline, or a setting does not fit it.
+        ConfigError: the model has no config with a test pipeline, a setting does not fit it, or it cannot give what
+            `returns` asks for (THE-Mask has no probabilities).
     """
 
     @checked
@@ -56,19 +67,37 @@ class VideoStream:
         video: str | None = None,
         flow: str | FlowNetwork | None = None,
         flow_backward: bool = False,
+        returns: Sequence[str] | None = None,
         **settings: Any,
     ) -> None:
         if flow is not None and not model.takes_flow:
             raise ConfigError(
                 f"flow={flow!r} for a {type(model).__name__}, which does not look at it", "no flow", "leave flow out"
             )
-        device = next(model.parameters()).device
-        self._flow = None if flow is None else FlowAhead(flow_network(flow, device=device), flow_backward)
         settings = {**settings_of(model), **settings}
         model.check_settings(settings)
-        pipeline = pipeline_of(model, aug_test)
-        self._predictor = VideoPredictor(model, pipeline, settings, source=video, amp=amp, keep_images=False)
+        self._predictor = VideoPredictor(
+            model,
+            pipeline_of(model, aug_test),
+            settings,
+            source=video,
+            amp=amp,
+            returns=returns or (),
+            keep_images=False,
+        )
+        self._plain = returns is None
+        self._flow_name, self._flow_backward = flow, flow_backward
+        self._flow = self._flow_ahead()
         self._count = 0
+
+    def __enter__(self) -> VideoStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        due = self._predictor.num_waiting + (self._flow is not None and self._flow.is_waiting)
+        if due and kind is None:
+            logger.warning("results of %d frame(s) were not asked for: call finish() inside of the with block", due)
+        self.reset()
 
     def step(
         self,
@@ -76,18 +105,21 @@ class VideoStream:
         flow: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         objects: Sequence[int] | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | Result:
         """The label map (H, W) uint8 of the next frame; zeros before the first mask, for models that are given masks.
+
+        With `returns` a :class:`Result`: the label map is its `labels`.
 
         Args:
             frame: (H, W, 3) uint8 BGR, as OpenCV reads it.
             flow: (H, W, 3) uint8 coloured optical flow, for models that take it.
-            mask: (H, W) object ids that are shown to the model.
+            mask: (H, W) object ids that are shown to the model, 0 for background.
             objects: the ids that `mask` speaks about; default: those in it.
 
         Raises:
             DataError: no such array, or another size than the frames before it (call :meth:`reset` at a cut).
-            ConfigError: the results of this model come late: use :meth:`push` and :meth:`finish`.
+            ConfigError: the results of this model come late: use :meth:`push` and :meth:`finish`. Or weights, type,
+                device or mode of the model have changed since the first frame: call :meth:`reset`.
         """
         self._predictor.require_at_once()
         if self._flow is not None and not self._flow.backward:
@@ -96,9 +128,10 @@ class VideoStream:
                 "push() and finish(), or flow_backward=True, or flow that is given with each frame",
                 "iterate over what push() and finish() return",
             )
-        results = self._push(frame, flow, mask, objects)
-        labels = results[0].labels
-        return np.zeros(frame.shape[:2], np.uint8) if labels is None else labels
+        [result] = self._push(frame, flow, mask, objects)
+        if result.labels is None:
+            result.labels = np.zeros(frame.shape[:2], np.uint8)
+        return result.labels if self._plain else result
 
     def push(
         self,
@@ -106,31 +139,67 @@ class VideoStream:
         flow: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         objects: Sequence[int] | None = None,
-    ) -> list[tuple[int, np.ndarray | None]]:
+    ) -> list[tuple[int, np.ndarray | Result | None]]:
         """Take in the next frame; (frame number, label map) of this frame and earlier ones, as far as they are ready.
 
-        Args and errors: see :meth:`step`.
+        The label map is None before the first mask. With `returns` it is a :class:`Result`. Args and errors: see
+        :meth:`step`.
         """
-        return [(result.frame.number, result.labels) for result in self._push(frame, flow, mask, objects)]
+        return self._given_back(self._push(frame, flow, mask, objects))
 
-    def finish(self) -> list[tuple[int, np.ndarray | None]]:
-        """The label maps that are still due; the next frame is then the first of a video."""
+    def finish(self) -> list[tuple[int, np.ndarray | Result | None]]:
+        """What is still due, as from :meth:`push`; the next frame is then the first of a video.
+
+        Raises:
+            ConfigError: weights, type, device or mode of the model have changed since the first frame.
+        """
         late = self._flow.finish() if self._flow is not None else []
         results = [result for frame in late for result in self._predictor.push(frame)]
         results += self._predictor.finish()
         self._count = 0
-        return [(result.frame.number, result.labels) for result in results]
+        return self._given_back(results)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Stop following objects. Raises ConfigError for models of classes, DataError for what is no list of ids."""
         self._predictor.remove(_ids(ids, "ids"))
 
     def reset(self) -> None:
-        """Forget all frames: the next one is the first of a video."""
+        """Forget all frames, those included whose results are due: the next one is the first of a video."""
         self._predictor.reset()
         if self._flow is not None:
             self._flow.reset()
         self._count = 0
+
+    @checked
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VideoStream:
+        """Move the model and begin anew: the next frame is the first of a video.
+
+        What computes the flow comes along, unless it was given as an object. The model is the one that was given: other
+        streams of it that are in the middle of a video raise ConfigError at their next frame, and go on after their
+        :meth:`reset`.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:N``; None leaves the model where it is.
+            dtype: of the weights; None leaves them as they are.
+
+        Raises:
+            ConfigError: no such device, or a `dtype` that is not floating-point.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise ConfigError(f"dtype = {dtype}", "a floating-point type", "take torch.float32")
+        place = self._predictor.device if device is None else known_device(device)
+        self._predictor.model.to(device=place, dtype=dtype)
+        self.reset()
+        self._flow = self._flow_ahead()
+        return self
+
+    def _flow_ahead(self) -> FlowAhead | None:
+        if self._flow_name is None:
+            return None
+        return FlowAhead(flow_network(self._flow_name, device=self._predictor.device), self._flow_backward)
+
+    def _given_back(self, results: Sequence[Result]) -> list[tuple[int, np.ndarray | Result | None]]:
+        return [(result.frame.number, result.labels if self._plain else result) for result in results]
 
     def _push(
         self, image: Any, flow: np.ndarray | None, mask: np.ndarray | None, objects: Sequence[int] | None

@@ -106,6 +106,11 @@ class VideoPredictor:
         # frames that wait for their result, oldest first: (frame, its size, geometry of each view)
         self._waiting: deque[tuple[Frame, Size, list[Geometry]]] = deque()
 
+    @property
+    def num_waiting(self) -> int:
+        """Frames whose results are due."""
+        return len(self._waiting)
+
     def push(self, frame: Frame) -> Iterator[Result]:
         """Take in the next frame; results of it and of earlier ones, to be taken before the next push.
 

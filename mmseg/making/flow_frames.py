@@ -38,6 +38,11 @@ class FlowAhead:
         self._before: np.ndarray | None = None  # the picture before that of the held frame, or of the last one
         self._image: np.ndarray | None = None  # that of the held frame, which may lose it
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a frame waits for the next one."""
+        return self._held is not None
+
     def push(self, frame: Frame) -> list[Frame]:
         """Take in the next frame; the frames that are ready: this one (backward), or the one before.
 

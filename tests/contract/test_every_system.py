@@ -4,6 +4,8 @@ entry in :mod:`tests.contract.systems`."""
 from __future__ import annotations
 
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -93,15 +95,27 @@ def test_stream_equals_whole_clips(system: System):
 
 
 def test_two_streams_at_once(system: System):
+    """They do not disturb each other, be it in turns or in two threads that fold the weights at the same time."""
     model, (first, second) = system.model(), (system.video(system.few, seed=1), system.video(system.few, seed=2))
     alone = answers(system, system.stream(model), second)
     a, b = system.stream(model), system.stream(model)
-    mixed = []
+    of_first, of_second = [], []
     for t in range(system.few):
-        list(a.push(system.view(t, first[t])))
-        mixed += b.push(system.view(t, second[t]))
-    mixed += b.finish()
-    assert all(torch.equal(s.values, alone[s.number]) for s in mixed)
+        of_first += a.push(system.view(t, first[t]))
+        of_second += b.push(system.view(t, second[t]))
+    of_first, of_second = of_first + list(a.finish()), of_second + list(b.finish())
+    assert all(torch.equal(s.values, alone[s.number]) for s in of_second)
+    model.float()  # counts as a change
+    together = threading.Barrier(2)
+
+    def run(frames: Tensor) -> dict[int, Tensor]:
+        together.wait()
+        return answers(system, system.stream(model), frames)
+
+    with ThreadPoolExecutor(2) as pool:
+        threaded = list(pool.map(run, (first, second)))
+    for expected, got in zip((of_first, of_second), threaded, strict=True):
+        assert all(torch.equal(s.values, got[s.number]) for s in expected)
 
 
 def test_unwanted_frames_get_no_scores_and_change_none(system: System):

@@ -74,8 +74,9 @@ class FocalBias:
     def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
         if torch.is_grad_enabled():
             return make()
-        if key not in self._ready:
-            self._ready[key] = make()
-            if len(self._ready) > _KEPT:
-                self._ready.pop(next(iter(self._ready)))
-        return self._ready[key]
+        ready = self._ready.get(key)
+        if ready is None:  # streams in other threads may come by at any point
+            ready = self._ready[key] = make()
+            for oldest in list(self._ready)[:-_KEPT]:
+                self._ready.pop(oldest, None)
+        return ready

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -113,11 +114,12 @@ class PrototypeStore:
     def get(self, video: str, device: torch.device, training: bool = False) -> Tensor:
         """(n, dim) prototypes of `video` on `device`. Raises DataError, see :func:`read_prototypes`."""
         key = (video, device)
-        if key not in self._kept:
+        kept = self._kept.get(key)
+        if kept is None:
             centers, numbered = read_prototypes(self.save_path, video, self.dim)
-            self._keep(key, centers.to(device), numbered)
-        self._kept.move_to_end(key)
-        centers, numbered = self._kept[key]
+            kept = (centers.to(device), numbered)
+        self._keep(key, *kept)  # as the one that was used last
+        centers, numbered = kept
         return self._draw(centers, video, training) if numbered else centers
 
     def put(self, video: str, centers: Tensor) -> None:
@@ -130,6 +132,8 @@ class PrototypeStore:
 
     def _keep(self, key: tuple[str, torch.device], centers: Tensor, numbered: bool) -> None:
         self._kept[key] = (centers, numbered)
+        with suppress(KeyError):  # a stream in another thread has made room
+            self._kept.move_to_end(key)
         if len(self._kept) > _MAX_CACHED:
             self._kept.popitem(last=False)
 
