@@ -68,12 +68,13 @@ def test_value_encoder_has_the_official_numbers(model, name, folded):
     ids = case["params"]["object_ids"]
     masks = torch.stack([0.9 * (inputs["labels"] == number) + 0.03 for number in ids])[None]  # (1, k, H, W)
     encoder = model.folded()["value_encoder"] if folded else model.value_encoder
-    seen = Recorded(encoder, "layer1", "layer2", "layer3", "fuser.attention", "fuser.attention.ChannelGate")
-    value = encoder(inputs["frame"], inputs["kf16"], masks)
-    for official, own in {
-        "layer1": "layer1", "layer2": "layer2", "layer3": "layer3",
+    names = {
+        "layer1": "layer1", "layer2": "layer2", "layer3": "layer3", "fuser_block1": "fuser.block1",
         "channel_gate": "fuser.attention.ChannelGate", "attention": "fuser.attention",
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    seen = Recorded(encoder, *names.values())
+    value = encoder(inputs["frame"], inputs["kf16"], masks)
+    for official, own in names.items():
         case.check(official, seen.outputs[own])
     case.check("value", value[0][:, :, None])
 
@@ -91,15 +92,19 @@ def test_single_object_value_encoder_has_the_official_numbers():
 def test_decoder_has_the_official_numbers(model):
     case = GSFMCase("decoder_2obj")
     inputs, decoder = case.inputs(), model.decoder
-    names = ["up_16_8", "up_8_4", "hfm", "fusion_1", "boundary_2", "boundary_3", "fusion_2", "predict_mask", "pred"]
-    names += ["predict_boundary_1", "predict_boundary_2"]
-    seen = Inputs(decoder, *names)
+    names = ["compress", "up_16_8", "up_8_4", "hfm", "fusion_1", "boundary_2", "boundary_3", "fusion_2"]
+    names += ["predict_mask", "pred", "predict_boundary_1", "predict_boundary_2"]
+    seen, noted = Inputs(decoder, *names), Recorded(decoder, "compress", "up_16_8", "up_8_4", "hfm")
     # the case joins read-out and query value of each object; two frames of one object each have all of it
     readout, query = inputs["f16"][:, None, :512], inputs["f16"][:, 512:]
     f8, f4 = inputs["f8"].expand(2, -1, -1, -1), inputs["f4"].expand(2, -1, -1, -1)
     decoded = decoder(readout, query, f8, f4)
     for name in names:
         case.check(name, seen.output(name))
+    for name, value in noted.outputs.items():
+        case.check(name, value)
+    for name in ("boundary_1", "mask_1"):  # computed together
+        case.check(name, decoder.get_submodule(name)(noted.outputs["up_8_4"]))
     case.check("mask_logits", decoded.masks)
     case.check("boundary_logits", decoded.boundaries)
     without = decoder(readout, query, f8, f4, boundaries=False)

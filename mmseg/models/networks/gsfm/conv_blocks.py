@@ -44,22 +44,20 @@ class ResBlock(nn.Module):
         self.conv1 = Conv3x3(in_channels, out_channels)
         self.conv2 = Conv3x3(out_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, C_in, h, w) -> (n, C_out, h, w)."""
-        return self.conv2(self.conv1(x, of_relu=True, relu=True)).add_(self.downsample(x))
-
-    def of_objects(self, own: Tensor, shared: Tensor) -> Tensor:
-        """The block on the channels of each object followed by those of its frame.
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """The block on a map, or on the channels of each object followed by those of its frame.
 
         Args:
-            own: (B * k, C, h, w), those of the k objects of B frames.
-            shared: (B, C_in - C, h, w), those of the frames.
+            x: (n, C_in, h, w), or with `shared` (B * k, C, h, w), the channels of the k objects of B frames.
+            shared: (B, C_in - C, h, w), the channels of the frames.
 
         Returns:
-            (B * k, C_out, h, w).
+            (n, C_out, h, w).
         """
-        skip = conv_of_objects(self.downsample, conv3x3, own, shared)
-        hidden = conv_of_objects(self.conv1, partial(conv3x3, of_relu=True), own, shared)
+        if shared is None:
+            return self.conv2(self.conv1(x, of_relu=True, relu=True)).add_(self.downsample(x))
+        skip = conv_of_objects(self.downsample, conv3x3, x, shared)
+        hidden = conv_of_objects(self.conv1, partial(conv3x3, of_relu=True), x, shared)
         return self.conv2(hidden, of_relu=True).add_(skip)
 
 

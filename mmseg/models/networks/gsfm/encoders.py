@@ -125,7 +125,7 @@ class FeatureFusion(nn.Module):
 
     def forward(self, own: Tensor, shared: Tensor) -> Tensor:
         """`own` (B * k, C, h, w) of the objects and `shared` (B, C', h, w) of the frames -> (B * k, C_out, h, w)."""
-        x = self.block1.of_objects(own, shared)
+        x = self.block1(own, shared)
         return self.block2(x + self.attention(x))
 
 

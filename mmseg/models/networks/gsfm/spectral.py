@@ -43,6 +43,8 @@ class SpectralModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, h, w) -> the same, at least in float32."""
+        if any(conv._forward_hooks or conv._forward_pre_hooks for conv in (self.conv1, self.conv2)):
+            return self._in_whole(x)
         size = x.shape[-2:]
         window = filter_window(*size, self.high, x.device)
         with full_precision(x):
@@ -56,6 +58,17 @@ class SpectralModule(nn.Module):
             residual = map_of_spectrum(real, imaginary, size, window.rows, window.columns)
             residual[..., 0, 0] += constant  # of all positions at once, a constant spectrum is an impulse
             return residual.add_(x)
+
+    def _in_whole(self, x: Tensor) -> Tensor:
+        """The formula as it stands, for those who watch the convolutions: hooks see, and may change, what it has."""
+        with full_precision(x):
+            x = x if x.dtype is torch.float64 else x.float()
+            spectrum = torch.fft.fft2(x) * spectral_filter(*x.shape[-2:], self.high).to(x)
+            parts = torch.cat([spectrum.real, spectrum.imag], dim=1)  # (n, 2 C, h, w)
+        parts = self.conv2(F.relu(self.conv1(parts.to(self.conv1.weight.dtype))))
+        with full_precision(x):
+            real, imaginary = parts.to(x.dtype).chunk(2, dim=1)
+            return x + torch.fft.ifft2(torch.complex(real, imaginary)).real
 
     def _convolved(self, real: Tensor, imaginary: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Real and imaginary part (n, C, h', w') of the Hermitian part of what the convolutions give.
