@@ -37,7 +37,6 @@ class FolderLock:
 
     def __init__(self, folder: str | Path, work: str, mounts: str | Path = locks.MOUNTS) -> None:
         self.folder, self.path, self.work, self.mounts = Path(folder), Path(folder) / ".lock", work, mounts
-        make_folder(folder)
         with writing(folder):
             self._lock, locked = self._take()
             try:
@@ -53,6 +52,7 @@ class FolderLock:
     def _take(self) -> tuple[int, bool]:
         """The lock file, locked if the file system can do that."""
         while True:
+            make_folder(self.folder)
             with contextlib.suppress(FileNotFoundError):  # the owner has just left, and taken the file along
                 try:
                     lock, locked = locks.hold(self.path, create=True)

@@ -61,6 +61,52 @@ class FrameProgress:
         self.stream.flush()
 
 
+class VideoProgress:
+    """Videos and frames done by all processes, frames per second and time left, in one line.
+
+    Args:
+        total: videos.
+        before: how many of them were done before this run.
+        enabled, seconds, stream: see :class:`FrameProgress`.
+    """
+
+    def __init__(
+        self, total: int, before: int = 0, enabled: bool = True, seconds: float = 15.0, stream: TextIO | None = None
+    ) -> None:
+        self.total, self.before, self.shown, self.seconds = total, before, enabled, seconds
+        self.stream = stream or sys.stderr
+        self._terminal = enabled and self.stream.isatty()
+        self._start = self._last = time.monotonic()
+        self._said = (0, 0)
+
+    def show(self, videos: int, frames: int) -> None:
+        """`videos` and `frames` of this run are done."""
+        now = time.monotonic()
+        over = videos + self.before == self.total
+        due = self._terminal or over or now - self._last >= self.seconds
+        if not self.shown or not due or (videos, frames) == self._said:
+            return
+        self._last, self._said = now, (videos, frames)
+        seconds = max(now - self._start, 1e-9)
+        left = f", {_clock((self.total - self.before - videos) * seconds / videos)} left" if videos else ""
+        line = f"{self.before + videos}/{self.total} videos, {frames} frames, {frames / seconds:.2f} frames/s"
+        self.stream.write("\r\x1b[K" * self._terminal + f"{line}, {_clock(seconds)} elapsed{left}")
+        self.stream.write("" if self._terminal else "\n")
+        self.stream.flush()
+
+    def clear(self) -> None:
+        """Make room for another line."""
+        if self._terminal:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        if self._terminal and self._said != (0, 0):
+            self.stream.write("\n")
+            self.stream.flush()
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

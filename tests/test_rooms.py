@@ -44,7 +44,7 @@ FLOORS = [
         "video_io",
         "plain_pickle",
     ],
-    ["weights", "distributed", "launchers"],
+    ["weights", "distributed", "launchers", "shared_counts"],
     ["evaluation", "visualization"],
     ["writing"],
     ["models", "datasets"],

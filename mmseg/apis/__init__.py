@@ -6,18 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmseg.apis.inference import inference_segmentor, init_segmentor, segment_video
+    from mmseg.apis.inference import inference_segmentor, init_segmentor
+    from mmseg.apis.segmentation import SegmentOptions, segment_video
     from mmseg.apis.video_stream import VideoStream
     from mmseg.datasets.sources import FrameSource
 
-__all__ = ["FrameSource", "VideoStream", "inference_segmentor", "init_segmentor", "segment_video"]
+__all__ = ["FrameSource", "SegmentOptions", "VideoStream", "inference_segmentor", "init_segmentor", "segment_video"]
 
 _HOMES = {
     "FrameSource": "mmseg.datasets.sources",
     "VideoStream": "mmseg.apis.video_stream",
     "inference_segmentor": "mmseg.apis.inference",
     "init_segmentor": "mmseg.apis.inference",
-    "segment_video": "mmseg.apis.inference",
+    "SegmentOptions": "mmseg.apis.segmentation",
+    "segment_video": "mmseg.apis.segmentation",
 }
 
 

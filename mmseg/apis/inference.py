@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,21 @@ import torch
 from mmengine.config import Config
 
 from mmseg.apis.carried_config import config_of
-from mmseg.apis.features import FeatureWriter
 from mmseg.compat import translate
 from mmseg.config import check_config, load_config, override, require
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
-from mmseg.engine.predict import at, predict, stream_settings
+from mmseg.engine.predict import predict, stream_settings
 from mmseg.errors import ConfigError
-from mmseg.files import make_folder
-from mmseg.folder_lock import FolderLock
 from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
 from mmseg.making.flow_frames import with_flow
 from mmseg.models import build_segmentor
 from mmseg.models.base import VideoModel
-from mmseg.progress import FrameProgress
 from mmseg.registry import DATASETS
-from mmseg.structures import Frame, Result
+from mmseg.structures import Frame
 from mmseg.values import checked
-from mmseg.visualization import OverlayVideo, palette_table
 from mmseg.weights import load_checkpoint
-from mmseg.writing.base import inside
-from mmseg.writing.label_png import write_label_png
-
-DEFAULT_FPS = 15.0  # of overlay videos for folders of pictures
 
 
 @checked
@@ -104,87 +93,15 @@ def inference_segmentor(
         DataError: frames that cannot be read or differ in size.
         ConfigError: the weights of the flow network cannot be had.
     """
-    return [result.labels for result in _predicted(model, FrameSource(video), aug_test, None, flow)]
+    frames = frames_with_flow(model, FrameSource(video), flow)
+    return [result.labels for result in predict(model, frames, pipeline_of(model, aug_test), settings_of(model))]
 
 
-@dataclass
-class SegmentedVideo:
-    """What :func:`segment_video` wrote."""
-
-    num_frames: int
-    labels: Path
-    overlay: Path | None
-
-
-def segment_video(
-    model: VideoModel,
-    video: Source,
-    out: str | Path,
-    aug_test: bool = False,
-    overlay: bool = True,
-    progress: bool = True,
-    amp: torch.dtype | None = None,
-    flow: str | FlowNetwork = DEFAULT_FLOW,
-    features: bool = False,
-) -> SegmentedVideo:
-    """Segment a video frame by frame; memory use does not depend on its length.
-
-    Args:
-        model: from :func:`init_segmentor`.
-        video: a video file, a folder of pictures, a camera, or frames: see :class:`FrameSource`.
-        out: receives ``<video>/labels/<frame>.png`` (mode P, pixel = class number) and
-            ``<video>/<video>_overlay.mp4``; label maps of an earlier run under the same name are replaced, those of
-            frames that the video does not have are removed.
-        aug_test: average over scales and flips.
-        overlay: write the overlay video.
-        progress: show a progress bar.
-        amp: type to compute in under autocast.
-        flow: what computes the optical flow, for models that look at it; see :func:`mmseg.making.flow.flow_network`.
-
-    Raises:
-        DataError: frames that cannot be read or differ in size.
-        ConfigError: the weights of the flow network cannot be had.
-        WriteError: files that cannot be written, or another run writes to ``<out>/<video>``.
-    """
-    if model.takes_flow:  # a missing file of weights is told before anything is written
-        flow = flow_network(flow, device=next(model.parameters()).device)
-    source = FrameSource(video)
-    folder = inside(out, source.name)
-    table = palette_table(model.PALETTE, model.num_classes)
-    sheets = FeatureWriter(folder / "features", model, pipeline_of(model), table) if features else None
-    make_folder(folder / "labels")
-    if sheets is not None:
-        make_folder(sheets.folder)
-    clip = OverlayVideo(folder / f"{source.name}_overlay", table, source.fps or DEFAULT_FPS) if overlay else None
-    place = str(video) if isinstance(video, str | Path) else source.name
-    with FolderLock(folder, "a segmentation"), clip or nullcontext(), at(place):
-        bar = FrameProgress(source.length or 0, source.length or 0, progress)
-        written, count = set(), 0
-        try:
-            for result in _predicted(model, source, aug_test, amp, flow):
-                if result.labels is not None:
-                    path = inside(folder / "labels", result.frame.name, ".png")
-                    write_label_png(path, result.labels, table.tobytes())
-                    written.add(path)
-                if sheets is not None and result.labels is not None:
-                    sheets.write(sheets.folder, result)
-                if clip is not None:
-                    clip.add(result.frame.picture(), result.labels)
-                count += 1
-                bar.advance()
-        finally:
-            bar.close()
-        for stale in set((folder / "labels").glob("*.png")) - written:
-            stale.unlink()
-    return SegmentedVideo(count, folder / "labels", clip.path if clip is not None else None)
-
-
-def _predicted(
-    model: VideoModel, frames: Iterable[Frame], aug_test: bool, amp: torch.dtype | None, flow: str | FlowNetwork
-) -> Iterator[Result]:
-    if model.takes_flow:
-        frames = with_flow(frames, flow_network(flow, device=next(model.parameters()).device))
-    return predict(model, frames, pipeline_of(model, aug_test), settings_of(model), amp=amp)
+def frames_with_flow(model: VideoModel, frames: Iterable[Frame], flow: str | FlowNetwork | None) -> Iterable[Frame]:
+    """`frames`, with the pictures of their optical flow for a model that looks at it. Raises ConfigError."""
+    if not model.takes_flow:
+        return frames
+    return with_flow(frames, flow_network(flow or DEFAULT_FLOW, device=next(model.parameters()).device))
 
 
 def settings_of(model: VideoModel) -> dict[str, Any]:

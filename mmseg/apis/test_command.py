@@ -20,7 +20,7 @@ from mmseg.values import Fraction
 logger = logging.getLogger("mmseg.apis")
 
 _WITHOUT_EFFECT = ("seed", "finetune_from", "fast_test")  # of published commands
-_AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -66,7 +66,7 @@ def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
     cli.add_device(parser)
-    parser.add_argument("--amp", choices=sorted(_AMP), help="compute in this type where that is safe")
+    parser.add_argument("--amp", choices=sorted(AMP), help="compute in this type where that is safe")
     parser.add_argument("--overwrite", action="store_true", help="make prototypes again that exist already")
     for name in _WITHOUT_EFFECT:
         parser.add_argument(f"--{name.replace('_', '-')}", help="without effect")
@@ -92,7 +92,7 @@ def test_options(args: argparse.Namespace, **more: Any) -> TestOptions:
         gpu_collect=args.gpu_collect,
         names_of=args.class_names,
         aug_test=args.aug_test,
-        amp=_AMP.get(args.amp),
+        amp=AMP.get(args.amp),
         overwrite=args.overwrite,
         **more,
     )

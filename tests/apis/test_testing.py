@@ -91,4 +91,4 @@ def test_overlays_have_the_rate_of_the_source(tmp_path, cfg):
     model = init_segmentor(cfg)
     for source, rate in ((tmp_path / "slow.avi", 7), (tmp_path / "data" / "data" / "a" / "origin", 15)):
         done = segment_video(model, source, tmp_path / "out", progress=False)
-        assert cv2.VideoCapture(str(done.overlay)).get(cv2.CAP_PROP_FPS) == rate
+        assert cv2.VideoCapture(str(next(done.folder.glob("*_overlay.*")))).get(cv2.CAP_PROP_FPS) == rate
