@@ -16,7 +16,7 @@ from mmseg.errors import ConfigError
 from mmseg.files import make_folder, sweep, write_bytes
 from mmseg.folder_lock import FolderLock
 from mmseg.structures import Result, Video
-from mmseg.visualization import OVERLAY_SUFFIXES, OverlayVideo, Row, contact_sheet, overlay
+from mmseg.visualization import VIDEO_SUFFIXES, OverlayVideo, Row, contact_sheet, overlay
 from mmseg.writing.base import ResultWriter, inside, tell_of_leftovers
 
 _ADVICE = "--show-dir says where the pictures go"
@@ -69,7 +69,7 @@ class OverlayVideoWriter(ResultWriter):
 
     def _others(self) -> list[str]:
         """The videos of other runs."""
-        files = [path for suffix in OVERLAY_SUFFIXES for path in self.folder.rglob(f"[!.]*{suffix}")]
+        files = [path for suffix in VIDEO_SUFFIXES for path in self.folder.rglob(f"[!.]*{suffix}")]
         names = [path.relative_to(self.folder) for path in files]
         return [name.as_posix() for name in names if name.with_suffix("").as_posix() not in self._names]
 

@@ -1,5 +1,6 @@
 """Overlay videos and the contact sheet."""
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -42,10 +43,10 @@ def test_overlay_video_errors(tmp_path):
 
 
 def test_an_interrupt_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cv2, "VideoWriter", interrupted)
+    monkeypatch.setattr(av, "open", interrupted)
     with pytest.raises(KeyboardInterrupt), OverlayVideo(tmp_path / "a", palette_table(None, 3)) as clip:
         clip.add(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
     assert not list(tmp_path.iterdir())
