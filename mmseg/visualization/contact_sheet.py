@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +11,6 @@ import numpy as np
 from mmseg.visualization.legend import INK, PAPER, legend_strip, names_of_labels
 from mmseg.visualization.lettering import shortened, write_texts
 from mmseg.visualization.painting import overlay
-from mmseg.visualization.palette import IGNORE_INDEX
 
 MARGIN, _LINE, _SIZE = 6, 20, 12
 
@@ -27,13 +26,17 @@ class Row:
 
     def shrunk(self, width: int) -> Row:
         """The row at `width` pixels per picture, so that a sheet of large frames stays a small file."""
-        height = max(1, round(self.frame.shape[0] * width / self.frame.shape[1]))
-        size = (width, height)
-        nearest = [
-            None if labels is None else cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-            for labels in (self.prediction, self.truth)
-        ]
-        return Row(self.title, cv2.resize(self.frame, size, interpolation=cv2.INTER_AREA), *nearest)
+        frame, maps = shrink(self.frame, (self.prediction, self.truth), width)
+        return Row(self.title, frame, *maps)
+
+
+def shrink(
+    frame: np.ndarray, maps: Iterable[np.ndarray | None], width: int
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """A frame and its label maps at `width` pixels."""
+    size = width, max(1, round(frame.shape[0] * width / frame.shape[1]))
+    nearest = [None if x is None else cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in maps]
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), nearest
 
 
 def contact_sheet(
@@ -41,7 +44,6 @@ def contact_sheet(
     table: np.ndarray,
     class_names: Sequence[str] | None = None,
     width: int = 320,
-    max_classes: int = 24,
 ) -> np.ndarray:
     """Draw the sheet.
 
@@ -51,7 +53,6 @@ def contact_sheet(
         class_names: names in label order; the legend lists those that occur, the most frequent first. None: the labels
             are numbers of objects, 0 being background.
         width: width of one picture in pixels.
-        max_classes: the longest legend.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -67,39 +68,40 @@ def contact_sheet(
             pictures.append(overlay(row.frame, row.truth, table))
             counts += np.bincount(row.truth.ravel(), minlength=256)
         parts.append(titled_row(row.title, pictures, width, sheet_width))
-    parts.append(legend_strip(most_frequent(counts, table, class_names, max_classes), class_names, table, sheet_width))
+    parts.append(legend_strip(most_frequent(counts, table, class_names), class_names, table, sheet_width))
     return np.concatenate(parts, axis=0)
 
 
-def most_frequent(
-    counts: np.ndarray, table: np.ndarray, class_names: Sequence[str] | None, count: int = IGNORE_INDEX
-) -> list[int]:
+def most_frequent(counts: np.ndarray, table: np.ndarray, class_names: Sequence[str] | None) -> list[int]:
     """The painted labels that occur, the most frequent first; `counts` (256,) are their pixels."""
     known = len(names_of_labels(class_names))
-    return [int(c) for c in np.argsort(-counts[:known], kind="stable") if counts[c] and table[c].any()][:count]
+    return [int(c) for c in np.argsort(-counts[:known], kind="stable") if counts[c] and table[c].any()]
 
 
 def _blank(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), PAPER, np.uint8)
 
 
-def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
-    write_texts(canvas, [(shortened(text, canvas.shape[1] - x, _SIZE), x, y, INK)], _SIZE)
+def _write(canvas: np.ndarray, text: str, x: int, y: int, room: int | None = None) -> None:
+    write_texts(canvas, [(shortened(text, room or canvas.shape[1] - x, _SIZE), x, y, INK)], _SIZE)
 
 
 def _heading(names: Sequence[str], width: int, sheet_width: int) -> np.ndarray:
     strip = _blank(_LINE + MARGIN, sheet_width)
     for column, name in enumerate(names):
-        _write(strip, name, MARGIN + column * (width + MARGIN), _LINE // 2)
+        _write(strip, name, MARGIN + column * (width + MARGIN), _LINE // 2, width)
     return strip
 
 
-def titled_row(title: str, pictures: Sequence[np.ndarray], width: int, sheet_width: int) -> np.ndarray:
-    """Pictures of one size beside each other, `width` pixels each, under a title."""
+def titled_row(titles: str | Sequence[str], pictures: Sequence[np.ndarray], width: int, sheet_width: int) -> np.ndarray:
+    """Pictures of one size beside each other, `width` pixels each, under one title or one each."""
     height = pictures[0].shape[0]
     strip = _blank(_LINE + height + MARGIN, sheet_width)
-    _write(strip, title, MARGIN, _LINE // 2)
+    if isinstance(titles, str):
+        _write(strip, titles, MARGIN, _LINE // 2)
     for column, picture in enumerate(pictures):
         left = MARGIN + column * (width + MARGIN)
         strip[_LINE : _LINE + height, left : left + width] = picture
+        if not isinstance(titles, str):
+            _write(strip, titles[column], left, _LINE // 2, width)
     return strip
