@@ -46,6 +46,17 @@ def labels(high: int = 4, size: tuple[int, int] = (32, 48)) -> Tensor:
     return fill.blocks("labels", size, high, 8)
 
 
+def test_frames_and_results_may_be_written_to_by_the_caller(model):
+    """A frame is remembered when the next one comes, which may lie in the same place."""
+    plain, careless, place = model.stream(mem_every=1), model.stream(mem_every=1), torch.empty(3, 32, 48)
+    for number, frame in enumerate(clip(4)):
+        given = labels() if number == 0 else None
+        expected = push(plain, number, frame, given).values
+        result = push(careless, number, place.copy_(frame), given).values
+        assert torch.equal(result, expected)
+        result.zero_()
+
+
 def test_padding_has_the_official_numbers():
     case = GSFMCase("padding")
     for height, width in case["params"]["sizes"]:

@@ -129,7 +129,8 @@ class GSFMStream(Stream):
             self._last_memory = self.count
         if given is not None or is_due or self.include_last:
             temporary = given is None and not is_due
-            self._pending = _Pending(frame, keys, probabilities[1:], temporary)
+            own = frame if any(margins) else frame.clone()  # the caller may write the next frame into this one's place
+            self._pending = _Pending(own, keys, probabilities[1:].clone(), temporary)  # and into the results
         if not view.wanted:
             return []
         return [Scores(view.number, unpad(probabilities, margins), self.model.score_kind, (0, *self.ids))]
