@@ -25,13 +25,14 @@ def _has_onednn_linear() -> bool:
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, no graph, no autocast, no tracing."""
+    """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, not empty; no graph, autocast, tracing."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
+        and x.numel() > 0
         and _has_onednn_linear()
     )
 

@@ -30,6 +30,13 @@ def test_winograd_is_the_convolution(size, bias, monkeypatch):
         torch.testing.assert_close(got.double(), positive, rtol=1e-5, atol=5e-5)
 
 
+@torch.no_grad()
+def test_of_no_maps_there_are_none():
+    weight = torch.randn(136, 128, 3, 3)
+    assert conv3x3(torch.zeros(0, 128, 40, 40), weight, None).shape == (0, 136, 40, 40)
+    assert conv1x1(torch.zeros(0, 128, 40, 40), weight[..., :1, :1], relu=True).shape == (0, 136, 40, 40)
+
+
 def test_only_large_maps_without_a_graph_take_it():
     x, weight = torch.randn(1, 128, 40, 40), torch.randn(128, 128, 3, 3, requires_grad=True)
     conv3x3(x, weight, None, of_relu=True, relu=True).sum().backward()

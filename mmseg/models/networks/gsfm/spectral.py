@@ -125,11 +125,12 @@ def filter_window(height: int, width: int, high: bool, device: torch.device) -> 
         mirrored = full[-torch.arange(top, bottom) % height][:, -torch.arange(left, half) % width]
         larger = torch.maximum(here, mirrored)
         safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
-        ratios = ((here / safe).float().to(device), (mirrored / safe).float().to(device))
+        ratios = ((here / safe).to(device), (mirrored / safe).to(device))
         if height % 2 == width % 2 == 0:  # the filter is symmetric
             ratios = (None, None)
         return Window(slice(top, bottom), slice(left, half), larger.to(device), *ratios)
 
 
 def _filtered(x: Tensor, factors: Tensor | None) -> Tensor:
-    return x if factors is None else x * factors  # of float32, whatever the precision of the convolutions
+    """At least in float32, whatever the precision of the convolutions."""
+    return x if factors is None else x * factors.to(torch.promote_types(x.dtype, torch.float32))
