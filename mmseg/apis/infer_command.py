@@ -175,14 +175,15 @@ def _infer_many(
         if distributed.is_main():
             cli.say("\n" + table_of(list(finished_rows(sources, args.out))))
         raise
+    finally:
+        distributed.shutdown()
     if not distributed.is_main():
         return 0
     cli.say("\n" + table_of(rows))
-    failed = [row.video for row in rows if row.status == "failed"]
+    failed = sum(row.status == "failed" for row in rows)
     if failed:
-        cli.say(f"{len(failed)} of {len(rows)} videos failed; the same command tries them again")
-    distributed.shutdown()
-    return int(bool(failed))
+        cli.say(f"{failed} of {len(rows)} videos failed; the same command tries them again")
+    return int(failed > 0)
 
 
 def options_of(args: argparse.Namespace) -> SegmentOptions:
@@ -248,6 +249,7 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
     model = {"model": cfg.model, "test_cfg": cfg.get("test_cfg"), "pipeline": test.get("pipeline")}
     streams = {name: value for name, value in test.items() if name not in ("pipeline", "data_root")}
     text = json.dumps({**model, "test": streams}, default=str, sort_keys=True)
+    path = args.mask or args.masks
     painted = {"overlay", "video"} & set(options.save)
     flow = {"flow": args.flow, "flow_weights": args.flow_weights and str(args.flow_weights)}
     return {
@@ -262,7 +264,7 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
         "palette": args.palette,
         "every": args.every,
         "max_frames": args.max_frames,
-        "masks": None if options.masks is None else str(options.masks),
+        "masks": None if path is None else [str(path), int(path.stat().st_mtime)],
         "aug_test": args.aug_test,
         "amp": args.amp,
         **flow,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ logger = logging.getLogger("mmseg.apis")
 
 KINDS = ("labels", "overlay", "video", "probs", "json", "features")
 FINISHED, INTERRUPTED = "finished", "interrupted"
-DEFAULT_FPS = Fraction(15)  # of overlay videos for folders of pictures
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def segment_video(
     count, status = 0, FINISHED
     with at(source.place), ResultFolder(out, source.name) as folder:
         outputs = _outputs(folder.path, model, source, options)
-        with _bar(source, progress) as bar, _behind(outputs) as put:
+        with _bar(source, progress) as bar, _behind(outputs, lambda: status == FINISHED) as put:
             try:
                 with closing(_results(model, source, options, several)) as results:
                     for result in results:
@@ -227,7 +225,7 @@ def _outputs(folder: Path, model: VideoModel, source: FrameSource, options: Segm
         legend = Legend(table, model.CLASSES or _numbers(model), opacity) if options.legend else None
         painter = Painter(table, opacity, legend, options.side_by_side)
         clip = leaf if "video" in save else None
-        outputs.append(Paintings(folder, painter, "overlay" in save, clip, source.fps or DEFAULT_FPS, source.sar))
+        outputs.append(Paintings(folder, painter, "overlay" in save, clip, source.fps, source.sar))
     if "probs" in save:
         outputs.append(Probabilities(folder))
     if "json" in save:
@@ -264,7 +262,7 @@ def _bar(source: FrameSource, progress: bool) -> Iterator[FrameProgress]:
 
 
 @contextmanager
-def _behind(outputs: _Outputs) -> Iterator[Callable[[Result], None]]:
+def _behind(outputs: _Outputs, is_whole: Callable[[], bool]) -> Iterator[Callable[[Result], None]]:
     """What gives results to all outputs, in the background; they are closed at the end, or discarded after an error."""
 
     def add(result: Result) -> None:
@@ -276,7 +274,7 @@ def _behind(outputs: _Outputs) -> Iterator[Callable[[Result], None]]:
         yield thread.put
         thread.close()
         for output in outputs:
-            output.close()
+            output.close(is_whole())
     except BaseException:
         thread.discard()
         for output in outputs:

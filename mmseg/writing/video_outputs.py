@@ -16,7 +16,7 @@ from mmseg.files import NewFile, make_folder, write_bytes
 from mmseg.images import write_jpeg
 from mmseg.structures import Result
 from mmseg.visualization import Legend, overlay, side_by_side
-from mmseg.visualization.video import OverlayVideo
+from mmseg.visualization.video_writer import VideoWriter
 from mmseg.writing.base import inside
 from mmseg.writing.label_png import write_label_png
 
@@ -31,8 +31,12 @@ class Output:
         """Take one result."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """All results are there, or all that there will be. Raises WriteError."""
+    def close(self, whole: bool = True) -> None:
+        """Finish the files. Raises WriteError.
+
+        Args:
+            whole: all results are there; else only those until a signal came.
+        """
 
     def discard(self) -> None:
         """The files are not wanted any more. Raises nothing."""
@@ -52,15 +56,6 @@ class LabelMaps(Output):
     def add(self, result: Result) -> None:
         if result.labels is not None:
             write_label_png(inside(self.folder, result.frame.name, ".png"), result.labels, self._palette)
-
-
-class VideoFile(OverlayVideo):
-    def __init__(self, stem, fps, sar):
-        super().__init__(stem, np.zeros((256, 3), np.uint8), float(fps))
-        self._columns = 1
-
-    def add(self, picture):
-        super().add(picture, None)
 
 
 class Painter:
@@ -87,34 +82,36 @@ class Painter:
 
 
 class Paintings(Output):
-    """``overlay/<frame>.jpg`` and ``<video>_overlay.mp4``, or one of the two: the same pictures, painted once.
+    """``overlay/<frame>.jpg`` and ``<video>_overlay.mp4`` (broken off: ``.part.mp4``), or one of the two; painted once.
 
     Args:
         folder: of the video.
         painter: of its frames.
         pictures: whether there are pictures.
         video: name of the video without suffix, if there is one.
-        fps: frames per second.
+        fps: frames per second; None: 15.
         sar: width of a pixel divided by its height.
     """
 
     def __init__(
-        self, folder: Path, painter: Painter, pictures: bool, video: str | None, fps: Fraction, sar: Fraction
+        self, folder: Path, painter: Painter, pictures: bool, video: str | None, fps: Fraction | None, sar: Fraction
     ) -> None:
         self.painter = painter
         self.folder = make_folder(folder / "overlay") if pictures else None
-        self.video = None if video is None else VideoFile(folder / f"{video}_overlay", fps, sar)
+        self.video = None if video is None else VideoWriter(folder / f"{video}_overlay", fps, sar)
 
     def add(self, result: Result) -> None:
         picture = self.painter(result)
         if self.folder is not None:
             write_jpeg(inside(self.folder, result.frame.name, ".jpg"), picture, _QUALITY)
         if self.video is not None:
-            self.video.add(picture)
+            self.video.write(picture)
 
-    def close(self) -> None:
-        if self.video is not None:
+    def close(self, whole: bool = True) -> None:
+        if self.video is not None and whole:
             self.video.close()
+        elif self.video is not None:
+            self.video.keep_part()
 
     def discard(self) -> None:
         if self.video is not None:
@@ -191,7 +188,7 @@ class Numbers(Output):
             for label in present
         ]
 
-    def close(self) -> None:
+    def close(self, whole: bool = True) -> None:
         if not self._count:
             self._file.write((json.dumps({**self.head, "frames": []})).encode())
         else:
