@@ -95,11 +95,10 @@ def check_view(model: torch.nn.Module, inputs: Mapping[str, Any], number: int) -
         )
     channels, words = (6, "a frame and its optical flow") if model.takes_flow else (3, "the three colours")
     if known is not None and img.ndim == 3 and len(img) != channels:
-        flow = "append the picture of its flow, as data sets with flow do"
         raise DataError(
             f"frame {number} is {found(img)}: {len(img)} channels",
             f"({channels}, H, W): {words}",
-            flow if model.takes_flow else "leave out the others",
+            _what_to_do(len(img), channels),
         )
     if weight is None:
         return
@@ -110,6 +109,15 @@ def check_view(model: torch.nn.Module, inputs: Mapping[str, Any], number: int) -
             "one type and one device",
             "frame.to(next(model.parameters())), or model.to(...) and a new stream",
         )
+
+
+def _what_to_do(given: int, wanted: int) -> str:
+    """About a frame with another number of channels than that which is wanted."""
+    if given > wanted:
+        return f"leave out {given - wanted} of them"
+    if wanted == 6:
+        return "append the picture of its flow to the frame, 3 channels each, as data sets with flow do"
+    return "give the frame three colours: repeat a grey one"
 
 
 def _is_float(value: Any) -> bool:

@@ -18,6 +18,11 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def streams(model):
+    return {FRAME.name: model.stream(), FLOW.name: FLOW.model().stream()}
+
+
+@pytest.fixture(scope="module")
 def trained():
     return FRAME.model("train")
 
@@ -40,6 +45,21 @@ def test_frames_of_a_stream(model, change, message):
     with pytest.raises(DataError, match=rf"frame 0 {message}|{message}"):
         stream.step(change(img))
     assert stream.step(img).shape == (NUM_CLASSES, 64, 96)  # it goes on
+
+
+@pytest.mark.parametrize(
+    ("system", "channels", "message"),
+    [
+        (FRAME, 1, r"1 channels\n.*the three colours\n.*repeat a grey one"),
+        (FRAME, 4, r"4 channels\n.*the three colours\n.*leave out 1 of them"),
+        (FLOW, 1, r"1 channels\n.*its optical flow\n.*append the picture"),
+        (FLOW, 3, r"3 channels\n.*its optical flow\n.*append the picture of its flow"),
+        (FLOW, 7, r"7 channels\n.*its optical flow\n.*leave out 1 of them"),
+    ],
+)
+def test_frames_of_other_channels_are_told_what_to_do(streams, system, channels, message):
+    with pytest.raises(DataError, match=message):
+        streams[system.name].step(torch.zeros(channels, 64, 96))
 
 
 def test_inputs_that_a_model_does_not_look_at(model):
