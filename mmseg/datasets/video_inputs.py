@@ -242,7 +242,10 @@ def _some(names: Sequence[str]) -> str:
 
 def _with_unique_names(videos: Sequence[VideoInput]) -> list[VideoInput]:
     """Each video once, under the shortest of its names that no other has; numbered where that does not suffice."""
-    videos = list({_identity(video): video for video in reversed(videos)}.values())[::-1]
+    first: dict[object, VideoInput] = {}
+    for video in videos:
+        first.setdefault(_identity(video), video)
+    videos = list(first.values())
     level = [0] * len(videos)
     while True:
         names = [video.names[at] for video, at in zip(videos, level)]

@@ -136,6 +136,7 @@ class PyAVReader(VideoReader):
         live = is_address(source)
         where = str(source) if live else os.path.abspath(source)  # what has a colon in its name is no address then
         options = {"rtsp_transport": "tcp"} if live else {}
+        self._frames: Iterator[Any] = iter(())
         self._container = self._av.open(where, options=options, timeout=_PATIENCE if live else None)
         try:
             self._stream = self._video_stream()
@@ -205,6 +206,7 @@ class PyAVReader(VideoReader):
         return picture
 
     def close(self) -> None:
+        self._frames = iter(())  # a container that has been closed must not be touched
         self._container.close()
 
 
