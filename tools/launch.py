@@ -21,12 +21,8 @@ from torch.distributed.run import main as torchrun
 from mmseg.errors import ConfigError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, check_port
 
-_HAS_SAID_WHY = (
-    1,
-    2,
-    128 + signal.SIGTERM,
-    128 + signal.SIGINT,
-)  # exit statuses of a process that has printed a message
+# exit statuses of a process that has printed a message, a traceback, or which of many videos have failed
+_HAS_SAID_WHY = (1, 2, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 def main(default_port: str, processes: str, *command: str) -> None:

@@ -130,12 +130,10 @@ def _settings_of(source: LazySource, settings: Mapping[str, Any]) -> dict[str, A
 def identity(source: LazySource) -> list[Any]:
     """Tells a video from another one in its place."""
     given = source.video.source
-    if isinstance(given, tuple):
-        return [source.place, len(given), given[0], given[-1]]
-    if isinstance(given, str) and os.path.exists(given):
-        status = os.stat(given)
-        return [source.place, status.st_size, int(status.st_mtime)]
-    return [source.place]
+    files = given if isinstance(given, tuple) else [given] if isinstance(given, str) and os.path.exists(given) else []
+    found = [os.stat(path) for path in files]
+    size, changed = sum(status.st_size for status in found), max((status.st_mtime for status in found), default=0)
+    return [source.place, len(files), size, int(changed)]
 
 
 def _differences(before: Any, now: Mapping[str, Any]) -> str:
@@ -172,7 +170,7 @@ def _row(
         reason = error if isinstance(error, DataError) else memory_error(error)
         if reason is None:
             raise
-        line.say(f"{source.name}: {reason}")
+        line.say(str(reason))
         return Row(source.name, "failed", seconds=time.monotonic() - began, message=reason.found)
     return Row(source.name, "done", done.num_frames, done.seconds, done.fault or "")
 

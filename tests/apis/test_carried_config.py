@@ -10,17 +10,9 @@ from mmengine.config import Config
 
 from mmseg.apis import init_segmentor
 from mmseg.apis.carried_config import config_of, packed_config
-from mmseg.config import load_config
-from mmseg.engine.checkpoints import own_meta, save_checkpoint
 from mmseg.errors import CheckpointError, ConfigError
-from tests.engine.tiny_vspw import CLASSES, make_data, write_config
+from tests.engine.tiny_vspw import CLASSES, make_data, write_checkpoint, write_config
 from tests.tools.processes import ROOT, finish
-
-
-def write_checkpoint(path, model, **meta):
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    save_checkpoint(path, {"meta": {**own_meta(), "CLASSES": list(CLASSES), **meta}, "state_dict": state})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +21,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("carried")
     make_data(folder / "data", {"a": 4})
     config = write_config(folder / "baseline.py", folder / "data", clip=False)
-    cfg = load_config(config, {"data.test.dilation": (-2, -1)})
+    write_checkpoint(folder / "model.pth", config, **{"data.test.dilation": (-2, -1)})
     torch.manual_seed(0)
-    model = init_segmentor(cfg)
-    write_checkpoint(folder / "model.pth", model, **packed_config(cfg))
+    model = init_segmentor(config)
     config.unlink()
     return model, folder
 

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+
+from mmseg.apis import init_segmentor
+from mmseg.apis.carried_config import packed_config
+from mmseg.config import load_config
+from mmseg.engine.checkpoints import own_meta, save_checkpoint
 
 CLASSES = ("floor", "box", "ball")
 SIZE = (45, 70)  # the network sees 64x96
@@ -90,4 +96,13 @@ def write_config(path: Path, root: Path, clip: bool = True) -> Path:
     else:
         names = dict(segmentor="FrameSegmentor", head="SegFormerHead", extra="")
     path.write_text(CONFIG.format(root=root, **names))
+    return path
+
+
+def write_checkpoint(path: Path, config: Path, **options: object) -> Path:
+    """A checkpoint of an untrained network that carries its config, as a training would write it."""
+    cfg = load_config(config, options)
+    torch.manual_seed(0)
+    meta = {**own_meta(), "CLASSES": list(CLASSES), **packed_config(cfg)}
+    save_checkpoint(path, {"meta": meta, "state_dict": init_segmentor(cfg).state_dict()})
     return path

@@ -6,15 +6,10 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from mmseg.apis import init_segmentor
-from mmseg.apis.carried_config import packed_config
-from mmseg.config import load_config
-from mmseg.engine.checkpoints import own_meta, save_checkpoint
 from mmseg.folder_lock import FolderLock
-from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
+from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_checkpoint, write_config
 
 
 @pytest.fixture
@@ -28,11 +23,7 @@ def work(tmp_path_factory):
     """Twelve frames in data/data/a/origin, a config and a checkpoint that carries it."""
     folder = tmp_path_factory.mktemp("infer")
     make_data(folder / "data", {"a": 12})
-    cfg = load_config(write_config(folder / "baseline.py", folder / "data", clip=False))
-    torch.manual_seed(0)
-    model = init_segmentor(cfg)
-    meta = {**own_meta(), "CLASSES": list(CLASSES), **packed_config(cfg)}
-    save_checkpoint(folder / "model.pth", {"meta": meta, "state_dict": model.state_dict()})
+    write_checkpoint(folder / "model.pth", write_config(folder / "baseline.py", folder / "data", clip=False))
     return folder
 
 
