@@ -11,11 +11,13 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from mmseg.errors import ConfigError, nearest
 from mmseg.parent import is_alive, when_parent_ends
+
+if TYPE_CHECKING:  # tools/launch.py tells mistakes before it imports PyTorch, which takes seconds
+    import torch
 
 logger = logging.getLogger("mmseg.engine")
 
@@ -117,6 +119,8 @@ def choose_gpu(place: Place, visible: int, backend: str | None = None) -> int | 
 
 def device_of(place: Place, backend: str | None = None) -> torch.device:
     """The device of a process; says so where there are GPUs that it does not take."""
+    import torch
+
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu = choose_gpu(place, visible, backend)
     if gpu is None:
@@ -137,6 +141,8 @@ def single_device(gpu: int | None = None) -> torch.device:
     Raises:
         ConfigError: there is no such GPU.
     """
+    import torch
+
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu is None or gpu < 0:
         return torch.device("cuda", 0) if visible and gpu is None else torch.device("cpu")
@@ -151,6 +157,8 @@ def single_device(gpu: int | None = None) -> torch.device:
 
 def gpu_names() -> str:
     """The visible GPUs for messages: ``2 GPUs (0: NVIDIA A100, 1: NVIDIA A100)``."""
+    import torch
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = ", ".join(f"{number}: {torch.cuda.get_device_name(number)}" for number in range(count))
     return f"{count} GPU{'s' if count != 1 else ''} ({names})" if names else "no GPU"

@@ -12,32 +12,53 @@ import os
 import signal
 import socket
 import sys
-
-import mmengine.config  # noqa: F401 - its first import writes a cache, which several processes at once would spoil
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.run import main as torchrun
+from typing import TYPE_CHECKING
 
 from mmseg.errors import ConfigError, SegError
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, check_port
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 # exit statuses of a process that has printed a message, a traceback, or which of many videos have failed
 _HAS_SAID_WHY = (1, 2, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
-def main(default_port: str, processes: str, *command: str) -> None:
+def main(default_port: str, processes: str, *command: str) -> int:
+    """Start the processes and wait for them; returns the exit status.
+
+    Raises:
+        ConfigError: one of the numbers is none, or the port is in use.
+    """
     nnodes, node_rank = _number("NNODES", 1, least=1), _number("NODE_RANK", 0, least=0)
     if node_rank >= nnodes:
         raise ConfigError(f"NODE_RANK is {node_rank}", f"less than NNODES = {nnodes}", "number the machines from 0")
     port = _port(int(default_port), alone=nnodes == 1, meets_here=node_rank == 0)
+
+    # Only now, after mistakes have been told: importing PyTorch takes seconds.
+    import mmengine.config  # noqa: F401 - its first import writes a cache, which several processes would spoil
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     os.environ[LAUNCHER_PID] = str(os.getpid())
-    torchrun(
-        [
-            *(f"--nnodes={nnodes}", f"--node_rank={node_rank}", f"--nproc_per_node={processes}"),
-            f"--master_addr={os.environ.get('MASTER_ADDR') or '127.0.0.1'}",
-            *(f"--master_port={port}", "--monitor_interval=0.1", *command),
-        ]
-    )
+    places = [f"--nnodes={nnodes}", f"--node_rank={node_rank}", f"--nproc_per_node={processes}"]
+    address = os.environ.get("MASTER_ADDR") or "127.0.0.1"
+    # a free port is drawn right before it is used, so that nobody else gets it meanwhile
+    meeting = [f"--master_addr={address}", f"--master_port={port or _usable(0)}", "--monitor_interval=0.1"]
+    try:
+        torchrun([*places, *meeting, *command])
+    except ChildFailedError as error:
+        return _explain(list(error.failures.values()))
+    except SignalException as error:
+        sys.stderr.write(f"{signal.Signals(error.sigval).name}: all processes have been stopped\n")
+        return 128 + error.sigval
+    except (RuntimeError, OSError) as error:  # torchrun cannot bind, or cannot reach MASTER_ADDR
+        sys.stderr.write(
+            f"error: the processes cannot meet: {str(error).splitlines()[0]}; check MASTER_ADDR and PORT\n"
+        )
+        return 2
+    return 0
 
 
 def _number(name: str, default: int, least: int) -> int:
@@ -48,15 +69,22 @@ def _number(name: str, default: int, least: int) -> int:
 
 
 def _port(default: int, alone: bool, meets_here: bool) -> int:
-    """The port at which the processes meet: $PORT; else a free one, or `default` if there are other machines.
+    """The port at which the processes meet: $PORT; else `default` if there are other machines, or 0, a free one.
 
     Raises:
         ConfigError: it is no port, or in use on this machine.
     """
     given = os.environ.get("PORT")
     port = check_port(given) if given else 0 if alone else default
-    if port and not meets_here:
-        return port
+    return _usable(port) if port and meets_here else port
+
+
+def _usable(port: int) -> int:
+    """The port, if it is free; a free one for 0.
+
+    Raises:
+        ConfigError: it is in use.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -89,17 +117,7 @@ def _explain(failures: list[ProcessFailure]) -> int:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)  # torchrun's own log; the program says what is wrong
     try:
-        main(*sys.argv[1:])
-    except ChildFailedError as error:
-        sys.exit(_explain(list(error.failures.values())))
-    except SignalException as error:
-        sys.stderr.write(f"{signal.Signals(error.sigval).name}: all processes have been stopped\n")
-        sys.exit(128 + error.sigval)
+        sys.exit(main(*sys.argv[1:]))
     except SegError as error:
         sys.stderr.write(f"error: {error.found}; expected {error.expected}; {error.action}\n")
-        sys.exit(2)
-    except (RuntimeError, OSError) as error:  # torchrun cannot bind, or cannot reach MASTER_ADDR
-        sys.stderr.write(
-            f"error: the processes cannot meet: {str(error).splitlines()[0]}; check MASTER_ADDR and PORT\n"
-        )
         sys.exit(2)

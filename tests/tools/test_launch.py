@@ -5,10 +5,10 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 
-from tests.engine.toy import CONFIG
 from tests.tools.processes import DIST, ROOT, environment, finish, patience, running
 
 SLURM = str(ROOT / "tools" / "slurm_train.sh")
@@ -62,14 +62,29 @@ def test_numbers_of_processes(tmp_path, gpus):
     assert f"GPUS is '{gpus}'" in refused([*DIST, "c.py", gpus], tmp_path)
 
 
-@pytest.mark.slow
+HOLD = """
+import pathlib, os, sys, time
+pathlib.Path(sys.argv[1], os.environ["MASTER_PORT"]).touch()
+while len(os.listdir(sys.argv[1])) < 2:
+    time.sleep(0.05)
+"""
+
+
 def test_two_runs_at_once_find_a_port_each(tmp_path):
-    (tmp_path / "toy.py").write_text(CONFIG)
-    command = [*DIST, "toy.py", 1, "--options", "runner.max_iters=1", "--work-dir"]
-    with running([*command, "a"], tmp_path) as one, running([*command, "b"], tmp_path) as two:
+    """Both are there at the same time, at two ports."""
+    (tmp_path / "hold.py").write_text(HOLD)
+    (tmp_path / "ports").mkdir()
+    command = [sys.executable, ROOT / "tools" / "launch.py", "29500", "1", "hold.py", "ports"]
+    with running(command, tmp_path) as one, running(command, tmp_path) as two:
         for run in (one, two):
             output, _ = run.communicate(timeout=patience(30))
             assert run.returncode == 0, output
+
+
+def test_mistakes_are_told_without_waiting_for_pytorch(tmp_path):
+    """As on a machine where importing it fails."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('imported')")
+    assert "NNODES is 'x'" in refused([*DIST, "c.py", 2], tmp_path, NNODES="x", PYTHONPATH=str(tmp_path))
 
 
 @pytest.mark.parametrize(
