@@ -1,6 +1,7 @@
 """Fixtures for all tests: tools called inside of the process of the tests, which saves the start of one (real ones:
 tests/tools/processes.py), and a browser."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -9,6 +10,10 @@ import pytest
 
 from tests.browser import browser, page  # noqa: F401
 from tests.tools.processes import ROOT
+
+# The tests start a hundred processes; without bytecode each of them would compile the package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

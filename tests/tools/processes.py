@@ -1,8 +1,6 @@
 """Starts the command-line tools the way a user does."""
 
 import contextlib
-import functools
-import multiprocessing
 import os
 import pathlib
 import re
@@ -10,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from tests.tools.forked import Forked, start_time
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = [sys.executable, str(ROOT / "tools" / "train.py")]
@@ -30,12 +29,9 @@ ENVIRONMENTS = {
 }
 
 
-@functools.cache
 def slowness() -> float:
     """How many times longer than on an idle laptop a process takes to start on this machine, just now."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import torch"], check=True)
-    return max(1.0, (time.monotonic() - began) / 2.0)
+    return max(1.0, start_time() / 3.0)
 
 
 def patience(seconds: float) -> float:
@@ -55,21 +51,27 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(command: list, cwd: pathlib.Path, **env: str) -> Iterator[subprocess.Popen]:
-    """The started command; whatever is left of it at the end is killed, child processes included."""
-    process = subprocess.Popen(
-        [str(c) for c in command],
-        cwd=cwd,
-        env=environment(**env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def running(command: list, cwd: pathlib.Path, **env: str) -> Iterator[subprocess.Popen | Forked]:
+    """The started command; whatever is left of it at the end is killed, child processes included.
+
+    ``[python, ...]`` is forked, everything else (the shell scripts) really starts.
+    """
+    if command[0] == sys.executable:
+        process = Forked(command, environment(**env), cwd, merged=True)
+    else:
+        process = subprocess.Popen(
+            [str(c) for c in command],
+            cwd=cwd,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
-        for pid in [process.pid, *descendants(process.pid)]:
+        for pid in [process.pid, *descendants(process.pid)] if process.poll() is None else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.stdout.close()
@@ -116,70 +118,31 @@ def read_until(process: subprocess.Popen, pattern: str) -> str:
     raise AssertionError(f"{pattern!r} never came:\n{seen}")
 
 
-class Forked:
-    """``python -c program arguments``, forked from a process that has imported PyTorch and nothing of this project:
-    a real process of its own, which starts in an instant. As much of ``subprocess.Popen`` as the tests need."""
+def launch(
+    program: str | pathlib.Path, *arguments: object, launcher: str = "pytorch", cwd: pathlib.Path = ROOT,
+    python_path: str = "", **how: Any,
+) -> list[Forked]:  # fmt: skip
+    """Two processes with the variables that a launcher gives them.
 
-    def __init__(self, program: str, arguments: tuple, env: dict[str, str], cwd: pathlib.Path, merged: bool = False):
-        self._folder = tempfile.TemporaryDirectory()
-        out = pathlib.Path(self._folder.name) / "out"
-        self._files = [out, out if merged else out.with_name("err")]
-        args = (program, [str(a) for a in arguments], env, str(cwd), *map(str, self._files))
-        self._process = _SERVER.Process(target=_become, args=args)
-        self._process.start()
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("a forked process", timeout)
-        return self._process.exitcode
-
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """What it wrote to stdout and to stderr; the same twice if they are merged."""
-        self.wait(timeout)
-        out, err = (file.read_text() for file in self._files)
-        return out, err
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._folder.cleanup()
-
-
-def _become(program: str, arguments: list[str], env: dict[str, str], cwd: str, out: str, err: str) -> None:
-    for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, number)
-        os.close(file)
-    os.environ.clear()
-    os.environ.update(env)
-    os.chdir(cwd)
-    sys.argv = ["-c", *arguments]
-    sys.modules["torch"].set_num_threads(int(env["OMP_NUM_THREADS"]))
-    exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
-
-
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "cv2", "mmengine.config"])
-
-
-def launch(program: str, *arguments: object, launcher: str = "pytorch", **where: Any) -> list[Forked]:
-    """Two processes with the variables that a launcher gives them; `where`: cwd and merged of :class:`Forked`."""
+    Args:
+        program: code, or the path of a script.
+        python_path: a folder with modules of their own.
+        how: arguments of :class:`Forked`.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
+    command = [sys.executable, *(["-c", program] if isinstance(program, str) else [program]), *arguments]
     processes = []
     for rank in (0, 1):
         env = environment(MASTER_PORT=str(port)) | dict(zip(ENVIRONMENTS[launcher], map(str, (rank, 2, rank, 2))))
+        if python_path:
+            env["PYTHONPATH"] = f"{python_path}:{ROOT}"
         if launcher == "pytorch":
             env["MASTER_ADDR"] = "127.0.0.1"
         if launcher == "slurm":
             env["SLURM_NODELIST"] = "127.0.0.1"
-        processes.append(Forked(program, arguments, env, **{"cwd": ROOT, **where}))
+        processes.append(Forked(command, env, cwd, **how))
     return processes
 
 
@@ -191,6 +154,16 @@ def finish_all(processes: list[Forked]) -> list[tuple[int, str, str]]:
     finally:
         for process in processes:
             process.kill()
+
+
+def finish_two(tool: str, cwd: pathlib.Path, *arguments: object, status: int = 0, **how: Any) -> str:
+    """What both processes of a tool say that a launcher has started, which must end with `status` of their own accord;
+    the launcher itself, which would end the other when one has ended, is the subject of other tests."""
+    script = ROOT / "tools" / tool
+    results = finish_all(launch(script, *arguments, "--launcher", "pytorch", cwd=cwd, merged=True, **how))
+    output = "".join(said for _, said, _ in results)
+    assert [returncode for returncode, *_ in results] == [status, status], output
+    return output
 
 
 @contextlib.contextmanager

@@ -4,15 +4,29 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import time
 
 import pytest
 
 from mmseg.weights import read_checkpoint
 from tests.engine.toy import CONFIG
-from tests.tools.processes import DIST, TRAIN, descendants, finish, patience, read_until, running, wait_until
+from tests.tools.processes import (
+    ROOT,
+    TRAIN,
+    descendants,
+    finish,
+    finish_all,
+    finish_two,
+    launch,
+    patience,
+    read_until,
+    running,
+    wait_until,
+)
 
-FOR_EVER = ["--options", "runner.max_iters=1000000", "checkpoint_config.interval=1000000"]
+LAUNCH = [sys.executable, str(ROOT / "tools" / "launch.py"), "43412", "2", TRAIN[1]]  # as in tools/processes.sh
+FOR_EVER = ["--launcher=pytorch", "--options", "runner.max_iters=1000000", "checkpoint_config.interval=1000000"]
 
 RANK_ONE_FAILS = """
 import os
@@ -76,7 +90,7 @@ def gone(pids: list[int]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "workers"), [(0, 1), (1, 0)])
 def test_a_killed_process_ends_all_within_seconds_and_with_one_message(tmp_path, config, victim, workers):
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, f"data.workers_per_gpu={workers}"]
+    command = [*LAUNCH, config, "--work-dir", tmp_path / "w", *FOR_EVER, f"data.workers_per_gpu={workers}"]
     with running(command, tmp_path) as process:
         read_until(process, r"Iter \[6/")
         everyone = descendants(process.pid)
@@ -94,7 +108,7 @@ def test_a_killed_process_ends_all_within_seconds_and_with_one_message(tmp_path,
 
 @pytest.mark.slow
 def test_processes_stop_with_their_launcher_and_save(tmp_path, config):
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=1"]
+    command = [*LAUNCH, config, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=1"]
     with running(command, tmp_path) as process:
         read_until(process, r"Iter \[6/")
         everyone = descendants(process.pid)
@@ -114,14 +128,15 @@ def test_processes_stop_with_their_launcher_and_save(tmp_path, config):
 
 @pytest.mark.slow
 def test_a_killed_data_worker_ends_all_with_one_message(tmp_path, config):
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=2"]
-    with running(command, tmp_path) as process:
-        read_until(process, r"Iter \[6/")
-        everyone, rank_one = descendants(process.pid), ranks_of(process.pid)[1]
-        os.kill(descendants(rank_one)[0], signal.SIGKILL)
-        output, _ = process.communicate(timeout=patience(10))
-        wait_until(lambda: gone(everyone), 5)
-    assert process.returncode == 2 and "Traceback" not in output
+    arguments = [config, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=2"]
+    both = launch(ROOT / "tools" / "train.py", *arguments, merged=True)
+    read_until(both[0], r"Iter \[6/")
+    workers = [pid for process in both for pid in descendants(process.pid)]
+    os.kill(descendants(both[1].pid)[0], signal.SIGKILL)
+    statuses, said, _ = zip(*finish_all(both))
+    wait_until(lambda: gone(workers), 5)
+    output = "".join(said)
+    assert statuses == (2, 2) and "Traceback" not in output
     assert re.findall(r".*Error: .*", output) == re.findall(r"\[rank 1\] DataError: data worker \d .*SIGKILL.*", output)
     assert output.count("DataError") == 1 and "/dev/shm" in output and "workers_per_gpu" in output
     assert read_checkpoint(tmp_path / "w" / "latest.pth")["meta"]["iter"] >= 6  # nothing is lost
@@ -133,11 +148,9 @@ def test_data_that_one_process_cannot_read_end_both_with_one_message(tmp_path, c
     (tmp_path / "failing.py").write_text(RANK_ONE_FAILS)
     text = CONFIG.replace('"tests.engine.toy"', '"tests.engine.toy", "failing"')
     config.write_text(text.replace('dict(type="ToyClips")', f'dict(type="FailsInRankOne", where="{where}")'))
-    python_path = f"{tmp_path}:{pathlib.Path(__file__).parents[2]}"
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", "--options", "data.workers_per_gpu=1"]
-    output = finish(command, tmp_path, status=2, seconds=20, PYTHONPATH=python_path)
+    command = [config, "--work-dir", "w", "--options", "data.workers_per_gpu=1"]
+    output = finish_two("train.py", tmp_path, *command, status=2, python_path=str(tmp_path))
     assert output.count("clips/7.png: unreadable") == 1 and "Traceback" not in output
-    assert "all processes have been stopped" not in output  # the message says all
     latest = tmp_path / "w" / "latest.pth"
     assert latest.exists() == (where == "loading")
     assert where == "building" or read_checkpoint(latest)["meta"]["iter"] == 3
@@ -148,9 +161,7 @@ def test_validation_data_that_one_process_cannot_read_are_done_without_in_both(t
     (tmp_path / "failing.py").write_text(RANK_ONE_FAILS)
     text = CONFIG.replace('"tests.engine.toy"', '"tests.engine.toy", "failing"')
     config.write_text(text + 'data["val"] = dict(type="FailsInRankOne", where="building")\n')
-    python_path = f"{tmp_path}:{pathlib.Path(__file__).parents[2]}"
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w"]
-    output = finish(command, tmp_path, seconds=20, PYTHONPATH=python_path)
+    output = finish_two("train.py", tmp_path, config, "--work-dir", "w", python_path=str(tmp_path))
     assert len(re.findall("training without validation, data.val cannot be used: .*clips/7.png", output)) == 1
     assert "Iter [6/6]" in output
 
@@ -158,8 +169,9 @@ def test_validation_data_that_one_process_cannot_read_are_done_without_in_both(t
 @pytest.mark.slow
 def test_a_loss_that_is_not_a_number_in_one_process_stops_both(tmp_path, config):
     options = ["data.samples_per_gpu=1", "data.train.nan_at=3", "checkpoint_config.interval=1"]
-    output = finish([*DIST, config, 2, "--work-dir", tmp_path, "--seed", 0, "--options", *options], tmp_path, status=2)
-    assert "Traceback" not in output and output.count("is not finite") == 1
+    command = [config, "--work-dir", tmp_path, "--seed", 0, "--options", *options]
+    output = finish_two("train.py", tmp_path, *command, status=2)
+    assert "Traceback" not in output and output.count("is not finite") == 2  # a launcher would end one meanwhile
     stopped = int(re.search(r"iteration (\d+): decode\.loss_seg, loss is not finite", output)[1])
     saved = {int(path.stem[5:]) for path in tmp_path.glob("iter_*.pth")}
     assert saved == set(range(1, stopped))
@@ -167,13 +179,13 @@ def test_a_loss_that_is_not_a_number_in_one_process_stops_both(tmp_path, config)
 
 @pytest.mark.slow
 def test_a_mistake_that_all_processes_meet_is_told_once(tmp_path, config):
-    command = [*DIST, config, 2, "--work-dir", tmp_path / "w", "--options", "optimizer.type=Adamm"]
-    output = finish(command, tmp_path, status=2, seconds=20)
+    mistake = ["--launcher=pytorch", "--options", "optimizer.type=Adamm"]
+    output = finish([*LAUNCH, config, "--work-dir", tmp_path / "w", *mistake], tmp_path, status=2, seconds=20)
     assert output.count("Adamm") == 1 and "Traceback" not in output
 
 
 def test_one_process_says_that_it_stops(tmp_path, config):
-    with running([*TRAIN, config, "--work-dir", tmp_path / "w", *FOR_EVER], tmp_path) as process:
+    with running([*TRAIN, config, "--work-dir", tmp_path / "w", *FOR_EVER[1:]], tmp_path) as process:
         read_until(process, r"Iter \[6/")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=patience(10))
