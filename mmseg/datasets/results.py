@@ -96,7 +96,7 @@ def label_writers(dataset: VideoDataset, options: ResultOptions) -> list[ResultW
         writers.append(LabelPngWriter(options.folder / dataset.submission, table))
     if options.show_dir is not None:
         names = options.class_names or dataset.CLASSES or None
-        writers.append(OverlayVideoWriter(options.show_dir, table, dataset.frame_rate))
+        writers.append(OverlayVideoWriter(options.show_dir, table, dataset.frame_rate, names))
         writers.append(ContactSheetWriter(options.show_dir / "contact_sheet.png", table, names))
     if options.show and distributed.is_main():
         if has_display():

@@ -29,13 +29,16 @@ class OverlayVideoWriter(ResultWriter):
         folder: where the videos go.
         table: (256, 3) uint8 RGB colours of the labels.
         fps: frames per second.
+        class_names: names in label order, for a legend; None: no legend.
 
     Raises:
         WriteError: another run writes to the folder.
     """
 
-    def __init__(self, folder: str | Path, table: np.ndarray, fps: float = 15.0) -> None:
-        self.folder, self.table, self.fps = Path(folder), table, fps
+    def __init__(
+        self, folder: str | Path, table: np.ndarray, fps: float = 15.0, class_names: Sequence[str] | None = None
+    ) -> None:
+        self.folder, self.table, self.fps, self.class_names = Path(folder), table, fps, class_names
         self._video: OverlayVideo | None = None
         self._names: set[str] = set()
         self._lock: FolderLock | None = None  # of the main process, for all of the run
@@ -52,7 +55,8 @@ class OverlayVideoWriter(ResultWriter):
 
     def begin_video(self, video: Video) -> None:
         with_truth = None if video.truths is None else bool(video.truths)
-        self._video = OverlayVideo(inside(self.folder, video.name), self.table, self.fps, with_truth)
+        path = inside(self.folder, video.name)
+        self._video = OverlayVideo(path, self.table, self.fps, with_truth, class_names=self.class_names)
 
     def add(self, result: Result) -> None:
         self._video.add(result.frame.picture(), result.labels, result.frame.truth)

@@ -65,6 +65,20 @@ def test_overlay_video_without_frames_and_rate_of_the_source(tmp_path):
     assert video.path.is_file()
 
 
+def test_an_overlay_video_with_a_legend(tmp_path):
+    """Below the three pictures, in every frame and of one size, whatever is in it."""
+    table, sizes = palette_table(None, 3), set()
+    with OverlayVideo(tmp_path / "v", table, class_names=["a", "b", "c"], with_truth=True) as video:
+        for label in (0, 1, 255):
+            labels = np.full((60, 80), label, np.uint8)
+            video.add(np.full((60, 80, 3), 200, np.uint8), labels, labels if label else None)
+    capture = cv2.VideoCapture(str(video.path))
+    while (got := capture.read())[0]:
+        sizes.add(got[1].shape)
+        assert got[1][60:].mean() < 60 < 150 < got[1][:60].mean()
+    assert len(sizes) == 1 and sizes.pop()[1] == 240
+
+
 def test_contact_sheet_shows_rows_and_legend():
     table = palette_table(None, 5)
     labels = np.zeros((45, 80), np.uint8)
