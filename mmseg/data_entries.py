@@ -5,7 +5,7 @@
     data = dict(
         num_classes=5,  # of the data sets and of the heads of the model
         img_scale=(640, 360),  # (width, height) that frames are resized to, before the random factor of the training
-        crop_size=(352, 352),  # (height, width) of training clips
+        crop_size=(352, 352),  # (height, width) of training clips, and of the sliding windows of a test
         every=dict(unlabelled="keep", ignored_values=[11]),  # arguments of all data sets of train, val and test
     )
 
@@ -15,6 +15,7 @@ that was read has them no more: their values stand in their places.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from pydantic import TypeAdapter
 
 from mmseg import values
 from mmseg.errors import ConfigError
+
+logger = logging.getLogger("mmseg.config")
 
 SECTIONS = ("train", "val", "test")
 
@@ -61,6 +64,10 @@ def spread(config: Any, options: Mapping[str, Any], takes: Callable[[Any, str], 
         if getattr(entries, name) is not None:
             for place, node in sets:
                 places[name] += _keys(node.get("pipeline"), keys, f"{place}.pipeline")
+    if entries.crop_size is not None:
+        for place, windows in _windows(config):
+            _scale_stride(place, windows, entries.crop_size, options)
+            places["crop_size"].append((f"{place}.crop_size", windows, "crop_size"))
     for name, found in places.items():
         if given[name] is not None and name != "every":
             value = getattr(entries, name)
@@ -69,6 +76,45 @@ def spread(config: Any, options: Mapping[str, Any], takes: Callable[[Any, str], 
         for key, value in (entries.every or {}).items():
             if not _is_given(f"{place}.{key}", options):
                 node[key] = value
+
+
+def tell_of_windows(config: Any) -> None:
+    """Warn of sliding windows of another size than the crops that a network is trained on."""
+    train = (config.get("data") or {}).get("train")
+    crops = [
+        tuple(node[key])
+        for place, dataset in data_sets(train, "data.train")
+        for _, node, key in _keys(dataset.get("pipeline"), ("crop_size",), f"{place}.pipeline")
+        if _is_pair(node[key])
+    ]
+    for place, windows in _windows(config):
+        size = windows.get("crop_size")
+        if crops and _is_pair(size) and tuple(size) not in crops:
+            logger.warning(
+                "%s.crop_size = %s, but training clips are cropped to %s; data.crop_size=(height, width) sets both",
+                *(place, tuple(size), crops[0]),
+            )
+
+
+def _windows(config: Any) -> Iterator[tuple[str, Any]]:
+    """The ``test_cfg`` of a model that looks at frames through sliding windows, in the model or beside it."""
+    model = config.get("model")
+    inside = model.get("test_cfg") if isinstance(model, Mapping) else None
+    for place, found in (("model.test_cfg", inside), ("test_cfg", config.get("test_cfg"))):
+        if isinstance(found, Mapping) and found.get("mode") == "slide":
+            yield place, found
+
+
+def _scale_stride(place: str, windows: Any, size: Any, options: Mapping[str, Any]) -> None:
+    """Windows of a new size overlap by the same share of it."""
+    before, stride = windows.get("crop_size"), windows.get("stride")
+    is_given = any(_is_given(f"{place}.{key}", options) for key in ("crop_size", "stride"))
+    if _is_pair(before) and _is_pair(stride) and not is_given:
+        windows["stride"] = tuple(max(1, round(step * new / old)) for step, new, old in zip(stride, size, before))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
 
 
 def data_sets(entry: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -237,6 +237,23 @@ def test_the_class_count_reaches_all_parts_of_the_models():
         assert ("num_classes" in cfg.data.test) == (name != "hfan.b0")  # whose data set counts no classes
 
 
+def test_the_size_of_crops_is_that_of_sliding_windows(tmp_path, caplog):
+    """The stride keeps its share of the window; what names one place wins, and a disagreement is told."""
+    hfan = TOY.parents[1] / "hfan" / "hfan.small.512x512.refine.py"
+    cfg = load_config(hfan, {"data.crop_size": (256, 384)})
+    assert (cfg.model.test_cfg.crop_size, cfg.model.test_cfg.stride) == ((256, 384), (136, 203))
+    assert cfg.data.train.dataset.pipeline[3].crop_size == (256, 384) and not caplog.records
+    options = {"data.crop_size": (256, 256), "model.test_cfg.stride": (9, 9)}
+    assert load_config(hfan, options).model.test_cfg == dict(mode="slide", crop_size=(256, 256), stride=(9, 9))
+    apart = write(
+        tmp_path / "apart.py", f"_base_ = ['{hfan}']\ntest_cfg = dict(mode='slide', crop_size=(9, 9), stride=(3, 3))"
+    )
+    cfg = load_config(apart, {"data.crop_size": (36, 36), "model.test_cfg.crop_size": (128, 128)})
+    assert cfg.test_cfg == dict(mode="slide", crop_size=(36, 36), stride=(12, 12))
+    assert cfg.model.test_cfg.stride == (271, 271)
+    assert "model.test_cfg.crop_size = (128, 128), but training clips are cropped to (36, 36)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
