@@ -74,7 +74,8 @@ class VideoDataset:
         palette: RGB colours in label order, or None.
         reduce_zero_label: raw label 0 is ignored and v is class v - 1.
         short_videos: what to do in training with videos that have no clip: 'error' or 'drop'.
-        ignored_values: further values of masks, or with `colour_masks` RGB colours, that are ignored.
+        ignored_values: further values of masks, or with `colour_masks` RGB colours, that are ignored; in masks of
+            objects they are background.
         colour_masks: masks are pictures in the colours of the `palette`.
 
     Attributes:
@@ -114,7 +115,10 @@ class VideoDataset:
         self.CLASSES, self.PALETTE = None if classes is None else tuple(classes), palette
         self.num_classes = None if classes is None else len(classes)
         self.reduce_zero_label = reduce_zero_label
-        self.label_reader = LabelReader.of(self.num_classes, reduce_zero_label, ignored_values, palette, colour_masks)
+        void = IGNORE_INDEX if self.background is None else self.background
+        self.label_reader = LabelReader.of(
+            self.num_classes, reduce_zero_label, ignored_values, palette, colour_masks, void
+        )
         if short_videos not in ("error", "drop"):
             raise ConfigError(f"short_videos={short_videos!r}", "'error' or 'drop'", "fix short_videos")
         if not self.videos:

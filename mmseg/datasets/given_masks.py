@@ -9,16 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Len
 
+from mmseg import values
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.results import label_writers
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.video_files import VideoFiles
-from mmseg.errors import DataError
-from mmseg.images import list_pictures, read_frame, read_mask, read_palette
+from mmseg.datasets.video_layout import FLAT_NAMES, VIDEO, PictureFolders, named_roots
+from mmseg.datasets.vspw import read_split
+from mmseg.errors import ConfigError, DataError
+from mmseg.images import FRAMES, LABEL_MAPS, read_frame, read_palette
 from mmseg.structures import Frame
 from mmseg.visualization import davis_palette
 from mmseg.writing.base import ResultOptions, ResultWriter
@@ -27,7 +31,11 @@ from mmseg.writing.submission_zip import ZippedPngWriter
 
 logger = logging.getLogger("mmseg.datasets")
 
-_MASKS = (".png",)
+MASKS = (".png",)
+
+Folders = tuple[PictureFolders, PictureFolders]
+Palette = Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]]
+IgnoredValues = Sequence[values.Byte | Annotated[Sequence[values.Byte], Len(3, 3)]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class ObjectVideoDataset(VideoDataset):
         pipeline: the test pipeline.
         palette_file: a PNG whose palette the results get; the standard one of DAVIS where there is none.
         single_object: all values of masks but 0 are one object.
+        palette, ignored_values, colour_masks: see :class:`VideoDataset`; entry k of `palette` is the colour of object
+            k, in masks if these hold colours, and in results.
 
     Raises:
         DataError: no videos, or one is listed twice.
@@ -67,12 +77,19 @@ class ObjectVideoDataset(VideoDataset):
         pipeline: Sequence[Any] | None = None,
         palette_file: str | Path | None = None,
         single_object: bool = False,
+        palette: Palette | None = None,
+        ignored_values: IgnoredValues = (),
+        colour_masks: bool = False,
     ) -> None:
-        super().__init__(videos, pipeline, test_mode=True, reduce_zero_label=False)
+        given = dict(palette=palette, ignored_values=ignored_values, colour_masks=colour_masks)
+        super().__init__(videos, pipeline, test_mode=True, reduce_zero_label=False, **given)
         self.single_object = single_object
         self._warned: set[str] = set()
         table = read_palette(palette_file) if palette_file is not None and Path(palette_file).is_file() else None
         self.palette = davis_palette() if table is None else table  # (256, 3) uint8 RGB
+        if palette is not None:
+            self.palette = self.palette.copy()
+            self.palette[: len(palette)] = palette
 
     def read_mask(self, video_index: int, number: int, size: tuple[int, int]) -> np.ndarray | None:
         """The object ids of a frame of this `size`, (H, W) uint8; None if it has no mask.
@@ -86,7 +103,7 @@ class ObjectVideoDataset(VideoDataset):
         path = video.masks.get(number)
         if path is None:
             return None
-        stored = read_mask(path)
+        stored = self.read_label(path)
         mask = fitted_mask(stored, size, path, warn=video.name not in self._warned)
         if stored.shape != size:
             self._warned.add(video.name)  # once for a video
@@ -143,38 +160,54 @@ class ObjectVideoDataset(VideoDataset):
         return writers
 
 
-def scan_objects(name: str, frames: str | Path, masks: str | Path) -> ObjectVideoFiles:
+def object_folders(root: Path, frames_dir: str, masks_dir: str, layout: Mapping[str, Any]) -> Folders:
+    """Where the frames and the masks of objects below a data root are.
+
+    Args:
+        root: the data root.
+        frames_dir, masks_dir, layout: see :class:`PictureFolders`; `layout` has ``frame_suffix``, ``mask_suffix`` and
+            ``video_pattern``, or some of them.
+    """
+    ends = layout.get("frame_suffix"), layout.get("mask_suffix")
+    pattern = layout.get("video_pattern", FLAT_NAMES)
+    frames = PictureFolders(root, frames_dir, FRAMES, ends[0], ends[1], pattern)
+    masks = PictureFolders(root, masks_dir, MASKS if ends[1] is None else LABEL_MAPS, ends[1], ends[0], pattern)
+    return frames, masks
+
+
+def scan_objects(name: str, folders: Folders, keep_unlabelled: bool = False) -> ObjectVideoFiles:
     """The files of a video: two folder listings, no file is opened.
 
     Args:
         name: of the video.
-        frames, masks: folders with ``<frame>.jpg`` and ``<frame>.png``.
+        folders: of frames and masks, see :func:`object_folders`.
+        keep_unlabelled: a video of which only some frames have masks has `labels` for these.
 
     Raises:
         DataError: a folder is missing or empty, or a mask has no frame.
     """
-    pictures, pngs = list_pictures(frames), list_pictures(masks, _MASKS)
-    for folder, found in ((frames, pictures), (masks, pngs)):
+    pictures, masks = (kind.of(name) for kind in folders)
+    for kind, found in zip(folders, (pictures, masks)):
         if not found:
             raise DataError(
-                f"video {name!r}: {'no such folder' if found is None else 'no pictures in'} {folder}",
-                "a folder with frames (.jpg) and one with masks (.png) for every video",
-                "extract the data set again, or check data_root and split",
+                f"video {name!r}: {'no such folder' if found is None else 'no pictures in'} {kind.folder(name)}",
+                "a folder with frames and one with masks (.png) for every video",
+                "extract the data set again, or check data_root, split, frames_dir and masks_dir",
             )
-    numbers = {os.path.splitext(picture)[0]: number for number, picture in enumerate(pictures)}
-    stray = [png for png in pngs if os.path.splitext(png)[0] not in numbers]
+    numbers = {stem: number for number, stem in enumerate(pictures)}
+    stray = [path for stem, path in masks.items() if stem not in numbers]
     if stray:
         raise DataError(
-            f"video {name!r}: {len(stray)} masks without a frame, the first is {os.path.join(masks, stray[0])}",
-            f"a frame with the same stem in {frames}",
+            f"video {name!r}: {len(stray)} masks without a frame, the first is {stray[0]}",
+            f"a frame with the same stem in {folders[0].folder(name)}",
             "extract the frames again, one may be missing in the middle",
         )
-    _warn_of_gaps(name, [os.path.splitext(picture)[0] for picture in pictures])
-    by_number = {numbers[os.path.splitext(png)[0]]: os.path.join(masks, png) for png in pngs}
-    paths = tuple(os.path.join(frames, picture) for picture in pictures)
-    complete = len(by_number) == len(paths)
-    labels = tuple(by_number[number] for number in range(len(paths))) if complete else None
-    return ObjectVideoFiles(-1, name, len(paths), paths, labels, by_number)
+    _warn_of_gaps(name, list(pictures))
+    by_number = {numbers[stem]: path for stem, path in masks.items()}
+    labels = tuple(by_number.get(number) for number in range(len(pictures)))
+    if None in labels and not (keep_unlabelled and len(by_number) > 1):
+        labels = None
+    return ObjectVideoFiles(-1, name, len(pictures), tuple(pictures.values()), labels, by_number)
 
 
 def _warn_of_gaps(name: str, stems: Sequence[str]) -> None:
@@ -186,6 +219,48 @@ def _warn_of_gaps(name: str, stems: Sequence[str]) -> None:
     gaps = [number for number, step in zip(numbers[1:], steps) if step > min(steps)]
     if gaps:
         logger.warning("video %r: %d frames may be missing, the first before frame %d", name, len(gaps), gaps[0])
+
+
+def find_objects(
+    data_root: str | Path | Sequence[str | Path],
+    split: str | None,
+    frames_dir: str,
+    masks_dir: str,
+    layout: Mapping[str, Any],
+    keep_unlabelled: bool,
+) -> list[ObjectVideoFiles]:
+    """The videos below one data root or several, see :func:`named_roots`, :func:`object_folders`, :func:`scan_objects`.
+
+    Args:
+        data_root: of a data set.
+        split: text file with the names of the videos, relative to each root; None takes all.
+        frames_dir, masks_dir, layout, keep_unlabelled: see these functions.
+
+    Raises:
+        SegError: see these functions.
+    """
+    videos = []
+    for prefix, root in named_roots(data_root, "a folder with frames and masks of objects").items():
+        folders = object_folders(root, frames_dir, masks_dir, layout)
+        found = [scan_objects(name, folders, keep_unlabelled) for name in listed_videos(root, split, folders[0])]
+        videos += [replace(video, name=prefix + video.name) for video in found]
+    return videos
+
+
+def listed_videos(root: Path, split: str | None, frames: PictureFolders) -> list[str]:
+    """The videos that a text file below `root` names, or all that there are, sorted as text.
+
+    Raises:
+        ConfigError: `split` is no text file.
+        DataError: it cannot be read, or there are no videos.
+    """
+    if split is not None:
+        path = Path(os.path.normpath(root / split))
+        if path.suffix != ".txt" and not path.exists():
+            raise ConfigError(f"split={split!r}", "a text file with one video name a line", "fix split")
+        return [line.name for line in read_split(path)]
+    is_plain = frames.flat is None and VIDEO not in frames.template
+    return video_names(frames.root / frames.template) if is_plain else sorted(frames.videos())
 
 
 def video_names(folder: str | Path) -> list[str]:

@@ -44,6 +44,7 @@ class LabelReader:
         ignored: stored values that are ignored, besides 255 and, if `reduced`, 0; or colours that are.
         colours: RGB colours of the classes in label order, where masks are pictures in these; `reduced` means nothing
             then.
+        ignored_label: what ignored pixels become: 255, or the background in masks of objects that are followed.
 
     Raises:
         ConfigError: an ignored value that is of the wrong kind, or two classes of one colour.
@@ -53,6 +54,7 @@ class LabelReader:
     reduced: bool = True
     ignored: tuple[int | Colour, ...] = ()
     colours: tuple[Colour, ...] | None = None
+    ignored_label: int = IGNORED
 
     def __post_init__(self) -> None:
         wrong = [value for value in self.ignored if isinstance(value, int) is (self.colours is not None)]
@@ -79,6 +81,7 @@ class LabelReader:
         ignored: Sequence[int | Sequence[int]],
         palette: Sequence[Sequence[int]] | None,
         colour_masks: bool,
+        ignored_label: int = IGNORED,
     ) -> LabelReader:
         """The reader of a data set, from its arguments. Raises ConfigError, see above, or if there are no colours."""
         if colour_masks and palette is None:
@@ -88,7 +91,7 @@ class LabelReader:
                 "give palette=[[r, g, b], ...], or write classes.json as {name: [r, g, b], ...}",
             )
         values = tuple(value if isinstance(value, int) else tuple(value) for value in ignored)
-        return cls(num_classes, reduced, values, tuple(map(tuple, palette)) if colour_masks else None)
+        return cls(num_classes, reduced, values, tuple(map(tuple, palette)) if colour_masks else None, ignored_label)
 
     def read(self, path: str | Path) -> np.ndarray:
         """The network labels of a mask file, (H, W) uint8 with 255 for ignored pixels.
@@ -117,13 +120,14 @@ class LabelReader:
     def _table(self) -> np.ndarray:
         """The label of every stored value, (256,) uint8."""
         table = _reduction_table().copy() if self.reduced else np.arange(256, dtype=np.uint8)
-        table[list(self.ignored)] = IGNORED
+        table[list(self.ignored)] = self.ignored_label
         return table
 
     @cached_property
     def _codes(self) -> tuple[np.ndarray, np.ndarray]:
         """The colours as numbers in ascending order, int32, and their labels, uint8."""
-        return sorted_codes([*self.colours, *self.ignored], [*range(len(self.colours)), *[IGNORED] * len(self.ignored)])
+        labels = [*range(len(self.colours)), *[self.ignored_label] * len(self.ignored)]
+        return sorted_codes([*self.colours, *self.ignored], labels)
 
     def _of_colours(self, picture: np.ndarray, path: str | Path) -> np.ndarray:
         labels, unknown = look_up(picture, *self._codes)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -18,7 +19,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.given_masks import video_names
+from mmseg.datasets.given_masks import MASKS, video_names
 from mmseg.datasets.picture_changes import (
     ColourJitter,
     Motion,
@@ -32,11 +33,12 @@ from mmseg.datasets.picture_changes import (
 )
 from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
 from mmseg.datasets.video_files import VideoFiles
+from mmseg.datasets.video_layout import VIDEO, PictureFolders
 from mmseg.datasets.vos_clips import CLIP, IMG_NORM_CFG, normalised
 from mmseg.errors import DataError
-from mmseg.images import check_same_size, list_pictures, read_frame
+from mmseg.images import FRAMES, LABEL_MAPS, check_same_size, read_frame
 from mmseg.registry import DATASETS
-from mmseg.values import PositiveInt
+from mmseg.values import PositiveInt, Text
 
 _OF_CLIP, _OF_FRAME = ColourJitter(0.1, 0.05, 0.05, 0.05), ColourJitter(0.1, 0.05, 0.05)
 _FRAMES = (".jpg", ".jpeg")
@@ -57,6 +59,8 @@ class StaticImageDataset(VideoDataset):
         layout: 'flat', or 'classes' for a folder per class.
         crop_size: S.
         test_mode: always False.
+        frames_dir, masks_dir: folders in `data_root`, where images and masks are not side by side.
+        frame_suffix, mask_suffix: ends of their names, see :class:`PictureFolders`.
 
     Raises:
         DataError: no images, or one without mask.
@@ -72,31 +76,29 @@ class StaticImageDataset(VideoDataset):
         layout: Literal["flat", "classes"] = "flat",
         crop_size: PositiveInt = 384,
         test_mode: Literal[False] = False,
+        frames_dir: str = "",
+        masks_dir: str = "",
+        frame_suffix: Text | None = None,
+        mask_suffix: Text | None = None,
     ) -> None:
         self.data_root, self.crop_size = Path(data_root), crop_size
-        folders = [self.data_root] if layout == "flat" else [self.data_root / n for n in video_names(self.data_root)]
-        images, missing = [], []
-        for folder in folders:
-            masks = set(list_pictures(folder, (".png",)) or ())
-            for name in list_pictures(folder, _FRAMES) or ():
-                path = folder / name
-                mask = path.with_suffix(".png")
-                (images if mask.name in masks else missing).append(path)
-        if missing or not images:
-            first = ", ".join(map(str, missing[:_NAMED]))
+        images, masks = self.data_root / frames_dir, self.data_root / masks_dir
+        inner = [""] if layout == "flat" else video_names(images)
+        pairs: dict[str, tuple[str, str | None]] = {}
+        for name in inner:
+            found = _pictures(images / name, _FRAMES if frame_suffix is None else FRAMES, frame_suffix, mask_suffix)
+            of_stem = _pictures(masks / name, MASKS if mask_suffix is None else LABEL_MAPS, mask_suffix, frame_suffix)
+            pairs.update((f"{name}/{stem}".lstrip("/"), (path, of_stem.get(stem))) for stem, path in found.items())
+        missing = [path for path, mask in pairs.values() if mask is None]
+        if missing or not pairs:
+            first = ", ".join(missing[:_NAMED])
             raise DataError(
-                f"{data_root}: {len(missing)} images without mask: {first}" if missing else f"{data_root}: no images",
-                "<name>.jpg and <name>.png beside it" + ("" if layout == "flat" else ", in a folder per class"),
-                "extract the data set again, or check data_root and layout",
+                f"{images}: {len(missing)} images without mask: {first}" if missing else f"{images}: no images",
+                f"<name>{frame_suffix or '.jpg'} and, in {masks}, <name>{mask_suffix or '.png'}"
+                + ("" if layout == "flat" else ", in a folder per class"),
+                "extract the data set again, or check data_root, layout, masks_dir and the suffixes",
             )
-        videos = [
-            VideoFiles.of(
-                path.relative_to(self.data_root).with_suffix("").as_posix(),
-                [str(path)],
-                [str(path.with_suffix(".png"))],
-            )
-            for path in images
-        ]
+        videos = [VideoFiles.of(name, [path], [mask]) for name, (path, mask) in pairs.items()]
         super().__init__(videos, reduce_zero_label=False)
 
     def clip(self, index: int, rng: np.random.Generator, progress: Any = None) -> dict[str, Any]:
@@ -188,6 +190,11 @@ class _Draws:
 
     def warp(self, side: int) -> tuple[np.ndarray, np.ndarray] | None:
         return draw_control_points(side, self.rng) if self.rng.random() < _WARPED else None
+
+
+def _pictures(folder: Path, suffixes: Sequence[str], suffix: str | None, other: str | None) -> dict[str, str]:
+    """The pictures of one kind in a folder, by their names without suffix."""
+    return PictureFolders(folder.parent, VIDEO, suffixes, suffix, other).of(folder.name) or {}
 
 
 def _read_grey(path: str) -> np.ndarray:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Len
 from PIL import Image
 from PIL.Image import Resampling
 
 from mmseg.datasets.base import VideoDataset
-from mmseg.datasets.given_masks import scan_objects, video_names
+from mmseg.datasets.given_masks import (
+    IgnoredValues,
+    ObjectVideoFiles,
+    Palette,
+    find_objects,
+)
 from mmseg.datasets.picture_changes import (
     ColourJitter,
     Motion,
@@ -26,9 +33,9 @@ from mmseg.datasets.picture_changes import (
     to_array,
 )
 from mmseg.datasets.transforms.geometry import fitted_mask
-from mmseg.datasets.vspw import read_split
-from mmseg.errors import ConfigError, DataError
-from mmseg.images import read_frame, read_mask
+from mmseg.datasets.video_layout import FLAT_NAMES
+from mmseg.errors import DataError
+from mmseg.images import read_frame
 from mmseg.registry import DATASETS
 from mmseg.structures import Progress
 from mmseg.values import Fraction, PositiveInt, Text
@@ -82,13 +89,18 @@ class VOSClipDataset(VideoDataset):
     with 1 for the objects that there are, and ``img_metas``.
 
     Args:
-        data_root: the folder of JPEGImages and Annotations.
+        data_root: the folder of JPEGImages and Annotations; or a list of such, whose videos are then called
+            ``<folder>/<video>``.
         split: text file with the names of the videos, relative to `data_root`; None takes all folders.
         resolution: folder in JPEGImages and Annotations, '480p' for DAVIS; '' for none.
         jump_divisor: the frames at hand are every n-th of the video: 5 for YouTube-VOS.
         crop_size: side of the square that is cut out.
         last_limit: share of the epochs after which distances are small again.
         test_mode: always False.
+        frames_dir, masks_dir, frame_suffix, mask_suffix, video_pattern, ignored_values, colour_masks, palette: see
+            :class:`DAVISDataset`.
+        unlabelled: 'keep': frames may be without mask; clips are made of those that have one, and distances count
+            these.
 
     Raises:
         DataError: the split file or a video is missing, a frame has no mask, or no video has three frames.
@@ -100,26 +112,29 @@ class VOSClipDataset(VideoDataset):
 
     def __init__(
         self,
-        data_root: str | Path,
+        data_root: str | Path | Annotated[Sequence[str | Path], Len(1)],
         split: Text | None = None,
         resolution: str = "",
         jump_divisor: PositiveInt = 1,
         crop_size: PositiveInt = 384,
         last_limit: Fraction = LIMITS[-1],
         test_mode: Literal[False] = False,
+        frames_dir: Text = "JPEGImages",
+        masks_dir: Text = "Annotations",
+        frame_suffix: Text | None = None,
+        mask_suffix: Text | None = None,
+        video_pattern: Text = FLAT_NAMES,
+        ignored_values: IgnoredValues = (),
+        colour_masks: bool = False,
+        palette: Palette | None = None,
+        unlabelled: Literal["error", "keep"] = "error",
     ) -> None:
-        self.data_root, self.jump_divisor, self.crop_size = Path(data_root), jump_divisor, crop_size
-        self.last_limit = last_limit
-        frames, masks = (self.data_root / kind / resolution for kind in ("JPEGImages", "Annotations"))
-        names = video_names(frames) if split is None else _listed(self.data_root / split)
-        videos = [scan_objects(name, frames / name, masks / name) for name in names]
-        for video in videos:
-            if video.labels is None:
-                raise DataError(
-                    f"video {video.name!r}: {len(video.masks)} masks for {video.num_frames} frames",
-                    "a mask for every frame of a training video",
-                    "extract the annotations again",
-                )
+        self.jump_divisor, self.crop_size, self.last_limit = jump_divisor, crop_size, last_limit
+        self.masks_dir = os.path.join(masks_dir, resolution)
+        layout = dict(frame_suffix=frame_suffix, mask_suffix=mask_suffix, video_pattern=video_pattern)
+        frames_dir, keep = os.path.join(frames_dir, resolution), unlabelled == "keep"
+        found = find_objects(data_root, split, frames_dir, self.masks_dir, layout, keep)
+        videos = [_for_training(video, keep) for video in found]
         short = [video.name for video in videos if video.num_frames < CLIP]
         if short:
             names = ", ".join(short[:_NAMED]) + (", ..." if len(short) > _NAMED else "")
@@ -128,7 +143,8 @@ class VOSClipDataset(VideoDataset):
                 raise DataError(found, f"{CLIP} frames or more, of which a clip is made", "give longer videos")
             logger.warning("%s; they are left out", found)
         videos = [video for video in videos if video.num_frames >= CLIP]
-        super().__init__(videos, reduce_zero_label=False)
+        given = dict(palette=palette, ignored_values=ignored_values, colour_masks=colour_masks)
+        super().__init__(videos, reduce_zero_label=False, **given)
 
     def clip(self, index: int, rng: np.random.Generator, progress: Progress | None = None) -> dict[str, Any]:
         """See :class:`VOSClipDataset` for what it holds.
@@ -168,7 +184,7 @@ class VOSClipDataset(VideoDataset):
         """A frame (RGB) and its mask."""
         video = self.videos[index]
         frame = read_frame(video.frames[number])
-        mask = fitted_mask(read_mask(video.labels[number]), frame.shape[:2], video.labels[number])
+        mask = fitted_mask(self.read_label(video.labels[number]), frame.shape[:2], video.labels[number])
         return Image.fromarray(frame[..., ::-1].copy()), Image.fromarray(mask)
 
     def _changed(
@@ -242,7 +258,15 @@ def normalised(images: np.ndarray) -> torch.Tensor:
     return ((pixels - mean) / std).contiguous()
 
 
-def _listed(path: Path) -> list[str]:
-    if path.suffix != ".txt":
-        raise ConfigError(f"split={str(path)!r}", "a text file with one video name a line", "fix split")
-    return [line.name for line in read_split(Path(os.path.normpath(path)))]
+def _for_training(video: ObjectVideoFiles, keep_unlabelled: bool) -> ObjectVideoFiles:
+    """A video of the frames that have masks; DataError where all should."""
+    numbers = sorted(video.masks)
+    if len(numbers) < video.num_frames and not keep_unlabelled:
+        raise DataError(
+            f"video {video.name!r}: {len(numbers)} masks for {video.num_frames} frames",
+            "a mask for every frame of a training video",
+            "extract the annotations again; where only some frames have masks, set unlabelled='keep' in the data set",
+        )
+    frames = tuple(video.frames[number] for number in numbers)
+    labels = tuple(video.masks[number] for number in numbers)
+    return replace(video, frames=frames, labels=labels, num_frames=len(frames), masks=dict(enumerate(labels)))

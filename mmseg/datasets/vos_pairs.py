@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +23,23 @@ from annotated_types import Len
 from mmseg import values
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.binary_masks import MaskReader, MaskValues
+from mmseg.datasets.frame_names import (
+    FRAME,
+    MASK,
+    by_video,
+    check_suffixes,
+    find_files,
+    find_frames,
+    frame_name,
+    no_frames,
+    read_names,
+)
 from mmseg.datasets.results import build_evaluator, chosen_metrics, label_writers
 from mmseg.datasets.video_files import VideoFiles
-from mmseg.datasets.vspw import read_split
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator
 from mmseg.evaluation.davis import DAVIS16Evaluator, PooledFramesEvaluator
-from mmseg.images import check_flow_size, check_same_size, list_pictures, natural_key, read_frame
+from mmseg.images import check_flow_size, check_same_size, read_frame
 from mmseg.registry import DATASETS
 from mmseg.structures import Frame
 from mmseg.values import Text
@@ -41,7 +49,6 @@ from mmseg.writing.object_masks import ObjectMaskWriter, PaintingWriter
 
 logger = logging.getLogger("mmseg.datasets")
 
-_FRAME, _MASK = ".jpg", ".png"
 _EVALUATORS = {"VOS": PooledFramesEvaluator, "DAVIS16": DAVIS16Evaluator}
 _SHORTEST = 3  # masks that the DAVIS-2016 protocol needs of a video
 _NAMED = 5  # files that a message names
@@ -68,9 +75,14 @@ class VOSDataset(VideoDataset):
         split: text file with names of frames without suffix, one a line, in this order; None takes all frames.
         pipeline, test_mode: see :class:`VideoDataset`.
         classes, palette: names and colours of background and object.
-        mask_values: what the values of masks mean in training, see :class:`MaskReader`; in testing all values but 0 are
-            the object.
-        img_suffix, seg_map_suffix, ignore_index, reduce_zero_label: of published configs; they cannot differ.
+        mask_values: what the values of masks mean, see :class:`MaskReader`; 'auto' means in testing that all values but
+            0 are the object.
+        img_suffix, flow_suffix, seg_map_suffix: ends of the names of frames, flow pictures and masks, after what they
+            have in common; ``_rgb.png`` and the like.
+        ignored_values: values of masks, or with `colour_masks` RGB colours, that are ignored, also in scores.
+        colour_masks: masks are pictures in the two colours of the `palette`.
+        unlabelled: 'keep': frames may be without mask, and are left out of a training. In testing they always may.
+        ignore_index, reduce_zero_label: of published configs; they cannot differ.
 
     Raises:
         DataError: a folder or the split file is missing, there are no frames, or two files have the same stem.
@@ -93,30 +105,45 @@ class VOSDataset(VideoDataset):
         classes: Annotated[Sequence[str], Len(2, 2)] | None = None,
         palette: Annotated[Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]], Len(2, 2)] | None = None,
         mask_values: MaskValues = "auto",
-        img_suffix: Literal[".jpg"] = ".jpg",
-        seg_map_suffix: Literal[".png"] = ".png",
+        img_suffix: Text = FRAME,
+        seg_map_suffix: Text = MASK,
         ignore_index: Literal[255] = 255,
         reduce_zero_label: Literal[False] = False,
+        flow_suffix: Text = FRAME,
+        ignored_values: Sequence[values.Byte | Annotated[Sequence[values.Byte], Len(3, 3)]] = (),
+        colour_masks: bool = False,
+        unlabelled: Literal["error", "keep"] = "error",
     ) -> None:
         self.data_root = data_root
         self.img1_dir, self.img2_dir, self.ann_dir = (self._below(path) for path in (img1_dir, img2_dir, ann_dir))
         if data_root is not None and Path(img1_dir).is_absolute():
             self.img2_dir = img2_dir  # as published: joined only where the frames are
         self._listed = split is None
-        frames = find_frames(self.img1_dir)
+        self._suffixes = img_suffix, flow_suffix, seg_map_suffix
+        check_suffixes(self._suffixes)
+        frames = find_frames(self.img1_dir, img_suffix)
         names = list(frames) if self._listed else read_names(self._below(split))
         if not names:
-            raise _no_frames(self.img1_dir)
-        self._flows = find_files(self.img2_dir, _FRAME)
-        masks = {} if self.ann_dir is None else find_files(self.ann_dir, _MASK)
+            raise no_frames(self.img1_dir, img_suffix)
+        self._flows = find_files(self.img2_dir, flow_suffix)
+        masks = {} if self.ann_dir is None else find_files(self.ann_dir, seg_map_suffix)
+        if unlabelled == "keep" and not test_mode:
+            names = [name for name in names if name in masks]
+            if not names:
+                raise DataError(f"no masks in {self.ann_dir}", f"masks *{seg_map_suffix}", "correct ann_dir")
         groups = by_video(names)
         videos = [self._video(video, stems, frames, masks) for video, stems in groups.items()]
         colours = palette or self.PALETTE
-        super().__init__(videos, pipeline, (), test_mode, classes or self.CLASSES, colours, reduce_zero_label=False)
+        given = dict(reduce_zero_label=False, ignored_values=ignored_values, colour_masks=colour_masks)
+        super().__init__(videos, pipeline, (), test_mode, classes or self.CLASSES, colours, **given)
         place = {name: (v, t) for v, frames in enumerate(groups.values()) for t, name in enumerate(frames)}
         self.items = [place[name] for name in names]  # (video, frame), in the order of the list
         masks = [path for video in self.videos for path in video.labels or ()]
-        self.masks = MaskReader("objects" if test_mode else mask_values, masks)
+        kind = "objects" if test_mode and mask_values == "auto" else mask_values
+        of_colours = self.label_reader if colour_masks else None
+        self.masks = MaskReader(kind, masks, () if colour_masks else ignored_values, of_colours)
+        # 255 in the truth, which the protocols take for the object
+        self._has_void = bool(ignored_values) or (mask_values == "labels" and not colour_masks)
 
     def _below(self, path: str | None) -> str | None:
         return path if path is None or self.data_root is None else os.path.join(self.data_root, path)
@@ -130,12 +157,11 @@ class VOSDataset(VideoDataset):
             return tuple(os.path.join(folder, files.get(stem, stem + suffix)) for stem in stems)
 
         # as published, ".jpg" in the middle of a name is replaced as well
-        of_masks = [stem if stem in masks else stem.replace(_FRAME, _MASK) for stem in stems]
-        labels = None if self.ann_dir is None else paths(self.ann_dir, masks, of_masks, _MASK)
-        images, flows = (
-            paths(folder, files, stems, _FRAME)
-            for folder, files in ((self.img1_dir, frames), (self.img2_dir, self._flows))
-        )
+        of_frames, of_flows, of_masks = self._suffixes
+        mask_stems = [stem if stem in masks else stem.replace(FRAME, MASK) for stem in stems]
+        labels = None if self.ann_dir is None else paths(self.ann_dir, masks, mask_stems, of_masks)
+        images = paths(self.img1_dir, frames, stems, of_frames)
+        flows = paths(self.img2_dir, self._flows, stems, of_flows)
         return FlowVideoFiles(-1, name, len(stems), images, labels, flows)
 
     @property
@@ -181,7 +207,7 @@ class VOSDataset(VideoDataset):
         check_flow_size(image, flow, flow_path)
         if truth is not None:
             check_same_size(image, truth, video.labels[number])
-        stem = frame_name(os.path.splitext(os.path.relpath(path, self.img1_dir))[0])[1]
+        stem = frame_name(os.path.relpath(path, self.img1_dir)[: -len(self._suffixes[0])])[1]
         return Frame(number, stem, image, flow=flow, truth=truth, path=path, reload=partial(read_frame, path))
 
     def frames(self, video_index: int) -> Iterator[Frame]:
@@ -221,8 +247,8 @@ class VOSDataset(VideoDataset):
             first = next((path for path in paths if not os.path.exists(path)), "ann_dir is not set")
             raise DataError(
                 f"{len(self) - len(existing)} of {len(self)} frames without mask: {first}",
-                "a mask of the same name, with .png, for every frame",
-                "correct ann_dir, or leave these frames out by a split file",
+                f"a mask of the same name, with {self._suffixes[2]}, for every frame",
+                "correct ann_dir, leave these frames out by a split file, or set unlabelled='keep' in the data set",
             )
         return self.masks.counts(existing, masks)
 
@@ -245,7 +271,7 @@ class VOSDataset(VideoDataset):
                 "%d videos have masks for some frames only (%s: %d of %d); they are scored by these",
                 *(len(partial_ones), partial_ones[0].name, masks[partial_ones[0].name], partial_ones[0].num_frames),
             )
-        given = dict(video_order=list(masks))
+        given = dict(video_order=list(masks), ignore_index=self.ignore_index if self._has_void else None)
         return [build_evaluator(_EVALUATORS[name], options.metric_options, given) for name in names]
 
     def is_labelled(self) -> bool:
@@ -260,68 +286,3 @@ class VOSDataset(VideoDataset):
             writers.append(ObjectMaskWriter(options.mask_dir, table))
             writers.append(PaintingWriter(options.output_dir, table, options.opacity))
         return writers
-
-
-def find_frames(folder: str | Path) -> dict[str, str]:
-    """:func:`find_files` for frames: as published, those of other spelling (``.JPG``) count only if all are so."""
-    found = find_files(folder, _FRAME)
-    spelt = {stem: name for stem, name in found.items() if name.endswith(_FRAME)}
-    if spelt and len(spelt) < len(found):
-        other = next(name for name in found.values() if not name.endswith(_FRAME))
-        logger.warning("%s: %d files like %s are not taken for frames", folder, len(found) - len(spelt), other)
-    return spelt or found
-
-
-def find_files(folder: str | Path, suffix: str) -> dict[str, str]:
-    """Pictures at any depth of a folder: path without suffix -> path, both relative to it, in natural order.
-
-    Args:
-        folder: may be missing.
-        suffix: of the pictures, in lower case; they may have it in any case.
-
-    Raises:
-        DataError: two pictures have the same stem, or a folder cannot be read.
-    """
-    found: dict[str, str] = {}
-    for root, folders, _ in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = os.path.relpath(root, folder).replace(os.sep, "/")
-        names = [posixpath.normpath(posixpath.join(inner, name)) for name in list_pictures(root, (suffix,)) or ()]
-        found.update((posixpath.splitext(name)[0], name) for name in names)
-    return {stem: found[stem] for stem in sorted(found, key=natural_key)}
-
-
-def _no_frames(folder: str | Path) -> DataError:
-    return DataError(
-        f"{folder}: {'no frames in it' if os.path.isdir(folder) else 'no such folder'}",
-        f"a folder with frames, {_FRAME}",
-        "set data_root and img1_dir (frames) to where they are; docs/hfan.md shows the layout",
-    )
-
-
-def read_names(path: str | Path) -> list[str]:
-    """Frames that a split file names, one a line without suffix. Raises DataError, see :func:`read_split`."""
-    return list(dict.fromkeys(line.name for line in read_split(Path(path))))
-
-
-def frame_name(stem: str) -> tuple[str, str]:
-    """Video and name of a frame from its path relative to the folder of frames, without suffix.
-
-    ``bear_00007`` and ``bear/00007`` are frame ``00007`` of ``bear``.
-    """
-    folder, stem = posixpath.split(stem.replace(os.sep, "/"))
-    match = re.fullmatch(r"(.+)_(\d+)", stem)
-    if match is None:
-        return folder or "frames", stem
-    video, number = match.groups()
-    if not folder or posixpath.basename(folder) == video:
-        return folder or video, number
-    return f"{folder}/{video}", number
-
-
-def by_video(names: Sequence[str]) -> dict[str, list[str]]:
-    """Frames by their video, both in the order in which they come."""
-    videos: dict[str, list[str]] = {}
-    for name in names:
-        videos.setdefault(frame_name(name)[0], []).append(name)
-    return videos

@@ -17,11 +17,19 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
-from mmseg.datasets.given_masks import ObjectVideoDataset, ObjectVideoFiles, scan_objects, video_names
+from mmseg.datasets.given_masks import (
+    IgnoredValues,
+    ObjectVideoDataset,
+    ObjectVideoFiles,
+    Palette,
+    listed_videos,
+    object_folders,
+    scan_objects,
+)
+from mmseg.datasets.video_layout import FLAT_NAMES
 from mmseg.errors import DataError
 from mmseg.evaluation import Evaluator
 from mmseg.files import read_json
-from mmseg.images import read_mask
 from mmseg.registry import DATASETS
 from mmseg.values import Text
 from mmseg.writing.base import ResultOptions
@@ -39,6 +47,8 @@ class YouTubeVOSDataset(ObjectVideoDataset):
         palette_file: a PNG, relative to `data_root`, whose palette the results get.
         pipeline: the test pipeline.
         test_mode: always True.
+        masks_dir, frame_suffix, mask_suffix, video_pattern, ignored_values, colour_masks, palette: see
+            :class:`DAVISDataset`.
 
     Raises:
         DataError: meta.json, a video or a frame that it names is missing, or a video has no mask.
@@ -54,24 +64,32 @@ class YouTubeVOSDataset(ObjectVideoDataset):
         palette_file: str | Path | None = None,
         pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
         test_mode: Literal[True] = True,
+        masks_dir: Text = "Annotations",
+        frame_suffix: Text | None = None,
+        mask_suffix: Text | None = None,
+        video_pattern: Text = FLAT_NAMES,
+        ignored_values: IgnoredValues = (),
+        colour_masks: bool = False,
+        palette: Palette | None = None,
     ) -> None:
-        self.data_root = Path(data_root)
-        frames, masks = Path(os.path.normpath(self.data_root / img_dir)), self.data_root / "Annotations"
+        self.data_root, self.masks_dir = Path(data_root), masks_dir
+        layout = dict(frame_suffix=frame_suffix, mask_suffix=mask_suffix, video_pattern=video_pattern)
+        folders = object_folders(self.data_root, os.path.normpath(img_dir), masks_dir, layout)
         required = None if all_frames else _required_frames(self.data_root / "meta.json")
         videos = []
-        for name in video_names(frames):
-            video = scan_objects(name, frames / name, masks / name)
+        for name in listed_videos(self.data_root, None, folders[0]):
+            video = scan_objects(name, folders)
             wanted = None if required is None else _numbers(video, required)
             videos.append(replace(video, given=frozenset(video.masks), wanted=wanted))
-        palette = None if palette_file is None else self.data_root / palette_file
-        super().__init__(videos, pipeline, palette)
+        table = None if palette_file is None else self.data_root / palette_file
+        super().__init__(videos, pipeline, table, False, palette, ignored_values, colour_masks)
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def result_size(self, video_index: int) -> tuple[int, int]:
         """The size of the first mask."""
         if video_index not in self._sizes:
             masks = self.videos[video_index].masks
-            self._sizes[video_index] = read_mask(masks[min(masks)]).shape
+            self._sizes[video_index] = self.read_label(masks[min(masks)]).shape
         return self._sizes[video_index]
 
     def metrics(self, options: ResultOptions) -> list[Evaluator]:

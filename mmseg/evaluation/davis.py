@@ -33,14 +33,17 @@ class DAVIS16Evaluator(ObjectEvaluator):
     Args:
         video_order: see :class:`ObjectEvaluator`.
         all_frames: count the first and the last frame, too.
+        ignore_index: a value of the truth that is taken out of both masks; None, as published: there is none.
     """
 
     protocol_name = "DAVIS-2016"
     equals = "the DAVIS-2016 toolkit (Matlab and Python) and PyDavis16EvalToolbox"
 
-    def __init__(self, video_order: Sequence[str] | None = None, all_frames: bool = False) -> None:
+    def __init__(
+        self, video_order: Sequence[str] | None = None, all_frames: bool = False, ignore_index: int | None = None
+    ) -> None:
         super().__init__(video_order)
-        self.inner = not all_frames
+        self.inner, self.ignore_index = not all_frames, ignore_index
 
     def object_name(self, video: str, number: int) -> str:
         return video
@@ -50,8 +53,13 @@ class DAVIS16Evaluator(ObjectEvaluator):
 
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
         check_binary(state["name"], frame, pred)
+        if self.ignore_index is not None:
+            pred, target = (np.where(target == self.ignore_index, np.uint8(0), x) for x in (pred, target))
         j, f = foreground_scores(pred, target, self._masks)
         return np.array([j]), np.array([f])
+
+    def _settings(self) -> tuple[object, ...]:
+        return (*super()._settings(), self.ignore_index)
 
 
 def check_binary(video: str, frame: int, pred: np.ndarray) -> None:
@@ -206,8 +214,8 @@ class PooledFramesEvaluator(DAVIS16Evaluator):
     protocol_name = "all frames pooled, as HFAN during training"
     equals = "JM, JO, FM, FO of HFAN's training log (not the DAVIS-2016 numbers of its paper)"
 
-    def __init__(self, video_order: Sequence[str] | None = None) -> None:
-        super().__init__(video_order, all_frames=True)
+    def __init__(self, video_order: Sequence[str] | None = None, ignore_index: int | None = None) -> None:
+        super().__init__(video_order, True, ignore_index)
 
     def compute(self) -> dict[str, object]:
         """``JM, JO, FM, FO`` as fractions, and what the DAVIS-2016 evaluator gives over all frames."""

@@ -142,6 +142,10 @@ def test_targets_are_labelled_and_references_any_frames(tmp_path):
     assert {clip[-1] for clip in (dataset.draw_clip(20, rng) for _ in range(300))} == set(range(20))  # b: as ever
     assert dataset.label_counts().sum() == 22 * 24 * 36
     expect("18 of 20 frames without mask", VSPWDataset, root, "train", TRAIN)
+    for labelled in ((3,), (17,)):  # references on one side only
+        given = [number in labelled for number in range(20)]
+        drawn = {tuple(dataset.draw_clip(20, rng, given)) for _ in range(20)}
+        assert drawn == {(12, 9, 6, 3) if labelled == (3,) else (8, 11, 14, 17)}
 
 
 def test_videos_without_a_labelled_target_are_told_or_dropped(tmp_path):
@@ -173,6 +177,7 @@ def test_scores_come_from_the_labelled_frames(tmp_path, caplog):
     dataset = VSPWDataset(root, "val", TEST, test_mode=True, unlabelled="keep")
     [ours] = dataset.metrics(ResultOptions(metric_options=dict(min_frames=1)))
     assert "c: 12 of 24" in caplog.text
+    assert dataset.videos[0].truths == [2, *range(10, 21)]  # of which a picture shows one
     whole, run = (VSPWEvaluator(3, min_frames=1) for _ in range(2))
     rng = np.random.default_rng(0)
     given = 0

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmseg.config import load_config
 from mmseg.datasets import VOSDataset, build_dataset
-from mmseg.datasets.vos_pairs import frame_name
+from mmseg.datasets.frame_names import frame_name
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation.object_scores import foreground_scores
 from mmseg.writing.base import ResultOptions
