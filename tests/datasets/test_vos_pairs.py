@@ -243,6 +243,7 @@ def test_masks_that_are_missing_in_training(root):
         (dict(split="none.txt"), "none.txt"),
         (dict(mask_values="ids"), "mask_values"),
         (dict(img_suffix=".png"), "img_suffix"),
+        (dict(seg_map_suffix="_gt.jpg"), "seg_map_suffix='_gt.jpg'"),
         (dict(reduce_zero_label=True), "reduce_zero_label"),
         (dict(img_dir="frame/val"), "img_dir"),
     ],
