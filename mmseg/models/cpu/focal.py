@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
+from mmseg.models.layers.size_tables import table
 
 _WINDOWS = 4  # whose keys are gathered at a time
 
@@ -37,7 +37,7 @@ class WindowGroup:
     keys: Tensor
 
 
-@lru_cache(maxsize=16)
+@table
 def window_groups(h: int, w: int) -> tuple[WindowGroup, ...]:
     """The windows of a map of `h` x `w` tokens by the keys that exist for them; about 49 groups for a large map."""
     geometry = focal_geometry(h, w, torch.device("cpu"))

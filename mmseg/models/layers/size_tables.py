@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+
+Tables = TypeVar("Tables")
 
 _KEPT = 64  # results of one function
 
 
-def table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`make`, a function of sizes, device and the like, with a memory.
+def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
+    """`make`, a function of sizes, device and the like, with a memory; its tensors fit into graphs, whoever asks first.
 
     A compiled region makes its tables anew, as part of what is compiled.
     """
     kept = functools.lru_cache(maxsize=_KEPT)(_for_graphs(make))
 
     @functools.wraps(make)
-    def look_up(*args) -> Tensor:
+    def look_up(*args) -> Tables:
         return make(*args) if torch.compiler.is_compiling() else kept(*args)
 
     look_up.cache_clear = kept.cache_clear
     return look_up
 
 
-def _for_graphs(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def made(*args) -> Tensor:
+def _for_graphs(make: Callable[..., Tables]) -> Callable[..., Tables]:
+    def made(*args) -> Tables:
         with torch.inference_mode(False), torch.no_grad():
             return make(*args)
 

@@ -15,10 +15,11 @@ gathers its rows by index:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from mmseg.models.layers.size_tables import table
 
 WINDOW = 7
 RING = 3
@@ -81,7 +82,7 @@ class FocalGeometry:
     tokens: Tensor
 
 
-@lru_cache(maxsize=16)
+@table
 def focal_geometry(h: int, w: int, device: torch.device) -> FocalGeometry:
     """The tables for a map of `h` x `w` tokens, kept for the sizes used last."""
     if device.type != "cpu":
