@@ -42,6 +42,7 @@ FLOORS = [
         "images",
         "image_trees",
         "video_io",
+        "behind",
         "plain_pickle",
     ],
     ["weights", "distributed", "launchers", "shared_counts"],

@@ -15,6 +15,7 @@ import torch
 
 from mmseg.apis.features import FeatureWriter
 from mmseg.apis.inference import frames_with_flow, pipeline_of, settings_of
+from mmseg.behind import Behind
 from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import FrameSource, LazySource, Source
 from mmseg.engine.answers import check_returns
@@ -29,7 +30,6 @@ from mmseg.structures import Result
 from mmseg.version import __version__
 from mmseg.visualization import Legend, palette_table
 from mmseg.visualization.painting import OPACITY
-from mmseg.writing.behind import Behind
 from mmseg.writing.result_folder import ResultFolder
 from mmseg.writing.video_outputs import LabelMaps, Numbers, Output, Painter, Paintings, Probabilities
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class PyAVEncoder:
         codec: ``libx264`` or ``libvpx-vp9``.
         size: (width, height), both even.
         fps: frames per second.
-        sar: width of a pixel divided by its height.
+        sar: width of a pixel divided by its height; only H.264 keeps it.
 
     Raises:
         av.error.FFmpegError, OSError, ValueError: there is no such codec, or the file cannot be written.
@@ -45,9 +46,8 @@ class PyAVEncoder:
 
     def __init__(self, path: Path, codec: str, size: tuple[int, int], fps: Fraction, sar: Fraction) -> None:
         self._av = pyav()
-        self._container = self._av.open(
-            os.path.abspath(path), "w", format="webm" if "vp9" in codec else "mp4", options={"movflags": "+faststart"}
-        )
+        kind, options = ("webm", {}) if "vp9" in codec else ("mp4", {"movflags": "+faststart"})
+        self._container = self._av.open(os.path.abspath(path), "w", format=kind, options=options)
         self._time_base = 1 / fps
         self._count = 0
         try:
@@ -99,14 +99,14 @@ class OpenCVEncoder:
     """One file by OpenCV, which says nothing when a write fails, and knows no pixel aspect.
 
     Args:
-        path, size, fps: see :class:`PyAVEncoder`.
+        path, size, fps, sar: see :class:`PyAVEncoder`.
         codec: four letters.
 
     Raises:
         ValueError: this build cannot write it.
     """
 
-    def __init__(self, path: Path, codec: str, size: tuple[int, int], fps: Fraction) -> None:
+    def __init__(self, path: Path, codec: str, size: tuple[int, int], fps: Fraction, sar: Fraction) -> None:
         with quiet_opencv():
             self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), float(fps), size)
         if not self._writer.isOpened():
@@ -134,22 +134,21 @@ class OpenCVEncoder:
             reader.release()
 
 
-def encoders(size: tuple[int, int], fps: Fraction, sar: Fraction) -> Iterator[tuple[str, Any]]:
-    """(suffix, function that opens an encoder of a path) of all that may work here, the best first."""
+def encoders(size: tuple[int, int], fps: Fraction, sar: Fraction) -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    """(suffix, what opens an encoder of a path) of all that may work here, the best first; see :class:`PyAVEncoder`."""
     av = pyav()
-    if av is not None:
-        for suffix, codec in _BY_PYAV:
-            if codec in av.codecs_available:
-                yield suffix, lambda path, codec=codec: PyAVEncoder(path, codec, size, fps, sar)
+    for suffix, codec in _BY_PYAV if av is not None else ():
+        if codec in av.codecs_available:
+            yield suffix, partial(_opened, PyAVEncoder, codec, size, fps, sar)
     for suffix, codec in _BY_OPENCV:
-        yield suffix, lambda path, codec=codec: _by_opencv(path, codec, size, fps, sar)
+        yield suffix, partial(_opened, OpenCVEncoder, codec, size, fps, sar)
 
 
-def _by_opencv(path: Path, codec: str, size: tuple[int, int], fps: Fraction, sar: Fraction) -> OpenCVEncoder:
-    encoder = OpenCVEncoder(path, codec, size, fps)
-    lacks = ["browsers may not play it"] if codec != "VP90" else []
-    lacks += [f"its pixels are square instead of {sar}"] if sar != 1 else []
-    logger.warning(
-        "videos are written by OpenCV (%s)%s; pip install av for H.264", codec, "".join(f", {lack}" for lack in lacks)
-    )
+def _opened(kind: type, codec: str, size: tuple[int, int], fps: Fraction, sar: Fraction, path: Path) -> Any:
+    """An encoder, after a warning of what the file will lack."""
+    encoder = kind(path, codec, size, fps, sar)
+    lacks = ["browsers may not play it"] if codec in ("mp4v", "MJPG") else []
+    lacks += [f"its pixels are square instead of {sar}"] if sar != 1 and codec != "libx264" else []
+    if lacks:
+        logger.warning("videos are written as %s: %s; pip install av gives H.264", codec, ", ".join(lacks))
     return encoder

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mmseg.behind import Behind
 from mmseg.errors import DataError, SegError, WriteError
 from mmseg.files import NewFile, write_error, writing
 from mmseg.video_io import exact_rate
@@ -21,7 +23,6 @@ logger = logging.getLogger("mmseg.visualization")
 
 PART = ".part"  # before the suffix of a video that was broken off
 DEFAULT_FPS = Fraction(15)
-_AHEAD = 4  # pictures that wait for the encoder
 _PROBE = bytes(2**20)
 
 
@@ -54,8 +55,7 @@ class VideoWriter:
         self._file: NewFile | None = None
         self._encoder: Any = None
         self._size = (0, 0)
-        self._pool: ThreadPoolExecutor | None = None
-        self._waiting: deque[Future[None]] = deque()
+        self._behind = Behind(self._encode)
 
     def write(self, picture: np.ndarray) -> None:
         """Append a picture (H, W, 3) uint8 BGR. Of odd sides the last row or column is left out, codecs want even ones.
@@ -76,11 +76,10 @@ class VideoWriter:
                 f"{self._size[0]}x{self._size[1]} as in the frames before",
                 "frames of one size",
             )
-        self._waiting.append(self._pool.submit(self._encode, picture))
-        self._wait_for(_AHEAD)
+        with self._failing():
+            self._behind.put(picture)
 
     def _open(self, size: tuple[int, int]) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="video")
         for suffix, opened in encoders(size, self.fps, self.sar):
             path = self.stem.with_name(self.stem.name + suffix)
             self._file = NewFile(path, suffix=suffix)
@@ -102,15 +101,15 @@ class VideoWriter:
         self._encoder.encode(picture)
         self.count += 1
 
-    def _wait_for(self, left: int) -> None:
-        """Wait until at most `left` pictures are to be encoded. Raises WriteError."""
-        while len(self._waiting) > left:
-            try:
-                self._waiting.popleft().result()
-            except Exception as error:
-                failure = self._failure(error)
-                self.discard()
-                raise failure from error
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What the encoder has met becomes a WriteError, and nothing of the file is left."""
+        try:
+            yield
+        except Exception as error:
+            failure = error if isinstance(error, SegError) else write_error(self.path, error)
+            self.discard()
+            raise failure from error
 
     def close(self) -> None:
         """Finish the file.
@@ -119,7 +118,6 @@ class VideoWriter:
             WriteError: it is not whole. Nothing of it is left.
         """
         if self._encoder is not None:
-            self._wait_for(0)
             self._finish(self.path)
             self._named(PART).unlink(missing_ok=True)
 
@@ -133,7 +131,6 @@ class VideoWriter:
             self.discard()
             return None
         try:
-            self._wait_for(0)
             self._finish(self._named(PART))
         except SegError as error:
             logger.warning("%s", error)
@@ -144,9 +141,7 @@ class VideoWriter:
     def discard(self) -> None:
         """Remove what has been written, unless it has been closed."""
         encoder, self._encoder = self._encoder, None
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        self._waiting.clear()
+        self._behind.discard()
         if encoder is not None:
             encoder.abandon()
             self.path = None
@@ -157,33 +152,26 @@ class VideoWriter:
         return self.stem.with_name(f"{self.stem.name}{mark}{self.path.suffix}")
 
     def _finish(self, path: Path) -> None:
-        """Let the file appear under `path`, or raise WriteError."""
-        encoder, self._encoder = self._encoder, None
+        """Let the file appear under `path`, or raise WriteError. A signal meanwhile is raised when that is done."""
         interrupt = None
-        try:
-            last = self._pool.submit(encoder.close)
-            try:
-                last.exception()
-            except (KeyboardInterrupt, SystemExit) as error:  # what is so nearly done is completed
-                interrupt = error
-            self._pool.shutdown()
-            if last.exception() is not None:
-                raise self._failure(last.exception()) from last.exception()
-            self._check(encoder.stored(self._file.temporary))
-            self._file.path = path
-            self._file.commit()
-            self.path = path
-        except BaseException:
-            self.path = None
-            raise
-        finally:
-            self._file.discard()
+        with self._failing():
+            with ThreadPoolExecutor(1) as pool:
+                done = pool.submit(self._complete, path)
+                try:
+                    done.exception()
+                except (KeyboardInterrupt, SystemExit) as error:
+                    interrupt = error
+            done.result()
+        self.path, self._encoder = path, None
         if interrupt is not None:
             raise interrupt
 
-    def _failure(self, error: Exception) -> SegError:
-        """What has stopped the encoder, as an error for the user."""
-        return error if isinstance(error, SegError) else write_error(self.path, error)
+    def _complete(self, path: Path) -> None:
+        self._behind.close()
+        self._encoder.close()
+        self._check(self._encoder.stored(self._file.temporary))
+        self._file.path = path
+        self._file.commit()
 
     def _check(self, found: int) -> None:
         """Raise WriteError unless all frames are in the file."""

@@ -179,11 +179,15 @@ def cut_at_start(path):
     return path
 
 
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 def test_an_address_is_read_as_it_is(tmp_path):
     write_video(tmp_path / "clip.mp4")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet(handler)) as server:
+    handler = functools.partial(Silent, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             source = FrameSource(f"http://127.0.0.1:{server.server_address[1]}/clip.mp4", max_frames=5)
@@ -195,14 +199,6 @@ def test_an_address_is_read_as_it_is(tmp_path):
                 FrameSource(f"http://127.0.0.1:{server.server_address[1]}/gone.mp4")
         finally:
             server.shutdown()
-
-
-def quiet(handler):
-    class Quiet(handler.func):
-        def log_message(self, *_):
-            pass
-
-    return functools.partial(Quiet, **handler.keywords)
 
 
 def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
