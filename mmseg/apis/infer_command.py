@@ -158,7 +158,8 @@ def infer_videos(args: argparse.Namespace) -> int:
     if several:
         return _infer_many(args, model, sources, options, settings)
     done = segment_video(model, sources[0], args.out, options, record={"settings": settings})
-    cli.say(f"{done.num_frames} frames in {done.seconds:.1f} s: {done.folder}/{{{','.join(done.files)}}}")
+    cli.say(f"{done.num_frames} frames in {done.seconds:.1f} s")
+    cli.say(f"written: {', '.join(str(done.folder / name) for name in done.files)}")
     return 0
 
 
