@@ -13,6 +13,7 @@ from mmseg.evaluation.davis import (
     PooledFramesEvaluator,
     VOSBenchmarkEvaluator,
 )
+from mmseg.evaluation.frame_scores import FrameScores
 from mmseg.evaluation.frame_statistics import frame_statistics
 from mmseg.evaluation.object_scores import boundary_measure, region_similarity
 from mmseg.evaluation.saliency import saliency_scores
@@ -27,6 +28,7 @@ __all__ = [
     "DAVIS17Evaluator",
     "DAVIS17UnsupervisedEvaluator",
     "Evaluator",
+    "FrameScores",
     "PooledFramesEvaluator",
     "SegmentationMetric",
     "TemporalConsistency",

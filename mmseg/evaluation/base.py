@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmseg.evaluation.frame_scores import FrameScores
+
 
 class Evaluator(Protocol):
     """An accumulator that a data set gives for its scores (``dataset.metrics(options)``).
@@ -41,6 +43,17 @@ class Evaluator(Protocol):
 
     def tables(self) -> str:
         """The numbers for people."""
+
+    in_percent = True
+    """Whether people are shown the scores times 100."""
+
+    def frame_score(self, video: str) -> float:
+        """The score of the frame of `video` that was fed last; nan if it has none, or not yet."""
+        return float("nan")
+
+    def frame_scores(self, video: str) -> FrameScores | None:
+        """The scores of all frames of a complete video that count; None: this evaluator has no scores of frames."""
+        return None
 
     def report(self) -> dict[str, Any]:
         """The numbers for programs, as plain JSON values, with the rules behind them."""

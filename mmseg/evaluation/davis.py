@@ -137,6 +137,9 @@ class DAVIS17UnsupervisedEvaluator(ObjectEvaluator):
         state["proposals"] = max(state["proposals"], number)
         return proposal_scores(pred, target, len(state["ids"]), self._masks)
 
+    def _row_score(self, row: object) -> float:
+        return float("nan")  # proposals are matched when the video is complete
+
     def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
         ids = state["ids"]
         number = max(state["proposals"], len(ids))
@@ -181,6 +184,9 @@ class VOSBenchmarkEvaluator(ObjectEvaluator):
         ids = sorted(state["seen"])
         j, f = label_scores(pred, target, ids, self._masks)
         return shown, dict(zip(ids, zip(j, f)))
+
+    def _row_score(self, row: object) -> float:
+        return float("nan")  # an id that only the prediction has may still turn out to be an object
 
     def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
         ids = tuple(sorted(set().union(*(shown for shown, _ in rows))))

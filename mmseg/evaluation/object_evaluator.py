@@ -10,6 +10,7 @@ import numpy as np
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation.frame_order import check_other_videos, check_pair
+from mmseg.evaluation.frame_scores import FrameScores
 from mmseg.evaluation.frame_statistics import frame_statistics
 from mmseg.evaluation.object_scores import ObjectMasks
 from mmseg.evaluation.semantic import check_same_settings
@@ -51,6 +52,7 @@ class ObjectEvaluator:
 
     protocol_name = ""
     equals = ""  # whose numbers these are
+    in_percent = True
     inner = True  # whether the first and the last frame of a video are left out
 
     def __init__(self, video_order: Sequence[str] | None = None) -> None:
@@ -121,6 +123,27 @@ class ObjectEvaluator:
                     "leave the video out, or take a protocol that counts all frames",
                 )
             self._videos[name] = self._close(state, state["frames"][inside], state["rows"][inside])
+
+    def frame_score(self, video: str) -> float:
+        """J&F of the frame of `video` that was fed last, the mean over its objects; nan if none counts there."""
+        row = self._open[video]["rows"][-1]
+        return float("nan") if row is None else self._row_score(row)
+
+    def _row_score(self, row: object) -> float:
+        """J&F of a row, if that is known before the video is complete, else nan; here of J and F, (K,) each."""
+        return mean((np.asarray(row).sum(axis=0) / 2).tolist())
+
+    def frame_scores(self, video: str) -> FrameScores:
+        """``J&F``, ``J`` and ``F`` of every frame that counts, means over the objects; and J&F of each of several."""
+        own = self._videos[video]
+        both = (own.region + own.boundary) / 2
+        curves = {
+            name: [mean(column) for column in values.T.tolist()] if own.ids else [float("nan")] * len(own.frames)
+            for name, values in (("J&F", both), ("J", own.region), ("F", own.boundary))
+        }
+        if len(own.ids) > 1:
+            curves |= {f"object {number}": values.tolist() for number, values in zip(own.ids, both)}
+        return FrameScores(own.frames, curves)
 
     @property
     def videos(self) -> dict[str, ObjectVideo]:

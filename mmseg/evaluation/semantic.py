@@ -7,12 +7,14 @@ classes that are predicted but never occur. Both come from one table of counts.
 from __future__ import annotations
 
 import operator
+from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation.frame_order import check_pair
+from mmseg.evaluation.frame_scores import FrameScores
 from mmseg.evaluation.histogram import joint_counts
 from mmseg.registry import METRICS
 
@@ -82,9 +84,17 @@ def frame_miou(pred: np.ndarray, truth: np.ndarray, ignore_index: int = 255) -> 
         ignore_index: label of pixels that do not count.
     """
     codes, counts = joint_counts(truth, pred)
-    confusion = np.bincount(codes, counts, minlength=256 * 256).reshape(256, 256)
-    confusion[ignore_index] = 0
-    return vspw_scores(confusion)["mIoU"]
+    counted = codes >> 8 != ignore_index
+    return _miou(codes[counted] >> 8, codes[counted] & 255, counts[counted])
+
+
+def _miou(truth: np.ndarray, guess: np.ndarray, counts: np.ndarray) -> float:
+    """The mean IoU over the classes in the truth, of pairs (truth, prediction) and how often each occurs."""
+    labelled, predicted = np.bincount(truth, counts, 256), np.bincount(guess, counts, 256)
+    same = truth == guess
+    hit = np.bincount(truth[same], counts[same], 256)
+    present = labelled > 0
+    return _mean(hit[present] / (labelled + predicted - hit)[present])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -103,7 +113,7 @@ class SegmentationMetric:
     """Pixel counts of truth against prediction, kept per video.
 
     Frames may come in any order. Only the counts that are not zero are kept of a video that is not the
-    current one, so memory grows by some kilobytes per video.
+    current one, and number and mIoU of each frame, so memory grows by some kilobytes per video.
 
     Args:
         num_classes: K, at most 256.
@@ -117,6 +127,7 @@ class SegmentationMetric:
         self._frames: dict[str, int] = {}  # bit t is set when frame t was counted
         self._counts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # (indices, counts) of the flat (K, K) table
         self._current: tuple[str, np.ndarray] | None = None  # the one table that is kept dense
+        self._frame_scores: dict[str, tuple[array, array]] = {}  # number and mIoU of each frame, as they came
 
     @property
     def videos(self) -> list[str]:
@@ -154,9 +165,12 @@ class SegmentationMetric:
         truth, guess = codes >> 8, codes & 255
         self._check_range(video, frame, truth, guess)
         counted = truth != self.ignore_index
-        index = (truth * self.num_classes + guess)[counted]
-        np.add.at(self._table(video), index, counts[counted])
+        truth, guess, counts = truth[counted], guess[counted], counts[counted]
+        np.add.at(self._table(video), truth * self.num_classes + guess, counts)
         self._frames[video] = seen | 1 << frame
+        numbers, scores = self._frame_scores.setdefault(video, (array("q"), array("d")))
+        numbers.append(frame)
+        scores.append(_miou(truth, guess, counts))
 
     def _check_range(self, video: str, frame: int, truth: np.ndarray, guess: np.ndarray) -> None:
         classes = f"0..{self.num_classes - 1}"
@@ -194,6 +208,16 @@ class SegmentationMetric:
                 index, counts = self._counts[video]
                 total[index] += counts
         return total.reshape(self.num_classes, self.num_classes)
+
+    def frame_score(self, video: str) -> float:
+        """The mIoU of the frame of `video` that was fed last."""
+        return self._frame_scores[video][1][-1]
+
+    def frame_scores(self, video: str) -> FrameScores:
+        """The mIoU of every frame of `video` over the classes in its truth; nan where nothing is labelled."""
+        numbers, scores = (np.array(values) for values in self._frame_scores[video])
+        order = numbers.argsort()
+        return FrameScores(numbers[order].tolist(), {"mIoU": scores[order].tolist()})
 
     def compute(self) -> dict[str, object]:
         """Scores over all frames fed, as fractions.
@@ -244,6 +268,10 @@ class SegmentationMetric:
             index, counts = other._counts[video]
             self._table(video)[index] += counts
             self._frames[video] = self._frames.get(video, 0) | frames
+            for ours, theirs in zip(
+                self._frame_scores.setdefault(video, (array("q"), array("d"))), other._frame_scores[video]
+            ):
+                ours.extend(theirs)
 
 
 def check_same_settings(ours: Sequence[object], theirs: Sequence[object]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmseg.errors import DataError
 from mmseg.evaluation.frame_order import check_other_videos, check_pair
+from mmseg.evaluation.frame_scores import FrameScores
 from mmseg.evaluation.object_evaluator import SHORTEST, mean
 from mmseg.evaluation.saliency import TRUTH_THRESHOLD, SaliencyScores, saliency_scores
 from mmseg.evaluation.semantic import check_same_settings
@@ -27,25 +28,27 @@ class _Frames:
 
     def __init__(self) -> None:
         self.values: list[tuple[float, ...]] = []
+        self.numbers: list[int] = []
         self.curves = np.zeros((2, 256))
         self.fed = 0
         self.number = -1  # of the frame fed last
         self.complete = False
-        self._held: SaliencyScores | None = None
+        self.held: SaliencyScores | None = None
 
     def take(self, number: int, scores: SaliencyScores, all_frames: bool) -> None:
         """Count the frame before, unless it is the first and that is left out, and hold this one back."""
         if self.fed > 1 or (self.fed == 1 and all_frames):
-            self._add(self._held)
-        self._held, self.number, self.fed = scores, number, self.fed + 1
+            self._add(self.number, self.held)
+        self.held, self.number, self.fed = scores, number, self.fed + 1
 
     def end(self, all_frames: bool) -> None:
         """Count the last frame if it is not left out."""
-        if all_frames and self._held is not None:
-            self._add(self._held)
-        self._held, self.complete = None, True
+        if all_frames and self.held is not None:
+            self._add(self.number, self.held)
+        self.held, self.complete = None, True
 
-    def _add(self, scores: SaliencyScores) -> None:
+    def _add(self, number: int, scores: SaliencyScores) -> None:
+        self.numbers.append(number)
         self.values.append(tuple(getattr(scores, name) for name in FRAME_NAMES))
         self.curves += scores.F, scores.E
 
@@ -65,6 +68,8 @@ class VideoSaliencyEvaluator:
         truth_threshold: the object is where the truth is larger; 0 for masks of 0 and 1, or of ids.
         video_order: names of all videos in the order in which results come; a video without frames is an error.
     """
+
+    in_percent = False
 
     def __init__(
         self,
@@ -133,6 +138,16 @@ class VideoSaliencyEvaluator:
                     "leave the video out, or give --all-frames",
                 )
             frames.end(self.all_frames)
+
+    def frame_score(self, video: str) -> float:
+        """S of the frame of `video` that was fed last."""
+        return self._frames[video].held.S
+
+    def frame_scores(self, video: str) -> FrameScores:
+        """``S``, ``adpF``, ``adpE`` and ``MAE`` of every frame that counts."""
+        own = self._frames[video]
+        columns = dict(zip(FRAME_NAMES, zip(*own.values)))
+        return FrameScores(own.numbers, {name: list(columns[name]) for name in ("S", "adpF", "adpE", "MAE")})
 
     def compute(self) -> dict[str, object]:
         """All numbers, as fractions in full precision.

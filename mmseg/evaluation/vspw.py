@@ -15,6 +15,7 @@ from annotated_types import Ge
 from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.evaluation.consistency import VideoConsistency
 from mmseg.evaluation.frame_order import check_pair
+from mmseg.evaluation.frame_scores import FrameScores
 from mmseg.evaluation.semantic import SegmentationMetric, class_scores, mmseg_scores, vspw_scores
 from mmseg.evaluation.tables import jsonable, percent, text_table
 from mmseg.registry import METRICS
@@ -48,6 +49,8 @@ class VSPWEvaluator:
         metrics: of :data:`METRIC_NAMES`: what :meth:`mmseg_evaluate` and the table per class give.
         gaps: see :class:`VideoConsistency`; `min_frames` counts the frames that are fed.
     """
+
+    in_percent = True
 
     def __init__(
         self,
@@ -135,6 +138,22 @@ class VSPWEvaluator:
                 "labelled_pixels": int(everything.sum()),
             },
         }
+
+    def frame_score(self, video: str) -> float:
+        """The mIoU of the frame of `video` that was fed last."""
+        return self.segmentation.frame_score(video)
+
+    def frame_scores(self, video: str) -> FrameScores:
+        """``mIoU`` of every frame, and ``VC<C>`` of the window that ends there where no frames are left out."""
+        found = self.segmentation.frame_scores(video)
+        if self.consistency.has_gaps:
+            return found
+        curves, number = dict(found.curves), len(found.numbers)
+        for length, windows in self.consistency.windows(video).items():
+            values = np.full(number, np.nan)
+            values[length - 1 : length - 1 + len(windows)] = windows
+            curves[f"VC{length}"] = values.tolist()
+        return FrameScores(found.numbers, curves)
 
     def confusion(self) -> np.ndarray:
         """(K, K) int64: pixels of a class (row) that are predicted as another (column), in all frames of all videos."""
