@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -167,6 +167,24 @@ def _evaluate_pickle(path: Path, dataset: VideoDataset, evaluators: list[Evaluat
             f"{expected}, one for each frame of the split",
             "check the split and the data root",
         )
+
+
+def label_maps(
+    predictions: str | Path, dataset: VideoDataset, wanted: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], np.ndarray]:
+    """Some of the label maps (H, W) of a folder or a ``res.pkl``, by number of video and of frame.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if not wanted:
+        return {}
+    if Path(predictions).is_file():
+        places = ((v, t) for v, video in enumerate(dataset.videos) for t in range(video.num_frames))
+        return {place: labels for place, labels in zip(places, read_label_pickle(predictions)) if place in wanted}
+    videos = {index: dataset.videos[index] for index, _ in wanted}
+    folder = LabelPngFolder(predictions, {video.name: stems(video) for video in videos.values()})
+    return {(v, t): folder.read(videos[v].name, stems(videos[v])[t]) for v, t in wanted}
 
 
 def temporal_consistency(

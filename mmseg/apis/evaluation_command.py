@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mmseg.apis.evaluation import (
     write_confusion,
 )
 from mmseg.apis.object_evaluation import PROTOCOLS, MaskScoring, score_masks
+from mmseg.apis.reports import add_report_arguments, class_page, mask_page, report_path
 from mmseg.datasets.base import VideoDataset
 from mmseg.errors import ConfigError
 from mmseg.files import NewFile
@@ -28,7 +30,11 @@ from mmseg.writing.base import ResultOptions
 _METRIC_OPTIONS = ("lengths", "min_frames", "all_windows", "ignore_void", "good_threshold")
 _DATA_SET = ("config", "options", "data_root", "split", "num_classes", "reduce_zero_label")
 _VSPW_ONLY = (*_METRIC_OPTIONS, *_DATA_SET, "confusion")
-_MASKS_ONLY = ("videos", "csv", "all_frames", "toolkit", "pooled", "truth_threshold", "meta", "seen")
+_MASKS_ONLY = ("videos", "images", "csv", "all_frames", "toolkit", "pooled", "truth_threshold", "meta", "seen")
+
+
+Scored = tuple[dict[str, Any], Callable[[], str]]
+"""All numbers, and what makes the report."""
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +43,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("truth", type=Path, nargs="?", help="folder of the masks (vspw: the data root)")
     parser.add_argument("--protocol", choices=["vspw", *PROTOCOLS], default="vspw")
     parser.add_argument("--out", type=Path, help="write all numbers there, as JSON")
+    add_report_arguments(parser)
     parser.add_argument(
         "--workers", type=cli.number(NonNegativeInt), default=0, help="processes that share the videos (default: none)"
     )
@@ -62,6 +69,7 @@ def _add_vspw(group: Any) -> None:
 
 def _add_masks(group: Any) -> None:
     group.add_argument("--videos", type=Path, help="a list of the videos that count (default: all with a truth)")
+    group.add_argument("--images", type=Path, help="frames for --report (default: JPEGImages beside Annotations)")
     group.add_argument("--csv", type=Path, help="write the two tables of the DAVIS-2017 toolkit into this folder")
     group.add_argument("--all-frames", action="store_true", default=None, help="count first and last frames, too")
     group.add_argument(
@@ -80,18 +88,23 @@ def run_evaluation(args: argparse.Namespace) -> None:
         SegError: arguments that do not go together, and bad input.
     """
     _check(args)
+    places = [args.out, report_path(args.report, None if args.out is None else args.out.parent)]
     if args.protocol == "vspw":
         dataset = stored_dataset(args.config, args.options, **cli.dataset_settings(args))
-    with NewFile(args.out) if args.out else nullcontext() as out:  # a bad place is told at once
+    with ExitStack() as stack:
+        out, page = (stack.enter_context(NewFile(path)) if path else None for path in places)  # a bad place is told now
         if args.protocol == "vspw":
             given = {name: getattr(args, name) for name in _METRIC_OPTIONS if getattr(args, name) is not None}
-            report = _score_classes(args, dataset, ResultOptions(metrics=dataset.metric_names, metric_options=given))
+            options = ResultOptions(metrics=dataset.metric_names, metric_options=given)
+            report, draw = _score_classes(args, dataset, options)
         else:
-            report = _score_objects(args)
+            report, draw = _score_objects(args)
         if out is not None:
             out.write((json.dumps(report, indent=2) + "\n").encode())
-    if args.out is not None:
-        cli.say(f"\nwritten: {args.out}")
+        if page is not None:
+            page.write(draw().encode())
+    if any(places):
+        cli.say(f"\nwritten: {', '.join(str(path) for path in places if path)}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -114,14 +127,16 @@ def _check(args: argparse.Namespace) -> None:
         if args.data_root is not None:
             raise ConfigError(f"{args.truth} and --data-root {args.data_root}", "one data root", "leave one out")
         args.data_root = str(args.truth)
+    if args.images is not None and args.report is None:
+        raise ConfigError("--images without --report", "the report that shows them", "give --report")
     if args.align_corners and args.flow_dir is None:
         raise ConfigError("--align-corners without --flow-dir", "the flow that TC is computed with", "give --flow-dir")
     if args.flow_dir is not None and args.predictions.is_file():
         raise ConfigError("--flow-dir with a .pkl file", "a folder of PNGs", "test with --save-png")
 
 
-def _score_classes(args: argparse.Namespace, dataset: VideoDataset, options: ResultOptions) -> dict[str, Any]:
-    """Print the tables of a data set of classes; returns all numbers."""
+def _score_classes(args: argparse.Namespace, dataset: VideoDataset, options: ResultOptions) -> Scored:
+    """Print the tables of a data set of classes."""
     evaluators = evaluate_predictions(args.predictions, dataset, options, args.workers)
     # where the truth comes from, as far as the data set says it
     place = {name: str(getattr(dataset, name)) for name in ("data_root", "split") if hasattr(dataset, name)}
@@ -134,11 +149,13 @@ def _score_classes(args: argparse.Namespace, dataset: VideoDataset, options: Res
         metric = temporal_consistency(args.predictions, args.flow_dir, dataset, args.align_corners)
         report["temporal_consistency"] = metric.report()
     _say_consistency(report)
-    return report
+    facts = {"predictions": args.predictions, "data": type(dataset).__name__, **place}
+    facts = {"config": args.config, **{name: str(value) for name, value in facts.items()}}
+    return report, lambda: class_page(args.predictions, dataset, evaluators, facts, args.report_frames)
 
 
-def _score_objects(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the tables of masks of objects; returns all numbers."""
+def _score_objects(args: argparse.Namespace) -> Scored:
+    """Print the tables of masks of objects."""
     scoring = MaskScoring(**{field.name: getattr(args, field.name) for field in fields(MaskScoring)})
     evaluator, report = score_masks(scoring)
     cli.say(evaluator.tables())
@@ -146,7 +163,8 @@ def _score_objects(args: argparse.Namespace) -> dict[str, Any]:
         reason = "have no truth" if args.videos is None else f"are not in {args.videos}, or have no truth"
         cli.say(f"not scored, since they {reason}: {', '.join(report['not_scored'])}")
     _say_consistency(report)
-    return report
+    facts = {"predictions": str(args.predictions), "truth": str(args.truth)}
+    return report, lambda: mask_page(scoring, evaluator, facts, args.images, args.report_frames)
 
 
 def _say_consistency(report: dict[str, Any]) -> None:

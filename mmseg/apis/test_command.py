@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis import cli
+from mmseg.apis.reports import add_report_arguments, report_path
 from mmseg.apis.testing import TestOptions, test_model
 from mmseg.engine.seeding import set_matmul_precision
 from mmseg.values import Fraction
@@ -57,6 +58,7 @@ def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         type=Path,
         help="object masks: <output_dir>-DAVIS-16/<video>/<frame>.png, and paintings in <output_dir>",
     )
+    add_report_arguments(parser)
     parser.add_argument("--opacity", type=cli.number(Fraction), default=1.0, help="of the paintings (default: 1)")
     parser.add_argument(
         "--save", nargs="+", choices=("features",), default=(), help="features/<video>/<frame>.jpg: heat maps (HFAN)"
@@ -94,8 +96,10 @@ def test_options(args: argparse.Namespace, **more: Any) -> TestOptions:
         aug_test=args.aug_test,
         amp=AMP.get(args.amp),
         overwrite=args.overwrite,
+        report_frames=args.report_frames,
         **more,
     )
+    options.report_page = report_path(args.report, options.folder)
     options.check()
     return options
 
@@ -115,6 +119,8 @@ def run_test(args: argparse.Namespace, cfg: Config, options: TestOptions) -> Non
             cli.say(evaluator.tables() + "\n")
         if evaluators and options.out is not None:
             cli.say(f"written: {', '.join(str(path) for path in (options.pickle, options.json) if path is not None)}")
+        if options.report_page is not None and distributed.is_main():
+            cli.say(f"report: {options.report_page}")
         if options.output_dir is not None and distributed.is_main():
             cli.say(f"masks: {options.mask_dir}")
     finally:

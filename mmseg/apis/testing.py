@@ -30,6 +30,7 @@ from mmseg.models.base import VideoModel
 from mmseg.visualization import palette_table
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.pictures import SheetCollector
+from mmseg.writing.report_page import ReportPageWriter
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -49,6 +50,8 @@ class TestOptions(ResultOptions):
         progress: show a progress bar.
         overwrite: make prototypes again that exist already.
         metrics_if_labelled: what is evaluated, if `metrics` is None, where all videos have masks; else nothing is.
+        report_page: HTML file with scores, curves and the worst frames; None: none.
+        report_frames: how many frames it shows at most.
     """
 
     __test__ = False  # not a test case, whatever its name says
@@ -59,6 +62,8 @@ class TestOptions(ResultOptions):
     progress: bool = True
     overwrite: bool = False
     metrics_if_labelled: Sequence[str] | None = None
+    report_page: Path | None = None
+    report_frames: int = 16
 
 
 def test_model(
@@ -95,6 +100,7 @@ def test_model(
         model = init_segmentor(cfg, checkpoint, device)
         check_num_classes(model, dataset, "data.test")
     if getattr(getattr(model, "decode_head", None), "generates_prototypes", False):
+        _check_scored([], options)
         from mmseg.engine.prototypes import generate_prototypes
 
         generate_prototypes(model, dataset, checkpoint, options.overwrite, progress=options.progress)
@@ -106,7 +112,10 @@ def test_model(
         if evaluators:
             dataset.label_counts(_MASKS_LOOKED_AT)  # masks without labels are told before hours are spent
             options.report = partial(_report, evaluators, cfg, checkpoint, options)
+        _check_scored(evaluators, options)
         writers = dataset.writers(options)
+        if options.report_page is not None:
+            writers.append(_page_writer(evaluators, cfg, checkpoint, dataset, options))
         if "features" in options.save:
             writers.append(_feature_writer(model, dataset, options))
     if options.format_only and distributed.is_main():
@@ -116,6 +125,31 @@ def test_model(
         if options.show_dir is not None and distributed.is_main():
             write_confusion(options.show_dir / "confusion.png", evaluators)
     return evaluators if distributed.is_main() else []
+
+
+def _check_scored(evaluators: Sequence[Evaluator], options: TestOptions) -> None:
+    """Raise ConfigError for a report of a test that scores nothing."""
+    if options.report_page is not None and not evaluators:
+        raise ConfigError(
+            "--report of a run that scores nothing", "a test with an evaluation", "leave out --report, or give --eval"
+        )
+
+
+def _page_writer(
+    evaluators: Sequence[Evaluator],
+    cfg: Config,
+    checkpoint: str | Path | None,
+    dataset: VideoDataset,
+    options: TestOptions,
+) -> ReportPageWriter:
+    run = _run(cfg, checkpoint, options)
+    facts = {name: run[name] for name in ("config", "checkpoint", "precision")}
+    facts["aug_test"] = "yes" if options.aug_test else None
+    facts["data"] = cfg.data.test.get("type")
+    facts |= {name: str(cfg.data.test[name]) for name in ("data_root", "split") if cfg.data.test.get(name)}
+    table = palette_table(options.palette or dataset.PALETTE, dataset.num_classes or None)
+    names = options.class_names or dataset.CLASSES or None
+    return ReportPageWriter(options.report_page, evaluators, facts, table, names, options.report_frames)
 
 
 def _feature_writer(model: VideoModel, dataset: VideoDataset, options: TestOptions) -> FeatureWriter:
@@ -228,7 +262,12 @@ def _report(
     evaluators: Sequence[Evaluator], cfg: Config, checkpoint: str | Path | None, options: TestOptions
 ) -> dict[str, Any]:
     """The content of ``res.json``: what was tested and how, and all scores."""
-    run = {
+    return {"run": _run(cfg, checkpoint, options), **joined_reports(evaluators)}
+
+
+def _run(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> dict[str, Any]:
+    """What was tested and how."""
+    return {
         "config": str(cfg.filename) if cfg.filename else None,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "aug_test": options.aug_test,
@@ -236,4 +275,3 @@ def _report(
         "dilation": list(cfg.data.test.get("dilation", ())),
         **{key: cfg.data.test[key] for key in ("test_size",) if key in cfg.data.test},
     }
-    return {"run": run, **joined_reports(evaluators)}

@@ -13,6 +13,7 @@ from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
 from tests.tools.processes import ROOT, finish
+from tests.tools.report_numbers import numbers_of
 
 DIST = str(ROOT / "tools" / "dist_test.sh")
 LENGTHS = {"a": 7, "b": 18, "c": 5}  # of two processes, the second tests a and c
@@ -54,7 +55,7 @@ def work(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def single(work) -> tuple[pathlib.Path, str]:
     """The result folder and the output of a run in one process."""
-    arguments = ["--out", "single/res.pkl", "--show-dir", "single/show", "--show", "--save-png"]
+    arguments = ["--out", "single/res.pkl", "--show-dir", "single/show", "--show", "--save-png", "--report"]
     return work / "single", finish([DIST, "cffm.py", "model.pth", 0, *arguments], work)
 
 
@@ -73,17 +74,22 @@ def test_one_process(single):
     picture = Image.open(folder / "result_submission" / "c" / "00003.png")
     assert np.array_equal(np.asarray(picture), maps[7 + 18 + 3])
     assert picture.getpalette()[:9] == [value for colour in PALETTE for value in colour]
+    worst = numbers_of(folder / "report.html")["frames"]["rows"]
+    assert "report: single/report.html" in output and worst == sorted(worst, key=lambda row: row["score"])
     shown = {"contact_sheet.png", "confusion.png", "a.mp4", "b.mp4", "c.mp4"}
     assert {p.name for p in (folder / "show").iterdir()} == shown
 
 
 @pytest.mark.parametrize("extra", [["--tmpdir", "parts of it"], ["--gpu-collect"]], ids=["shared folder", "collect"])
 def test_two_processes_give_the_same_files(work, single, extra):
-    output = finish([DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", "--show-dir", "two/show", *extra], work)
+    output = finish(
+        [DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", "--show-dir", "two/show", "--report", *extra], work
+    )
     assert output.count("per class, all frames") == 1
     for name in ("res.pkl", "res.json", "show/contact_sheet.png"):
         assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
-    assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json", "show"}
+    assert {p.name for p in (work / "two").iterdir()} == {"res.pkl", "res.json", "report.html", "show"}
+    assert numbers_of(work / "two" / "report.html") == numbers_of(single[0] / "report.html")
     if "--tmpdir" in extra:
         assert list((work / "parts of it").iterdir()) == []  # used, and left as clean
 
