@@ -150,7 +150,7 @@ def _chosen(order: Mapping[str, Path], common: set[str], answers: _Masks | None,
 
 
 def _title(frame: Frame, source: FrameSource) -> str:
-    return frame.name if source.fps is None else f"{frame.number / source.fps:.1f} s  {frame.name}"
+    return frame.name if source.fps is None else f"{frame.number / float(source.fps):.1f} s  {frame.name}"
 
 
 def _tell_of_others(count: int, common: set[str], source: FrameSource, folder: str | Path) -> None:

@@ -15,7 +15,7 @@ from mmseg.visualization.palette import IGNORE_INDEX
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 _DARK_PAPER, _BRIGHT_INK, _FAINT_INK = (28, 28, 28), (235, 235, 235), (110, 110, 110)
-_LONGEST_NAME = 10  # times the height of a line
+_LONGEST_NAME = 8  # times the height of a line
 _MOST_LINES = 4  # below a video
 _SMALLEST_SHARE = 0.0005  # of the pixels of a frame that make a class worth a name
 _WIDE = 2.0  # pictures wider than this have the strip below

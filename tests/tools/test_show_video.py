@@ -1,5 +1,7 @@
 """``tools/show_video.py``: pictures of a video and its label maps."""
 
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from mmseg.apis.showing import show_video
 from mmseg.errors import ConfigError, DataError
 from mmseg.visualization import overlay, palette_table
+from mmseg.visualization.video_writer import VideoWriter
 from mmseg.writing.label_png import write_label_png
 
 TABLE = palette_table(None, 3)
@@ -65,6 +68,16 @@ def test_masks_of_one_object(video):
     frame = cv2.imread(str(video / "frames/000.png"))
     first = shown.sheet[20:68, 6:70]
     assert np.array_equal(first[:, :32], frame[:, :32]) and (first[:, 34:] != frame[:, 34:]).any(-1).mean() > 0.9
+
+
+def test_a_video_file(video):
+    """Its frames have numbers for names, and a time."""
+    with VideoWriter(video / "clip", fps=Fraction(30000, 1001)) as writer:
+        for number in range(5):
+            writer.write(cv2.imread(str(video / f"frames/{number:03d}.png")))
+            (video / f"b/{number:03d}.png").rename(video / f"b/{number:06d}.png")
+    shown = show_video(writer.path, {"b": video / "b"}, width=64)
+    assert (shown.name, shown.num_frames, shown.sheet.shape[1]) == ("clip", 5, 4 * 70 + 6)
 
 
 def test_a_single_map_has_no_flicker(video):
