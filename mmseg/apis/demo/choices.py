@@ -1,0 +1,97 @@
+"""What the page lets people choose from: config files and checkpoints of this machine, found when the page is opened.
+
+The page sends back names out of these lists. Config files are Python and run when they are read, so that nothing else
+may be named, let alone sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmseg.apis.carried_config import config_of
+from mmseg.compat import translate
+from mmseg.config import load_config, require
+from mmseg.errors import ConfigError
+from mmseg.images import natural_key
+from mmseg.registry import MODELS
+
+INSIDE = "inside"  # the config that a checkpoint carries
+UNTRAINED = "none"  # no checkpoint
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+class Choices:
+    """Config files and checkpoints.
+
+    Args:
+        configs, checkpoints: files, and folders that are searched with all that is in them. A checkpoint that is
+            called ``latest`` is left out where it is a link to another one.
+    """
+
+    def __init__(self, configs: Sequence[str | Path], checkpoints: Sequence[str | Path]) -> None:
+        self._configs, self._checkpoints = [Path(path) for path in configs], [Path(path) for path in checkpoints]
+
+    def configs(self) -> dict[str, Path]:
+        """Name -> config file."""
+        return _found(self._configs, (".py",))
+
+    def checkpoints(self) -> dict[str, Path]:
+        """Name -> checkpoint."""
+        return _found(self._checkpoints, _SUFFIXES)
+
+    def config(self, config: str, checkpoint: str) -> Config:
+        """The config that is meant by two names. Raises SegError if there is none, or it cannot be read."""
+        if config != INSIDE:
+            return load_config(_chosen(self.configs(), config, "config"))
+        path = self.checkpoint(checkpoint)
+        if path is None:
+            raise ConfigError(
+                "no system, and no checkpoint that could name one", "one of the two", "choose a system, or a checkpoint"
+            )
+        return config_of(path)
+
+    def checkpoint(self, checkpoint: str) -> Path | None:
+        """The file that is meant by a name. Raises ConfigError if there is none."""
+        return None if checkpoint == UNTRAINED else _chosen(self.checkpoints(), checkpoint, "checkpoint")
+
+    def describe(self, config: str, checkpoint: str) -> dict[str, Any]:
+        """What the page has to ask for beside a video: objects to follow, and what computes flow."""
+        self.checkpoint(checkpoint)  # is one of the list
+        cfg = self.config(config, checkpoint)
+        require(cfg, "model.type")
+        name = translate("model", dict(cfg.model))["type"]
+        model = MODELS.get(name)
+        if model is None:
+            raise ConfigError(f"model.type = {name!r}", "a model of this package", "choose another config")
+        head = cfg.model.get("decode_head") or {}
+        objects = "given" in (getattr(model, "view_inputs", None) or ())
+        return {
+            "model": str(head.get("type", name)).removesuffix("Head"),
+            "classes": None if objects else head.get("num_classes"),
+            "objects": objects,
+            "flow": bool(getattr(model, "takes_flow", False)),
+        }
+
+
+def _found(places: Sequence[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for place in places:
+        files = [place] if place.is_file() else [path for suffix in suffixes for path in place.rglob(f"*{suffix}")]
+        for path in sorted(files, key=lambda path: natural_key(str(path))):
+            relative = path.relative_to(place) if path != place else Path(path.name)
+            hidden = any(part.startswith(("_", ".")) for part in relative.parts)
+            if path.is_file() and not hidden and not (path.stem == "latest" and path.is_symlink()):
+                found.setdefault(str(relative if len(places) == 1 or path == place else path), path)
+    return found
+
+
+def _chosen(known: dict[str, Path], name: str, what: str) -> Path:
+    if name not in known:
+        raise ConfigError(
+            f"{what} {name!r}", f"one of the {len(known)} in the list", "load the page again and choose another one"
+        )
+    return known[name]
