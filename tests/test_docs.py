@@ -86,3 +86,13 @@ def test_streaming_example_of_the_readme(tmp_path, monkeypatch):
     names: dict = {}
     exec(text, names)
     assert names["labels"].shape == (64, 96) and names["labels"].dtype == np.uint8
+
+
+def test_messages_of_the_page_of_troubles_are_those_of_the_code():
+    sources = [*(ROOT / "mmseg").rglob("*.py"), *(ROOT / "tools").iterdir()]
+    code_of_all = "".join(path.read_text() for path in sources if path.suffix in (".py", ".sh"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", code_of_all)  # long messages stand in several lines
+    rows = [line for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines() if line.startswith("| `")]
+    messages = [text for row in rows for text in re.findall("`([^`]+)`", row.split(" | ")[0])]
+    assert len(messages) > 25
+    assert [text for text in messages if text not in joined] == []
