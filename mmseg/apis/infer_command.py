@@ -69,8 +69,8 @@ def console() -> None:
     cli.run(main)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments for videos."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the arguments for videos."""
     parser = argparse.ArgumentParser(description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE", help="VIDEO ... [CONFIG] CHECKPOINT; 'none': no weights")
     parser.add_argument(
@@ -111,6 +111,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--launcher", choices=distributed.LAUNCHERS, default="none", help="set by dist_infer.sh and others"
     )
     many.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments for videos; `videos`, `config` and `checkpoint` are told apart."""
+    parser = make_parser()
     args = parser.parse_intermixed_args(argv)
     args.videos, args.config, args.checkpoint = _split(parser, args.files, args.input)
     args.kinds = [kind for text in args.save for kind in text.split(",") if kind]

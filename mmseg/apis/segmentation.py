@@ -222,7 +222,7 @@ def _outputs(folder: Path, model: VideoModel, source: FrameSource, options: Segm
         outputs.append(LabelMaps(folder, table))
     if {"overlay", "video"} & set(save):
         opacity = OPACITY if options.opacity is None else options.opacity
-        legend = Legend(table, model.CLASSES or _numbers(model), opacity) if options.legend else None
+        legend = Legend(table, _names(model, options), opacity) if options.legend else None
         painter = Painter(table, opacity, legend, options.side_by_side)
         clip = leaf if "video" in save else None
         outputs.append(Paintings(folder, painter, "overlay" in save, clip, source.fps, source.sar))
@@ -237,9 +237,12 @@ def _outputs(folder: Path, model: VideoModel, source: FrameSource, options: Segm
     return outputs
 
 
-def _numbers(model: VideoModel) -> list[str] | None:
-    """Names of classes that have none; None for objects."""
-    return None if model.num_classes is None else [f"class {label}" for label in range(model.num_classes)]
+def _names(model: VideoModel, options: SegmentOptions) -> Sequence[str] | None:
+    """Names of classes, or of objects as far as it is known which there are; None: any objects."""
+    if model.num_classes is not None:
+        return model.CLASSES or [f"class {label}" for label in range(model.num_classes)]
+    ids = None if options.masks is None else options.masks.ids
+    return None if ids is None else ["background", *(f"object {number}" for number in range(1, max(ids) + 1))]
 
 
 class _Features(Output):

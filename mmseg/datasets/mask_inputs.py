@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,11 @@ class GivenMasks:
 
     Args:
         path: a mask for the first frame; or a folder of masks, or of folders ``<video>/`` of them. A mask belongs to
-            the frame whose name it has; of two numbers the value counts: ``00007.png`` is for frame ``000007``.
+            the frame whose name it has; frames of video files have their number as a name, for which the number at the
+            end of the mask's counts: ``00007.png`` or ``frame_7.png`` are for frame ``000007``.
+
+    Attributes:
+        ids: of the one mask, 0 if there is background; None of a folder.
 
     Raises:
         DataError: it is neither.
@@ -35,8 +40,8 @@ class GivenMasks:
         self.is_folder = self.path.is_dir()
         if not self.path.exists():
             raise DataError(f"no mask {path}", "a PNG of object ids, or a folder of them", "check the path")
-        if not self.is_folder:
-            read_mask(self.path)  # what is no mask is told before a video is opened
+        # read now: what is no mask is told before a video is opened
+        self.ids = None if self.is_folder else np.unique(_one_object(read_mask(self.path))).tolist()
 
     def files(self, video: str, several: bool = False) -> dict[str, Path] | None:
         """The masks of a video by their stems; None: the one mask is for its first frame.
@@ -69,12 +74,13 @@ class GivenMasks:
                 after the last frame, if no mask was for any frame.
         """
         files = self.files(video, several)
-        left = None if files is None else _by_name(files)
-        number = -1
+        left = dict(files or {})
+        numbers = _numbers(left)
         for number, frame in enumerate(frames):
-            path = (self.path if number == 0 else None) if left is None else left.pop(_key(frame.name, left), None)
+            stem = numbers.get(int(frame.name)) if frame.name.isdecimal() and frame.name not in left else frame.name
+            path = left.pop(stem, None) if files is not None else self.path if number == 0 else None
             if path is not None:
-                frame.given = _read(path, frame, alone=left is None)
+                frame.given = _read(path, frame, alone=files is None)
             yield frame
         if left and len(left) == len(files):
             raise DataError(
@@ -90,24 +96,22 @@ class GivenMasks:
         return str(self.path)
 
 
-def _by_name(files: dict[str, Path]) -> dict[str | int, Path]:
-    """The files by what :func:`_key` gives for the name of their frame."""
-    if all(stem.isdecimal() for stem in files) and len({int(stem) for stem in files}) == len(files):
-        return {int(stem): path for stem, path in files.items()}
-    return dict(files)
-
-
-def _key(name: str, masks: dict[str | int, Path]) -> str | int:
-    numbered = name.isdecimal() and isinstance(next(iter(masks), ""), int)
-    return int(name) if numbered else name
+def _numbers(stems: Iterable[str]) -> dict[int, str]:
+    """The stems by the number at their end; none if they differ in more than that, or two have the same."""
+    found = [re.fullmatch(r"(.*?)(\d+)", stem) for stem in stems]
+    if not all(found) or len({match[1] for match in found}) > 1 or len({int(match[2]) for match in found}) < len(found):
+        return {}
+    return {int(match[2]): match[0] for match in found}
 
 
 def _read(path: Path, frame: Frame, alone: bool) -> np.ndarray:
     """The object ids (H, W) uint8 of a mask."""
     mask = fitted_mask(read_mask(path), frame.image.shape[:2], path, warn=True)
-    if mask.any() and not (mask % 255).any():
-        logger.info("%s: 255 is the object 1", path)
-        mask = (mask > 0).astype(np.uint8)
     if alone and not mask.any():
         raise DataError(f"{path}: no object in the mask", "object ids that are not 0", "paint an object")
-    return mask
+    return _one_object(mask)
+
+
+def _one_object(mask: np.ndarray) -> np.ndarray:
+    """A mask of nothing but 0 and 255 with 1 in place of 255, which could be taken for ignored pixels."""
+    return mask if not mask.any() or (mask % 255).any() else (mask > 0).astype(np.uint8)

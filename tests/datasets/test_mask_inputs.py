@@ -1,7 +1,5 @@
 """Masks that are given for any video: which mask belongs to which frame."""
 
-import logging
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,12 +30,11 @@ def given(masks, *names, **more) -> dict[str, int]:
     return {frame.name: int(frame.given.max()) for frame in shown if frame.given is not None}
 
 
-def test_a_mask_for_the_first_frame(tmp_path, caplog):
+def test_a_mask_for_the_first_frame(tmp_path):
     masks = GivenMasks(write(tmp_path / "first.png"))
     assert given(masks, "000010", "000020") == {"000010": 3} == given(masks, "000010")
-    with caplog.at_level(logging.INFO):
-        assert given(GivenMasks(write(tmp_path / "painted.png", 255)), "a", "b") == {"a": 1}
-    assert "255 is the object 1" in caplog.text
+    assert given(GivenMasks(write(tmp_path / "painted.png", 255)), "a", "b") == {"a": 1}
+    assert masks.ids == [0, 3] and GivenMasks(tmp_path / "painted.png").ids == [0, 1]
 
 
 def test_masks_belong_to_the_frames_of_their_names(tmp_path, caplog):
@@ -48,6 +45,9 @@ def test_masks_belong_to_the_frames_of_their_names(tmp_path, caplog):
     assert "1 masks are for no frame and were not used: 00009.png" in caplog.text
     write(tmp_path / "names/DSC_7.png")
     assert given(GivenMasks(tmp_path / "names"), "DSC_6", "DSC_7", "DSC_07") == {"DSC_7": 3}
+    assert given(GivenMasks(tmp_path / "names"), "000006", "000007") == {"000007": 3}  # of a video file
+    write(tmp_path / "names/b_8.png")
+    assert given(GivenMasks(tmp_path / "names"), "000007", "DSC_7", "b_8") == {"DSC_7": 3, "b_8": 3}
 
 
 def test_each_video_has_its_own_folder(tmp_path):

@@ -1,0 +1,61 @@
+"""The arguments of ``tools/infer.py`` and its page, docs/inference.md."""
+
+import importlib
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from mmseg.apis.infer_command import make_parser, palette_of, parse_args
+from mmseg.apis.segmentation import KINDS
+from mmseg.errors import ConfigError, DataError
+from tests.tools.processes import ROOT
+
+PAGE = (ROOT / "docs/inference.md").read_text()
+
+
+def test_the_page_names_all_flags_and_no_others():
+    known = {name for action in make_parser()._actions for name in action.option_strings if name.startswith("--")}
+    hidden = {"--help", "--out", "--input", "--local_rank", "--local-rank", "--cfg-options"}
+    told = set(re.findall(r"--[a-z][a-z-]+", PAGE))
+    assert known - hidden <= told and told <= known
+    assert set(KINDS) == set(re.findall(r"^\| `(\w+)`", PAGE.partition("What is written")[2].partition("## ")[0], re.M))
+
+
+@pytest.mark.parametrize(
+    ("line", "videos", "config", "checkpoint"),
+    [
+        ("a.mp4 m.pth", ["a.mp4"], None, "m.pth"),
+        ("a.mp4 c.py m.pth --legend", ["a.mp4"], "c.py", "m.pth"),
+        ("a.mp4 --legend b.mp4 c.py none", ["a.mp4", "b.mp4"], "c.py", "none"),
+        ("m.pth --input a.mp4 b.mp4", ["a.mp4", "b.mp4"], None, "m.pth"),
+        ("c.py m.pth --input a.mp4", ["a.mp4"], "c.py", "m.pth"),
+        ("--input a.mp4 b.mp4 c.py m.pth", ["a.mp4", "b.mp4"], "c.py", "m.pth"),
+        ("rtsp://host//stream weights", ["rtsp://host//stream"], None, "weights"),
+    ],
+)
+def test_which_files_are_videos(line, videos, config, checkpoint):
+    args = parse_args([*line.split(), "--out", "o"])
+    assert (args.videos, args.config, args.checkpoint) == (videos, config, checkpoint)
+
+
+def test_palettes(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([[1, 2, 3], [4, 5, 6]]))
+    assert palette_of(str(tmp_path / "p.json")) == [[1, 2, 3], [4, 5, 6]]
+    image = Image.new("P", (2, 2))
+    image.putpalette([9, 8, 7] * 256)
+    image.save(tmp_path / "p.png")
+    assert palette_of(str(tmp_path / "p.png"))[:2] == [[9, 8, 7]] * 2
+    assert palette_of("davis")[:2] == [[0, 0, 0], [128, 0, 0]] and palette_of("distinct")[0] != [0, 0, 0]
+    for text in ("[]", "[[1, 2]]", "[[1, 2, 256]]", "{}", "[1, 2, 3]"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(DataError, match="no colours"):
+            palette_of(str(tmp_path / "bad.json"))
+    with pytest.raises(ConfigError, match="distinct, davis, or a file"):
+        palette_of("vivid")
+
+
+def test_the_console_command_is_there():
+    module, name = re.search(r'mmseg-infer = "([\w.]+):(\w+)"', (ROOT / "pyproject.toml").read_text()).groups()
+    assert callable(getattr(importlib.import_module(module), name))
