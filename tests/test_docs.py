@@ -21,6 +21,7 @@ from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.registry import MODELS
 from tests.engine.tiny_vspw import make_video
 from tests.tools.processes import TRAIN, finish
+from tests.tools.report_numbers import numbers_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,8 +49,9 @@ def test_new_parts_outside_of_the_package_train_and_test(tmp_path):
     finish([*TRAIN, "my_config.py", "--gpus", "0", "--work-dir", "run", "--options", *options], tmp_path)
     [best] = (tmp_path / "run").glob("best_PixelAccuracy_iter_2.pth")
     command = [sys.executable, ROOT / "tools" / "test.py", "my_config.py", best, "--device", "cpu", "--out", "res.pkl"]
-    output = finish([*command, "--options", "data_root=data", "model.decode_head.num_classes=3"], tmp_path)
+    output = finish([*command, "--report", "--options", "data_root=data", "model.decode_head.num_classes=3"], tmp_path)
     score = json.loads((tmp_path / "res.json").read_text())["PixelAccuracy"]
+    assert numbers_of(tmp_path / "report.html")["parts"][0]["scores"] == [["PixelAccuracy", score]]
     assert f"pixel accuracy: {score:.4f}" in output and 0 < score < 1
     assert len(pickle.loads((tmp_path / "res.pkl").read_bytes())) == 4
 

@@ -163,7 +163,7 @@ def _table(
     columns = {name: [row.get(name) for row in flat] for name in names}
     return {
         "title": title,
-        "columns": [{"name": name, "kind": _kind(values)} for name, values in columns.items()],
+        "columns": [{"name": name, "kind": _kind(name, values)} for name, values in columns.items()],
         "rows": [
             ["yes" if value is True else "no" if value is False else value for value in row]
             for row in zip(*columns.values())
@@ -182,14 +182,14 @@ def _flattened(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
-def _kind(values: Sequence[Any]) -> str:
-    """What the values of a column are: text, count, score (0..1, drawn as a bar) or signed."""
+def _kind(name: str, values: Sequence[Any]) -> str:
+    """What the values of a column are: text, count, score (0..1, drawn as a bar) or signed, as a decay is."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, (str, bool)) for value in known):
         return "text"
     if known and all(isinstance(value, int) for value in known):
         return "count"
-    return "score" if all(0 <= value <= 1 for value in known) else "signed"
+    return "score" if all(0 <= value <= 1 for value in known) and not name.endswith("Decay") else "signed"
 
 
 def _legend(labels: Iterable[int], table: np.ndarray | None, names: Sequence[str] | None) -> dict[int, list[str]]:

@@ -2,7 +2,7 @@
 
 const SMALLEST_CELL = 9, LARGEST_CELL = 36, WRITTEN = 26; // pixels; from WRITTEN on shares stand in the cells
 const LONGEST_LABEL = 150;
-const MIX_UPS = 200;
+const MIX_UPS = 100;
 const strength = share => share ** .4; // of a colour, so that small mistakes can be seen
 
 /** confusion: {names, cells: [row, column, pixels]}. */

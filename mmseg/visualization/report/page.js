@@ -6,9 +6,11 @@ const FRAMES_AT_FIRST = 6;
   const data = JSON.parse(document.getElementById("data").textContent);
   const main = document.getElementById("report"), contents = document.getElementById("contents");
 
+  let listed = true; // whether sections get a link at the top: all of the first evaluator, one of each other
+
   function section(title, note, ...children) {
     const id = `part-${main.children.length}`;
-    contents.append(make("a", { href: `#${id}` }, title));
+    if (listed) contents.append(make("a", { href: `#${id}` }, title));
     main.append(make("section", { id },
       make("h2", {}, title, ...(note ? [make("small", {}, note)] : [])), ...children));
   }
@@ -39,10 +41,12 @@ const FRAMES_AT_FIRST = 6;
   main.replaceChildren(definitions(data.facts));
   main.append(...data.notes.map(note => make("p", {}, note)));
   for (const part of data.parts) {
+    listed = true;
     section(data.parts.length > 1 ? part.name : "Scores", part.percent ? "in percent" : "",
       make("div", { class: "scores" }, ...part.scores.map(([name, value]) =>
         make("div", {}, make("b", {}, score(value, part.percent)), make("span", {}, name)))));
-    if (part === data.parts[0] && data.frames.rows.length) {
+    listed = part === data.parts[0];
+    if (listed && data.frames.rows.length) {
       section("Worst frames", `by ${data.frames.score}, one of ${data.frames.stride} in a row`, ...worstFrames(data.frames));
     }
     if (part.bars.length) {

@@ -1,6 +1,6 @@
 // Tables that are sorted by a click, or Enter, on the head of a column.
 
-const ROWS_AT_FIRST = 100;
+const ROWS_AT_FIRST = 200;
 const SEARCHABLE = 15; // rows from which on there is a field to search them
 
 /** table: {title, columns: [{name, kind}], rows, colours, links} (of the rows); kind: text, score, signed, count. */
