@@ -104,7 +104,7 @@ class VideoReader:
         elif self._reason:
             faults.append(f"it breaks off after {count} frames")
         if self._damaged:
-            faults.append(f"{self._damaged} frames are damaged")
+            faults.append(f"{self._damaged} frame{'s' * (self._damaged > 1)} with damage")
         if faults:
             self.fault = "; ".join(faults) + (f" ({self._reason})" if self._reason else "")
             logger.warning("%s: %s", self.place, self.fault)
@@ -143,7 +143,7 @@ class PyAVReader(VideoReader):
             self._stream.thread_type = "SLICE" if live else "AUTO"  # with several threads for frames they come late
             self._stream.codec_context.thread_count = min(os.cpu_count() or 1, _THREADS)
             self.fps = exact_rate(self._stream.average_rate or self._stream.guessed_rate)
-            self.length = self._stream.frames or self._estimated_length()
+            self.length = self._expected_length()
             self._frames = self._demuxed()
             self._first = next(self._frames, None)
             if self._first is None:
@@ -168,9 +168,13 @@ class PyAVReader(VideoReader):
             raise ValueError("PyAV has no decoder for it")
         return streams[0]
 
-    def _estimated_length(self) -> int | None:
-        duration = self._container.duration or 0  # microseconds
-        return round(duration * self.fps / 10**6) or None if duration > 0 and self.fps else None
+    def _expected_length(self) -> int | None:
+        """By the count of the index, or else the duration. A trimmed mp4 counts frames that are not to be shown, too."""
+        count, duration = self._stream.frames, max(self._container.duration or 0, 0)  # microseconds
+        by_time = round(duration * self.fps / 10**6) if self.fps else 0
+        if count and not (by_time and "mp4" in self._container.format.name):
+            return count
+        return min(filter(None, (count, by_time)), default=None)
 
     def _demuxed(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -184,7 +188,9 @@ class PyAVReader(VideoReader):
                 return
             try:
                 frames = packet.decode()
-            except self._av.error.InvalidDataError as error:
+            except self._av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
                 self._lost += 1
                 self._reason = _said(error)
                 continue
@@ -200,7 +206,14 @@ class PyAVReader(VideoReader):
         return decoded.width, decoded.height
 
     def _picture(self, decoded: Any) -> np.ndarray:
-        picture = decoded.to_ndarray(format="bgr24")  # (H, W, 3)
+        try:
+            picture = decoded.to_ndarray(format="bgr24")  # (H, W, 3)
+        except (ValueError, self._av.error.FFmpegError) as error:
+            raise DataError(
+                f"{self.place}: frames in the pixel format {decoded.format.name} ({_said(error)})",
+                "a format that FFmpeg can turn into BGR",
+                "convert it (ffmpeg -i FILE -pix_fmt yuv420p NEW.mp4)",
+            ) from error
         if decoded.rotation % 90 == 0 and decoded.rotation:
             picture = np.ascontiguousarray(np.rot90(picture, decoded.rotation // 90))
         return picture

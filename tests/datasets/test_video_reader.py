@@ -6,9 +6,11 @@ import sys
 import threading
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmseg.datasets.sources import FrameSource
 from mmseg.datasets.video_reader import CaptureReader, PyAVReader, open_video
@@ -125,7 +127,34 @@ def test_damage_in_the_middle_is_told_and_shifts_nothing(tmp_path, caplog, capfd
     source = FrameSource(path)
     frames = list(source)
     assert [frame.number for frame in frames] == list(range(len(frames)))
-    assert source.fault and "scratched.mp4" in caplog.text and capfd.readouterr() == ("", "")
+    assert (
+        "with damage" in source.fault
+        and "scratched.mp4: " + source.fault in caplog.text
+        and capfd.readouterr() == ("", "")
+    )
+
+
+def test_a_trimmed_file_lacks_nothing(tmp_path, caplog):
+    """Its edit list leaves out the frames before the start, which its index counts."""
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled", "use_editlist": "1"}) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.max_b_frames = 0
+        packets = [p for g in greys() for p in stream.encode(av.VideoFrame.from_ndarray(g, format="bgr24"))]
+        for packet in [*packets, *stream.encode()]:
+            packet.pts, packet.dts = packet.pts - 4, packet.dts - 4
+            container.mux(packet)
+    source = FrameSource(path)
+    assert source.length == 7 and levels(source) == list(range(4, 11))
+    assert source.fault is None and not caplog.text
+
+
+def test_an_animated_gif_is_a_video(tmp_path):
+    pictures = [Image.fromarray(grey) for grey in greys(5)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=200)
+    source = FrameSource(tmp_path / "a.gif")
+    assert source.fps == 5 and levels(source) == list(range(5))
 
 
 def test_a_video_that_changes_its_size(tmp_path):
