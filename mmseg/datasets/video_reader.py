@@ -169,7 +169,7 @@ class PyAVReader(VideoReader):
         return streams[0]
 
     def _expected_length(self) -> int | None:
-        """By the count of the index, or else the duration. A trimmed mp4 counts frames that are not to be shown, too."""
+        """By the index, or else the duration. That of a trimmed mp4 counts frames that are not to be shown, too."""
         count, duration = self._stream.frames, max(self._container.duration or 0, 0)  # microseconds
         by_time = round(duration * self.fps / 10**6) if self.fps else 0
         if count and not (by_time and "mp4" in self._container.format.name):
