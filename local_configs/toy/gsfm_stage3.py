@@ -1,5 +1,5 @@
 # GSFM, stage 3, on the videos of tools/make_toy_dataset.py data/toy_davis --layout davis, from the toy stage 0.
-_base_ = ["../gsfm/stage3.py", "../_base_/datasets/gsfm_test.py"]
+_base_ = ["../gsfm/stage3.py"]
 model = dict(pretrained=None, bootstrap=dict(start_warm=100, end_warm=200))
 optimizer = dict(lr=1e-4)
 lr_config = dict(step=[250])
@@ -26,5 +26,5 @@ data = dict(
         crop_size=96,
     ),
     val=val,
-    test=val,
+    test=dict(_delete_=True, **val),
 )
