@@ -17,7 +17,7 @@ from mmseg.apis.object_evaluation import MaskScoring, StoredMasks
 from mmseg.datasets.base import VideoDataset
 from mmseg.errors import ConfigError, DataError
 from mmseg.evaluation import DAVIS16Evaluator, Evaluator, VideoSaliencyEvaluator
-from mmseg.evaluation.frame_scores import WorstFrame, worst_frames
+from mmseg.evaluation.frame_scores import WorstFrame, WorstFrames, worst_frames
 from mmseg.image_trees import picture_tree
 from mmseg.images import PICTURES, read_frame, read_mask
 from mmseg.visualization import palette_table
@@ -82,7 +82,7 @@ def class_page(
     """
     worst = _worst(evaluators, frames)
     places = {video.name: index for index, video in enumerate(dataset.videos)}
-    maps = label_maps(predictions, dataset, {(places[frame.video], frame.number) for frame in worst})
+    maps = label_maps(predictions, dataset, {(places[frame.video], frame.number) for frame in worst.sorted()})
     table = palette_table(dataset.PALETTE, dataset.num_classes)
     notes: list[str] = []
 
@@ -130,7 +130,7 @@ def mask_page(scoring: MaskScoring, evaluator: Any, facts: Mapping[str, Any], im
     return _page(scoring.predictions, [evaluator], facts, _worst([evaluator], frames), shown, notes, table, None)
 
 
-def _worst(evaluators: Sequence[Evaluator], frames: int) -> list[WorstFrame]:
+def _worst(evaluators: Sequence[Evaluator], frames: int) -> WorstFrames:
     """The worst frames by the first evaluator that has scores of frames."""
     scores = (frame_scores_of(evaluator, evaluator.report()) for evaluator in evaluators)
     return worst_frames(next(filter(None, scores), {}), frames)
@@ -140,14 +140,14 @@ def _page(
     predictions: Path,
     evaluators: Sequence[Evaluator],
     facts: Mapping[str, Any],
-    worst: Sequence[WorstFrame],
+    worst: WorstFrames,
     shown: Shown,
     notes: list[str],
     table: np.ndarray | None,
     class_names: Sequence[str] | None,
 ) -> str:
-    frames = [frame._replace(shown=shown(frame)) for frame in worst]
-    content = report_content(facts, evaluators, frames, table, class_names, notes)
+    worst.show(shown)
+    content = report_content(facts, evaluators, worst, table, class_names, notes)
     return render_report(f"Scores of {predictions}", content)
 
 

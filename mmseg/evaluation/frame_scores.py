@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-STRIDE = 8
-"""Of so many frames in a row only the worst one is among the worst frames: neighbours show the same fault again."""
+LARGEST_STRIDE = 8
+"""Of so many frames in a row at most only the worst one is among the worst frames: neighbours show the same fault."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,18 @@ class WorstFrame(NamedTuple):
 
 
 class WorstFrames:
-    """The worst frames of a stream of them, at most `limit`, and one of each :data:`STRIDE` in a row of a video.
+    """The worst frames of a stream of them, at most `limit`, and one of each `stride` in a row of a video.
 
     The result does not depend on the order in which frames come, nor on how they were dealt to several of these.
+
+    Args:
+        limit: how many frames are kept.
+        num_frames: how many will come; where these are few, they may follow each other more closely.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, num_frames: int) -> None:
         self.limit = limit
+        self.stride = max(1, min(LARGEST_STRIDE, num_frames // max(limit, 1)))
         self._kept: dict[tuple[str, int], WorstFrame] = {}
 
     def offer(self, score: float, video: str, number: int, show: Callable[[], Any] = lambda: None) -> None:
@@ -58,14 +63,14 @@ class WorstFrames:
         """
         if math.isnan(score) or not self.limit:
             return
-        frame, place = WorstFrame(score, video, number), (video, number // STRIDE)
+        frame, place = WorstFrame(score, video, number), (video, number // self.stride)
         rival = self._kept.get(place)
         if rival is None and len(self._kept) == self.limit:
             rival = max(self._kept.values(), key=lambda kept: kept[:3])
         if rival is not None and frame[:3] >= rival[:3]:
             return
         if rival is not None:
-            del self._kept[rival.video, rival.number // STRIDE]
+            del self._kept[rival.video, rival.number // self.stride]
         self._kept[place] = frame._replace(shown=show())
 
     def merge(self, other: WorstFrames) -> None:
@@ -73,15 +78,19 @@ class WorstFrames:
         for frame in other._kept.values():
             self.offer(*frame[:3], lambda frame=frame: frame.shown)
 
+    def show(self, make: Callable[[WorstFrame], Any]) -> None:
+        """Keep what `make` gives of each frame."""
+        self._kept = {place: frame._replace(shown=make(frame)) for place, frame in self._kept.items()}
+
     def sorted(self) -> list[WorstFrame]:
         """From bad to good."""
         return sorted(self._kept.values(), key=lambda kept: kept[:3])
 
 
-def worst_frames(scores: Mapping[str, FrameScores], limit: int) -> list[WorstFrame]:
-    """The worst frames of complete videos, by name; see :class:`WorstFrames`."""
-    worst = WorstFrames(limit)
+def worst_frames(scores: Mapping[str, FrameScores], limit: int) -> WorstFrames:
+    """The worst frames of complete videos, by name; nothing is kept of them yet."""
+    worst = WorstFrames(limit, sum(len(own.numbers) for own in scores.values()))
     for video, own in scores.items():
         for number, score in zip(own.numbers, own.ranking):
             worst.offer(float(score), video, number)
-    return worst.sorted()
+    return worst

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmseg.evaluation import Evaluator
-from mmseg.evaluation.frame_scores import STRIDE, FrameScores, WorstFrame
+from mmseg.evaluation.frame_scores import FrameScores, WorstFrames
 from mmseg.evaluation.tables import jsonable
 from mmseg.version import __version__
 
@@ -26,7 +26,7 @@ _TABLES = {
 def report_content(
     facts: Mapping[str, Any],
     evaluators: Sequence[Evaluator],
-    frames: Sequence[WorstFrame],
+    frames: WorstFrames,
     table: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
@@ -52,7 +52,7 @@ def report_content(
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
         "mmseg": __version__,
     }
-    rows = [{"video": f.video, "score": round(f.score, _DIGITS), **f.shown.embedded(table)} for f in frames]
+    rows = [{"video": f.video, "score": round(f.score, _DIGITS), **f.shown.embedded(table)} for f in frames.sorted()]
     present = {label for row in rows for label in row["present"]}
     return jsonable(
         {
@@ -62,7 +62,7 @@ def report_content(
             "frames": {
                 "score": curve,
                 "percent": evaluators[rank].in_percent,
-                "stride": STRIDE,
+                "stride": frames.stride,
                 "legend": _legend(present, table, class_names),
                 "rows": rows,
             },

@@ -45,9 +45,15 @@ class ReportPageWriter(TextWriter):
         super().__init__(path)
         self.evaluators, self.facts = evaluators, facts
         self.table, self.class_names = table, class_names
-        self._worst = WorstFrames(num_frames)
+        self.num_frames = num_frames
+        self._worst = WorstFrames(num_frames, 0)
         self._ranking: Evaluator | None = None  # the first evaluator that has a score of a frame
         self._held: tuple[float, str, Frame, np.ndarray] | None = None
+
+    def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
+        super().start(videos, owners)
+        known = [video.num_frames or 0 if video.truths is None else len(video.truths) for video in videos]
+        self._worst = WorstFrames(self.num_frames, sum(known))
 
     def begin_video(self, video: Video) -> None:
         self._held = None
@@ -89,6 +95,5 @@ class ReportPageWriter(TextWriter):
                 self._worst.merge(other)
         if not distributed.is_main():
             return ""
-        frames = self._worst.sorted()
-        content = report_content(self.facts, self.evaluators, frames, self.table, self.class_names)
+        content = report_content(self.facts, self.evaluators, self._worst, self.table, self.class_names)
         return render_report(f"Test of {self.facts.get('checkpoint') or 'an untrained network'}", content)

@@ -13,7 +13,7 @@ from mmseg.evaluation import (
     VOSBenchmarkEvaluator,
     VSPWEvaluator,
 )
-from mmseg.evaluation.frame_scores import STRIDE, WorstFrames, worst_frames
+from mmseg.evaluation.frame_scores import LARGEST_STRIDE, FrameScores, WorstFrames, worst_frames
 from mmseg.evaluation.semantic import frame_miou
 from tests.evaluation.metric_cases import feed, stored_videos
 from tests.golden_cases import Case
@@ -115,32 +115,38 @@ def drawn_scores(seed: int) -> list[tuple[float, str, int]]:
     return [(float(rng.integers(0, 12)) if rng.random() > 0.1 else float("nan"), *frame) for frame in frames]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_worst_frames_do_not_depend_on_order_or_processes(seed):
-    drawn, limit = drawn_scores(seed), 5
+@pytest.mark.parametrize(("seed", "limit", "stride"), [(0, 5, 8), (1, 5, 8), (2, 15, 8), (3, 40, 3), (4, 200, 1)])
+def test_the_worst_frames_do_not_depend_on_order_or_processes(seed, limit, stride):
+    drawn = drawn_scores(seed)
     lowest: dict[tuple[str, int], tuple] = {}  # by definition: the lowest of each stride, then the lowest of these
     for frame in drawn:
         if not np.isnan(frame[0]):
-            place = frame[1], frame[2] // STRIDE
+            place = frame[1], frame[2] // stride
             lowest[place] = min(lowest.get(place, frame), frame)
     expected = sorted(lowest.values())[:limit]
     order = np.random.default_rng(seed).permutation(len(drawn))
-    one, parts = WorstFrames(limit), [WorstFrames(limit), WorstFrames(limit)]
+    one, *parts = (WorstFrames(limit, len(drawn)) for _ in range(3))
+    scores = {
+        name: FrameScores([t for _, v, t in drawn if v == name], {"J": [s for s, v, _ in drawn if v == name]})
+        for name in "abcd"
+    }
     for index in order:
         one.offer(*drawn[index])
         parts["ab".find(drawn[index][1]) < 0].offer(*drawn[index])
     parts[0].merge(parts[1])
-    for worst in (one, parts[0]):
+    for worst in (one, parts[0], worst_frames(scores, limit)):
         assert [frame[:3] for frame in worst.sorted()] == expected
 
 
 def test_pictures_are_made_of_frames_that_are_kept():
     made = []
-    worst = WorstFrames(2)
+    worst = WorstFrames(2, 100)
     for number, score in enumerate([0.5, 0.9, 0.4, float("nan"), 0.45]):
-        worst.offer(score, "a", number * STRIDE, lambda number=number: made.append(number) or f"picture {number}")
+        worst.offer(
+            score, "a", number * LARGEST_STRIDE, lambda number=number: made.append(number) or f"picture {number}"
+        )
     assert made == [0, 1, 2, 4] and [frame.shown for frame in worst.sorted()] == ["picture 2", "picture 4"]
-    assert not worst_frames({}, 3)
-    nothing = WorstFrames(0)
+    assert not worst_frames({}, 3).sorted()
+    nothing = WorstFrames(0, 9)
     nothing.offer(0.1, "a", 0, lambda: pytest.fail("made"))
     assert nothing.sorted() == []

@@ -41,14 +41,17 @@ def class_videos(num_classes: int, names: list[str], frames: int = 20) -> dict[s
 
 def class_page(num_classes: int, names: list[str], frames: int = 20) -> str:
     """A report as tools write it."""
-    evaluator, worst = VSPWEvaluator(num_classes, [f"class <{c}>" for c in range(num_classes)]), WorstFrames(8)
+    evaluator, worst = (
+        VSPWEvaluator(num_classes, [f"class <{c}>" for c in range(num_classes)]),
+        WorstFrames(8, frames * len(names)),
+    )
     table = palette_table(None, num_classes)
     for name, maps in class_videos(num_classes, names, frames).items():
         for t, maps_of_frame in enumerate(maps):
             evaluator.update(name, t, *maps_of_frame[::-1])
             show = partial(ShownFrame.of, f"{t:05d}", None, *maps_of_frame)
             worst.offer(evaluator.frame_score(name), name, t, show)
-    content = report_content({"checkpoint": EVIL}, [evaluator], worst.sorted(), table, evaluator.class_names)
+    content = report_content({"checkpoint": EVIL}, [evaluator], worst, table, evaluator.class_names)
     return render_report(f"Test of {EVIL}", content)
 
 

@@ -47,7 +47,8 @@ const FRAMES_AT_FIRST = 6;
         make("div", {}, make("b", {}, score(value, part.percent)), make("span", {}, name)))));
     listed = part === data.parts[0];
     if (listed && data.frames.rows.length) {
-      section("Worst frames", `by ${data.frames.score}, one of ${data.frames.stride} in a row`, ...worstFrames(data.frames));
+      const { score, stride } = data.frames;
+      section("Worst frames", `by ${score}${stride > 1 ? `, one of ${stride} in a row` : ""}`, ...worstFrames(data.frames));
     }
     if (part.bars.length) {
       section("Classes", "IoU of those that occur, the best first", bars(part.bars, part.percent),
