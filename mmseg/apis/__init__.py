@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from mmseg.apis.inference import inference_segmentor, init_segmentor
     from mmseg.apis.segmentation import SegmentOptions, segment_video
     from mmseg.apis.video_stream import VideoStream
-    from mmseg.datasets.sources import FrameSource
+    from mmseg.datasets.sources import FrameSource, video_sources
 
-__all__ = ["FrameSource", "SegmentOptions", "VideoStream", "inference_segmentor", "init_segmentor", "segment_video"]
+__all__ = [
+    "FrameSource",
+    "SegmentOptions",
+    "VideoStream",
+    "inference_segmentor",
+    "init_segmentor",
+    "segment_video",
+    "video_sources",
+]
 
 _HOMES = {
     "FrameSource": "mmseg.datasets.sources",
@@ -20,6 +28,7 @@ _HOMES = {
     "init_segmentor": "mmseg.apis.inference",
     "SegmentOptions": "mmseg.apis.segmentation",
     "segment_video": "mmseg.apis.segmentation",
+    "video_sources": "mmseg.datasets.sources",
 }
 
 

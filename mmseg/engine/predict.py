@@ -274,10 +274,12 @@ def _with_views(
 
 @contextmanager
 def at(place: str, separator: str = ": ") -> Iterator[None]:
-    """Errors inside get `place` in front of their message."""
+    """Errors inside get `place` in front of their message, unless they name it already."""
     try:
         yield
     except SegError as error:
+        if f"{place}{separator}" in error.found:
+            raise
         raise type(error)(f"{place}{separator}{error.found}", error.expected, error.action) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise RuntimeError(f"{place}{separator}{error}") from error

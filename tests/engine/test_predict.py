@@ -12,7 +12,7 @@ from torch import nn
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.answers import undo
-from mmseg.engine.predict import VideoPredictor, predict, stream_settings
+from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
 from mmseg.models.stream import Stream
@@ -274,3 +274,10 @@ def test_settings_have_one_reader():
             stream_settings(data, test_cfg, model)
     with pytest.raises(ConfigError, match="block"):
         model.stream("v", block=3)
+
+
+def test_a_place_is_named_once():
+    with pytest.raises(DataError, match=r"^frame 3: clip\.mp4: broken$"), at("clip.mp4"), at("frame 3"):
+        raise DataError("clip.mp4: broken")
+    with pytest.raises(DataError, match=r"^clip\.mp4: frame 3: broken at frame 31$"), at("clip.mp4"), at("frame 3"):
+        raise DataError("broken at frame 31")
