@@ -14,7 +14,8 @@ import torch
 from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, make_data, write_config
-from tests.tools.processes import ROOT, environment, finish, patience, running, wait_until
+from tests.tools.forked import Forked
+from tests.tools.processes import ROOT, environment, finish, finish_all, finish_two, patience, running, wait_until
 from tests.writing.feeding import left_in
 
 TEST = [sys.executable, str(ROOT / "tools" / "test.py")]
@@ -43,7 +44,8 @@ def wait_for(pattern: str, folder, process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(("processes", "signum"), [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)])
 def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum):
     options = [f"--out={tmp_path}/out/res.pkl", "--save-png", f"--show-dir={tmp_path}/out/show"]
-    command = [DIST, "cffm.py", "model.pth", processes, *options, "--options", "data.test.data_root=long"]
+    command = ["cffm.py", "model.pth", *options, "--options", "data.test.data_root=long"]
+    command = [DIST, *command[:2], processes, *command[2:]] if processes else [*TEST, *command, "--device=cpu"]
     with running(command, work) as process:
         # a PNG of the second video of a process: at least one video is complete, and one is not
         wait_for("out/.result_submission.parts.*/v[2-5]/*1.png", tmp_path, process)
@@ -57,22 +59,20 @@ def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum)
     assert not [path for path in (tmp_path / "out").iterdir() if path.name != "show"]
 
 
-def limited(command: list, kilobytes: int) -> list:
-    """`command` with files that cannot grow beyond a size, as on a full disk."""
-    return ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", *map(str, command)]
-
-
 @pytest.mark.parametrize(("processes", "kilobytes", "name"), [(0, 30, "res.pkl"), (2, 20, "")])
 def test_a_full_disk(work, tmp_path, processes, kilobytes, name):
-    command = [DIST, "cffm.py", "model.pth", processes, "--out", tmp_path / "res.pkl", "--save-png"]
-    output = finish(limited(command, kilobytes), work, status=2)
+    command = ["cffm.py", "model.pth", "--out", tmp_path / "res.pkl", "--save-png"]
+    if processes:
+        output = finish_two("test.py", work, *command, status=2, largest_file=1024 * kilobytes)
+    else:
+        output = finish([*TEST, *command, "--device=cpu"], work, status=2, largest_file=1024 * kilobytes)
     assert f"{name}: cannot be written, the file is larger than allowed here" in output and "Traceback" not in output
     assert left_in(tmp_path) == []
 
 
 def test_overlay_videos_that_do_not_fit(work, tmp_path):
     command = [*TEST, "cffm.py", "model.pth", "--out=None", "--show-dir", tmp_path / "show", "--device", "cpu"]
-    output = finish(limited(command, 3), work, status=2)
+    output = finish(command, work, status=2, largest_file=3 * 1024)
     assert "a.mp4: cannot be written, the file is larger than allowed here" in output and "Traceback" not in output
     assert left_in(tmp_path) == []
 
@@ -87,10 +87,8 @@ def test_two_tests_with_one_out_at_once(work, tmp_path):
         + [f"data.test.split={split}"]
         for split in ("one", "two")
     ]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    both = [subprocess.Popen(command, cwd=work, env=environment(), **pipes) for command in commands]
-    outputs = [process.communicate(timeout=patience(60))[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    both = finish_all([Forked(command, environment(), work, merged=True) for command in commands])
+    assert [status for status, *_ in both] == [0, 0], both
     videos = list(json.loads((tmp_path / "res.json").read_text())["per_video"])
     assert videos in (["a"], ["b", "c"])
     assert len(pickle.loads((tmp_path / "res.pkl").read_bytes())) == {1: 9, 2: 12}[len(videos)]

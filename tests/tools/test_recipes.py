@@ -1,4 +1,4 @@
-"""The published recipes from training to scores, at toy size; in two processes by the commands of the README."""
+"""The published recipes from training to scores, at toy size, with steps in two processes."""
 
 import json
 import pathlib
@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from mmseg.weights import read_checkpoint
-from tests.tools.processes import ROOT, finish
+from tests.tools.processes import ROOT, finish_two
 
-TEST = [str(ROOT / "tools" / "dist_test.sh")]
 TOY = ROOT / "local_configs" / "toy"
 FROZEN = ("backbone.", "decode_head.linear_", "decode_head.decoder_focal.")
 
@@ -46,7 +45,7 @@ def test_cffm_plus(tmp_path, data, call):
     assert "gene_prototype" in refused
 
     generate = [TOY / "cffm_gene_prototype.b0.py", cffm, "--out=proto/res.pkl", "--eval=None", *options(data)]
-    finish([*TEST, *generate[:2], 2, *generate[2:]], tmp_path)
+    finish_two("test.py", tmp_path, *generate)
     files = sorted((tmp_path / "cluster_centers").glob("*/centers.pt"))
     assert [f.parent.name for f in files] == ["test_000", "train_000", "train_001", "train_002", "val_000"]
     centers = torch.load(files[0], weights_only=True)
@@ -70,7 +69,7 @@ def test_mrcfa(tmp_path, data, call):
     test = [TOY / "mrcfa.b0.py", "mrcfa/latest.pth"]
     one, two = "one/res.pkl", "two/res.pkl"
     call("test.py", *test, "--out", one, *options(data))
-    finish([*TEST, *test, 2, "--out", two, *options(data)], tmp_path)
+    finish_two("test.py", tmp_path, *test, "--out", two, *options(data))
     assert scores(tmp_path / "one" / "res.json")["mIoU"] == scores(tmp_path / "two" / "res.json")["mIoU"]
     maps = np.load(tmp_path / one, allow_pickle=True)
     assert len(maps) == 20 and maps[0].shape == (64, 96) and maps[0].dtype == np.uint8

@@ -1,8 +1,9 @@
-"""``tools/dist_test.sh`` in real processes; ``tools/test.py`` with its arguments inside this one, which is faster."""
+"""``tools/test.py`` in two processes, once as ``tools/dist_test.sh`` starts them; its arguments inside this process."""
 
 import json
 import pathlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, SIZE, make_data, make_video, write_config
-from tests.tools.processes import ROOT, finish
+from tests.tools.processes import ROOT, finish, finish_two
 from tests.tools.report_numbers import numbers_of
 
 DIST = str(ROOT / "tools" / "dist_test.sh")
@@ -56,7 +57,8 @@ def work(tmp_path_factory) -> pathlib.Path:
 def single(work) -> tuple[pathlib.Path, str]:
     """The result folder and the output of a run in one process."""
     arguments = ["--out", "single/res.pkl", "--show-dir", "single/show", "--show", "--save-png", "--report"]
-    return work / "single", finish([DIST, "cffm.py", "model.pth", 0, *arguments], work)
+    test_py = [sys.executable, ROOT / "tools" / "test.py", "--device=cpu"]
+    return work / "single", finish([*test_py, "cffm.py", "model.pth", *arguments], work)
 
 
 def test_one_process(single):
@@ -82,9 +84,11 @@ def test_one_process(single):
 
 @pytest.mark.parametrize("extra", [["--tmpdir", "parts of it"], ["--gpu-collect"]], ids=["shared folder", "collect"])
 def test_two_processes_give_the_same_files(work, single, extra):
-    output = finish(
-        [DIST, "cffm.py", "model.pth", 2, "--out", "two/res.pkl", "--show-dir", "two/show", "--report", *extra], work
-    )
+    arguments = ["cffm.py", "model.pth", "--out", "two/res.pkl", "--show-dir", "two/show", "--report", *extra]
+    if "--tmpdir" in extra:
+        output = finish([DIST, *arguments[:2], 2, *arguments[2:]], work)
+    else:
+        output = finish_two("test.py", work, *arguments)
     assert output.count("per class, all frames") == 1
     for name in ("res.pkl", "res.json", "show/contact_sheet.png"):
         assert (work / "two" / name).read_bytes() == (single[0] / name).read_bytes()
@@ -191,7 +195,7 @@ def test_a_damaged_frame_stops_all_processes(work):
     (work / "data" / "data" / "broken" / "origin" / "00004.jpg").write_bytes(b"")
     (work / "data" / "two.txt").write_text("broken\nb\n")
     arguments = ["--out", "broken/res.pkl", "--options", "data.test.split=two"]
-    output = finish([DIST, "cffm.py", "model.pth", 2, *arguments], work, status=2)
+    output = finish_two("test.py", work, "cffm.py", "model.pth", *arguments, status=2)
     assert "DataError: video 'broken', frame 4" in output and "Traceback" not in output
     assert not (work / "broken" / "res.pkl").exists()
 

@@ -13,9 +13,8 @@ from mmseg.making.toy import generate_toy_dataset
 from mmseg.models import build_segmentor
 from mmseg.weights import read_checkpoint
 from mmseg.writing.label_pickle import read_label_pickle
-from tests.tools.processes import DIST, ROOT, finish
+from tests.tools.processes import ROOT, finish_two
 
-TEST = [str(ROOT / "tools" / "dist_test.sh")]
 TOY = ROOT / "local_configs" / "toy"
 FRAMES = 13  # a block of 12 and one that is left
 
@@ -54,8 +53,8 @@ def test_the_published_chain(work, call, monkeypatch):
 
     published = "model.decode_head.transformer_decoder_cfg.num_frames=2 data.train.dataset.dilation=[-3]".split()
     published += ["runner.max_iters=2", "checkpoint_config.interval=1", "log_config.interval=1"]
-    second = [*DIST, TOY / "themask_video.b0.py", 2, "--work-dir", "second", "--seed", 0, "--no-validate"]
-    output = finish([*second, *options(work, *published), "--finetune-from", checkpoint], work)
+    second = [TOY / "themask_video.b0.py", "--work-dir", "second", "--seed", 0, "--no-validate"]
+    output = finish_two("train.py", work, *second, *options(work, *published), "--finetune-from", checkpoint)
     assert "entries are mapped" in output and "fine-tuning" in output
     before, after = (read_checkpoint(work / name / "latest.pth") for name in ("first", "second"))
     assert after["meta"]["finetune_trains"] == "predictor"
@@ -73,7 +72,7 @@ def test_the_published_chain(work, call, monkeypatch):
         out = f"size{size}/res.pkl"
         arguments = ["--out", out, *options(work, f"data.test.test_size={size}")]
         if size == 2:
-            finish([*TEST, *test, 2, *arguments], work)
+            finish_two("test.py", work, *test, *arguments)
         else:
             call("test.py", *test, *arguments)
         report = json.loads((work / out).with_suffix(".json").read_text())

@@ -12,7 +12,7 @@ import torch
 
 from mmseg.weights import read_checkpoint
 from tests.engine.toy import CONFIG
-from tests.tools.processes import DIST, TRAIN, finish, patience, read_until, running
+from tests.tools.processes import DIST, TRAIN, finish, finish_two, patience, read_until, running
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def test_two_processes_resume_exactly(tmp_path, config):
     assert output.count("batch norm uses the statistics of each process") == 1
     assert output.count("Iter [6/6]") == 1
     assert "FutureWarning" not in output
-    finish([*DIST, config, 2, "--work-dir", resumed, "--resume-from", whole / "iter_2.pth", "--no-validate"], tmp_path)
+    again = [config, "--work-dir", resumed, "--resume-from", whole / "iter_2.pth", "--no-validate"]
+    finish_two("train.py", tmp_path, *again)
     # ... in which both have it from the checkpoint, would take another course
     assert_same_weights(whole / "iter_6.pth", resumed / "iter_6.pth")
     assert read_checkpoint(resumed / "latest.pth")["meta"]["seed"] == seed
@@ -116,7 +117,7 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tm
     with running([*TRAIN, config, *endless], tmp_path) as process:
         read_until(process, "saved .*iter_5.pth")
         before = sorted(path.name for path in tmp_path.glob("*.log"))
-        output = finish([*DIST, config, 2, *endless], tmp_path, status=2)
+        output = finish_two("train.py", tmp_path, config, *endless, status=2)
         assert f"in use by a training (process {process.pid} on " in output and "Traceback" not in output
         assert sorted(path.name for path in tmp_path.glob("*.log")) == before
         read_until(process, "saved ")  # it goes on
@@ -132,8 +133,8 @@ def test_full_disk_ends_all_processes_and_loses_nothing(tmp_path, config, call):
     """No file may grow beyond 8 kB, which a checkpoint needs and the logs do not."""
     call("train.py", config, "--work-dir", tmp_path, "--options", "runner.max_iters=2")
     before = (tmp_path / "iter_2.pth").read_bytes()
-    limited = ["bash", "-c", 'ulimit -f 8 && exec "$@"', "bash", *DIST, config, 2, "--work-dir", tmp_path]
-    output = finish([*limited, "--auto-resume"], tmp_path, status=2)
+    again = [config, "--work-dir", tmp_path, "--auto-resume"]
+    output = finish_two("train.py", tmp_path, *again, status=2, largest_file=8 * 1024)
     assert "iter_4.pth: cannot be written" in output and "earlier checkpoints are intact" in output
     assert "Traceback" not in output
     assert [p.name for p in sorted(tmp_path.glob("*.pth"))] == ["iter_2.pth", "latest.pth"]
