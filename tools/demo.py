@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.demo.choices import Choices
-from mmseg.apis.demo.server import LOOPBACK, DemoServer, DemoSettings
+from mmseg.apis.demo.requests import LOOPBACK
+from mmseg.apis.demo.server import DemoServer, DemoSettings
 from mmseg.errors import ConfigError
 from mmseg.values import PositiveFloat, PositiveInt
 

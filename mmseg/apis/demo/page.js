@@ -109,6 +109,7 @@ async function describe() {
 // ---------------------------------------------------------------- video
 
 async function takeVideo(getting) {
+  const before = [video, $("video").textContent];
   tell("video-error", null);
   video = null;
   $("video").textContent = "Looking at the video …";
@@ -123,14 +124,14 @@ async function takeVideo(getting) {
     video = taken;
     painter.show(picture, ids);
     $("first").src = picture.src;
-    if (!busy()) showOnly("preview");
+    if (!busy()) job = null;
     const facts = [`${taken.name}: ${taken.width}x${taken.height}`];
     if (taken.length) facts.push(`${taken.length} frames`);
     if (taken.fps) facts.push(`${Number(taken.fps.toFixed(2))} per second`);
     if (state.max_frames && !(taken.length <= state.max_frames)) facts.push(`the first ${state.max_frames} are used`);
     $("video").textContent = facts.join(", ");
   } catch (error) {
-    $("video").textContent = "";
+    [video, $("video").textContent] = before; // it is still there
     tell("video-error", error);
   }
   $("upload").hidden = true;
@@ -208,12 +209,13 @@ const busy = () => job && !["done", "failed", "cancelled"].includes(job.state);
 function update() {
   const objects = Boolean(model?.objects && video);
   $("objects").hidden = !objects;
+  if (job === null && video) showOnly(objects ? "empty" : "preview"); // the first frame is shown already, to be painted on
   $("last-step").textContent = objects ? 4 : 3;
   $("flow-label").hidden = !model?.flow;
   let missing = "";
   if (!model) missing = "Choose a system.";
   else if (!video) missing = "Choose a video, or take the sample.";
-  else if (objects && !painter.objects) missing = "Mark at least one object in the first frame.";
+  else if (objects && !painter.isMarked) missing = "Mark at least one object in the first frame.";
   $("missing").textContent = busy() ? "" : missing;
   $("run").disabled = Boolean(missing) || busy();
 }
@@ -242,7 +244,7 @@ async function run(event) {
       show();
     }
   } catch (error) {
-    job = null;
+    job = { state: "failed", error: error.parts };
     showOnly();
     tell("job-error", error);
   }
@@ -251,7 +253,7 @@ async function run(event) {
 
 // Of what may stand in the place for results, these.
 function showOnly(...ids) {
-  for (const id of ["preview", "empty", "progress", "job-error", "shown", "files"]) $(id).hidden = !ids.includes(id);
+  for (const id of ["preview", "empty", "cancelled", "progress", "job-error", "shown", "files"]) $(id).hidden = !ids.includes(id);
 }
 
 function show() {
@@ -264,10 +266,7 @@ function show() {
   else $("bar").removeAttribute("value");
   const left = phase === "running" && rate && total ? `, about ${time((total - done) / rate)} left` : "";
   $("detail").textContent = rate && phase === "running" ? `${rate.toFixed(1)} frames per second${left}` : "";
-  if (phase === "cancelled") {
-    $("empty").textContent = "Cancelled.";
-    showOnly("empty");
-  }
+  if (phase === "cancelled") showOnly("cancelled");
   if (phase === "failed") {
     showOnly();
     tell("job-error", new Refused(job.error));

@@ -25,8 +25,8 @@ export class Painter {
     this.draw();
   }
 
-  get objects() {
-    return new Set(this.ids.filter((id) => id)).size;
+  get isMarked() {
+    return this.ids.some((id) => id);
   }
 
   undo() {
@@ -126,7 +126,15 @@ export class Painter {
     }
   }
 
+  // At most once for each frame of the screen.
   draw() {
+    this.drawing ??= requestAnimationFrame(() => {
+      this.drawing = null;
+      this.drawNow();
+    });
+  }
+
+  drawNow() {
     const shown = new ImageData(new Uint8ClampedArray(this.pixels.data), this.canvas.width, this.canvas.height);
     const data = shown.data;
     const { ids } = this;
