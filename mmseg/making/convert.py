@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.images import FRAMES, LABEL_MAPS, check_same_size, read_frame
 from mmseg.making.mask_values import ClassMap
 from mmseg.making.vspw_layout import VSPWWriter, new_folder
+
+logger = logging.getLogger("mmseg.making")
 
 LATE = "_late"  # suffix of the video made of the last part of another one
 
@@ -128,6 +131,13 @@ def convert_to_vspw(
             if progress is not None:
                 progress(video.name, number, len(videos))
         writer.finish(class_map.colours or class_map.classes, _recipe(source, class_map, options))
+    unseen = [name for label, name in enumerate(class_map.classes, start=1) if not writer.counts[label]]
+    if unseen:
+        logger.warning(
+            "no pixel of %s: is it the class of a value that the masks do not have? 255 is ignored unless it has a class "
+            "of its own (255=CLASS), or its sequence is of one class",
+            ", ".join(unseen),
+        )
     summary: dict[str, list[tuple[str, int]]] = {"train": [], "val": [], "test": []}
     for split, video, _ in videos:
         summary[split].append((video.name, len(video.pairs)))

@@ -27,10 +27,10 @@ class ClassMap:
     """Turns stored masks into raw labels (0 ignored, class v - 1 otherwise).
 
     Args:
-        entries: sequence name, or '*' for the others -> the class of all its objects, or a dict from mask values to
-            classes (255 is ignored unless it has one). In such a dict '*' stands for all values without an entry, but 0
-            and 255, and keys ``#rrggbb`` or ``r,g,b`` are colours of masks that are pictures. The class 'void' is
-            ignored.
+        entries: sequence name, or '*' for the others -> the class of all its objects (but values that are 'void' by the
+            dict of '*'), or a dict from mask values to classes (255 is ignored unless it has one). In such a dict '*'
+            stands for all values without an entry, but 0 and 255, and keys ``#rrggbb`` or ``r,g,b`` are colours of
+            masks that are pictures. The class 'void' is ignored.
         background: class of mask value 0, and of black; None ignores it.
 
     Attributes:
@@ -107,6 +107,10 @@ class ClassMap:
         entry = self._entry(sequence)
         if isinstance(entry, str):
             table[1:] = self._label(entry)
+            common = self.entries.get(EVERY)
+            for value, name in common.items() if isinstance(common, Mapping) else ():
+                if name == VOID and value.isdecimal():
+                    table[int(value)] = 0
         else:
             if EVERY in entry:
                 table[1:] = self._label(entry[EVERY])

@@ -34,6 +34,7 @@ class VSPWWriter:
     def __init__(self, root: Path, jpeg_quality: int = 95) -> None:
         self.root, self.jpeg_quality = root, jpeg_quality
         self.splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        self.counts = np.zeros(256, np.int64)  # pixels of each raw label in the masks so far
 
     def add_video(self, split: str, name: str) -> None:
         """Start a video and enter it in a split.
@@ -61,6 +62,7 @@ class VSPWWriter:
 
     def write_mask(self, video: str, stem: str, mask: np.ndarray) -> None:
         """Write raw labels (H, W) uint8: 0 and 255 are ignored, v is class v - 1."""
+        self.counts += np.bincount(mask.ravel(), minlength=256)
         path = self.root / "data" / video / "mask" / f"{stem}.png"
         path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 

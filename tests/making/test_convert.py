@@ -81,6 +81,28 @@ def test_any_values_are_void(tmp_path, call):
         convert_to_vspw(tree, tmp_path / "b", ClassMap(read_class_map(["1=a", "2=b", "11=void"])))
 
 
+def test_classes_without_a_pixel_are_told(tmp_path, caplog):
+    """255 is no 'other value': the masks of 0 and 255 of most sequences would be ignored without a word."""
+    tree = write_tree(tmp_path / "tree", lengths=dict(dog=2, car=2))
+    convert_to_vspw(tree, tmp_path / "set", ClassMap(read_class_map(["dog=dog", "11=void", "*=thing"])))
+    assert "no pixel of thing" in caplog.text and "255=CLASS" in caplog.text
+    caplog.clear()
+    convert_to_vspw(tree, tmp_path / "b", ClassMap(read_class_map(["dog=dog", "11=void", "255=thing"])))
+    assert not caplog.text
+
+
+def test_void_values_are_no_objects_of_sequences_with_a_class(tmp_path):
+    """`11=void` holds for all sequences; `*=thing` beside it is the class of all other values of all other ones."""
+    tree = write_tree(tmp_path / "tree", values=(0, 3, 11, 255), lengths=dict(dog=2, car=2))
+    convert_to_vspw(tree, tmp_path / "set", ClassMap(read_class_map(["dog=dog", "11=void", "*=thing"])))
+    dataset = VSPWDataset(tmp_path / "set", "train", test_mode=True)
+    names = [
+        ["ignored" if v == 255 else dataset.CLASSES[v] for v in dataset.load_label(index, 0)[0, ::10]]
+        for index in (0, 1)
+    ]
+    assert names == [["background", "thing", "ignored", "ignored"], ["background", "dog", "ignored", "dog"]]
+
+
 @pytest.mark.parametrize("kind", ["RGB", "P"])
 def test_masks_of_colours(tmp_path, kind):
     tree = write_tree(tmp_path / "tree", lengths=dict(dog=2))
