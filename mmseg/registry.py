@@ -89,7 +89,7 @@ def check_arguments(
         raise ConfigError(
             f"{place}.{unknown[0]}: unknown key {unknown[0]!r} of {title}",
             "one of " + (", ".join(known) or "no keys at all"),
-            nearest(unknown[0], known) if known else "remove it",
+            values.instead_of(unknown[0], known, place),
         )
     required = [name for name, parameter in parameters.items() if parameter.default is ... and not parameter.inherited]
     missing = [name for name in required if name not in kwargs and name not in extra]

@@ -184,6 +184,14 @@ def known_keys(known: Iterable[str], value: Any) -> Any:
     return value
 
 
+def instead_of(key: str, known: Iterable[str], place: str) -> str:
+    """What to do about an unknown key of a dict at `place`: the nearest one, or one of a ``_base_`` file goes."""
+    action = nearest(key, known)
+    if action.startswith("did you mean"):
+        return action
+    return f"remove it; if a _base_ file has it, say {place}._delete_=True (in a file: _delete_=True in this dict)"
+
+
 def _as_given(value: Any, checked: Any) -> Any:
     """`value` with the sequences of `checked`: what was given keeps its type, but a list may have become a tuple."""
     if isinstance(value, list | tuple) and isinstance(checked, list | tuple):
@@ -206,7 +214,9 @@ def _explained(error: ValidationError, value: Any, place: str, default: Any) -> 
         return ConfigError(f"{where}.{name} is missing", "a value for this key", f"set {where}.{name}")
     if first["type"] == "unknown_key":
         key, known = first["ctx"]["key"], first["ctx"]["known"].split()
-        return ConfigError(f"{where}.{key}: unknown key {key!r}", f"one of {', '.join(known)}", nearest(key, known))
+        return ConfigError(
+            f"{where}.{key}: unknown key {key!r}", f"one of {', '.join(known)}", instead_of(key, known, where)
+        )
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
     action = f"correct {where}"
     if default is not ... and not path:

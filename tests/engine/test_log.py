@@ -5,6 +5,8 @@ import json
 import re
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from mmseg.engine.log import close_logging, setup_logging
@@ -60,9 +62,13 @@ class Run:
         with self.file.open("a") as file:
             file.write(json.dumps(entry) + "\\n")
     def log(self, values, step):
-        self.write({**values, "step": step})
+        self.write({name: getattr(value, "pixels", value) for name, value in values.items()} | {"step": step})
     def finish(self):
         self.write("finished")
+
+class Image:
+    def __init__(self, picture):
+        self.pixels = picture.tolist()
 
 def init(**settings):
     if settings.get("project") == "locked":
@@ -73,9 +79,10 @@ def init(**settings):
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """A package of this name that writes to a file what it is given; the real one needs an account."""
+    """A package of this name that writes to a file what it is given; the real one is no requirement."""
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "wandb.py").write_text(WANDB)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     importlib.invalidate_caches()
     yield
@@ -93,6 +100,30 @@ def test_wandb_gets_settings_losses_and_scores(tmp_path, wandb):
     assert [entry["step"] for entry in entries[1:-1]] == [2, 3, 4, 6, 6]
     assert entries[1]["train/loss"] == lines(tmp_path / "run")[0]["loss"]
     assert entries[2] == {"val/mIoU": 0.5, "step": 3}
+
+
+PICTURE = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)  # BGR
+
+
+def test_wandb_gets_pictures(tmp_path, wandb):
+    training = trainer(tmp_path / "run", {"log_config.hooks": board("p")}, lambda model: {"mIoU": 0.5})
+    training.pictures = lambda: {"val/frames": PICTURE}
+    training.run()
+    entries = [json.loads(line) for line in (tmp_path / "run" / "wandb.txt").read_text().splitlines()]
+    assert {"val/frames": PICTURE[..., ::-1].tolist(), "step": 3} in entries
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb, an optional extra, is not installed here")
+def test_the_real_wandb_keeps_curves_and_pictures_without_an_account(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    training = trainer(tmp_path / "run", {"log_config.hooks": board("p")}, lambda model: {"mIoU": 0.5})
+    training.pictures = lambda: {"val/frames": np.tile(PICTURE, (8, 8, 1))}
+    training.run()
+    [folder] = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    [kept] = folder.glob("*.wandb")
+    assert b"train/loss" in kept.read_bytes() and b"val/mIoU" in kept.read_bytes()
+    [picture, _] = sorted(folder.glob("files/media/images/val/frames_*.png"))
+    assert cv2.imread(str(picture))[0, 1].tolist() == PICTURE[0, 1].tolist()
 
 
 def test_wandb_that_cannot_start_is_one_message(tmp_path, wandb):
