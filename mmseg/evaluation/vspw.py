@@ -300,8 +300,10 @@ class VSPWEvaluator:
         ]
         if skipped:
             lines.append(
-                f"{len(skipped)} videos of fewer than {self.consistency.min_frames} frames do not count "
-                "for VC_perclip: " + ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+                f"{len(skipped)} videos of fewer than {self.consistency.min_frames} frames"
+                f"{' with masks' if self.consistency.has_gaps else ''} do not count for VC_perclip: "
+                + ", ".join(skipped[:5])
+                + (", ..." if len(skipped) > 5 else "")
             )
         return "\n".join(lines)
 

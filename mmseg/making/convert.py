@@ -134,8 +134,8 @@ def convert_to_vspw(
     unseen = [name for label, name in enumerate(class_map.classes, start=1) if not writer.counts[label]]
     if unseen:
         logger.warning(
-            "no pixel of %s: is it the class of a value that the masks do not have? 255 is ignored unless it has a class "
-            "of its own (255=CLASS), or its sequence is of one class",
+            "no pixel of %s: is it the class of a value that the masks do not have? 255 is ignored unless it has a "
+            "class of its own (255=CLASS), or its sequence is of one class",
             ", ".join(unseen),
         )
     summary: dict[str, list[tuple[str, int]]] = {"train": [], "val": [], "test": []}

@@ -13,6 +13,7 @@ from mmseg.errors import ConfigError, DataError, nearest
 from mmseg.files import read_json
 from mmseg.images import read_colours, read_mask
 from mmseg.values import shown
+from mmseg.visualization.palette import default_palette
 
 EVERY = "*"  # stands for all sequences, or values, without an entry of their own
 VOID = "void"  # the class of pixels that are ignored
@@ -52,13 +53,16 @@ class ClassMap:
 
     @property
     def colours(self) -> dict[str, list[int]] | None:
-        """Class -> RGB colour, the first one that masks have of it; None unless there is one for every class."""
+        """Class -> RGB colour: the first one that masks have of it, or separated ones and a black background, which
+        pictures leave as it is; None where there is neither a background nor a colour for every class."""
         found: dict[str, list[int]] = {}
         for entry in self.entries.values():
             for key, name in entry.items() if _of_colours(entry) else ():
                 if key != EVERY and name != VOID:
                     found.setdefault(name, list(bytes.fromhex(key[1:])))
-        if found and self.background:
+        if self.background and not found:
+            found = dict(zip(self.classes[1:], default_palette(len(self.classes) - 1)))
+        if self.background:
             found.setdefault(self.background, [0, 0, 0])
         return {name: found[name] for name in self.classes} if found.keys() >= set(self.classes) else None
 

@@ -14,6 +14,7 @@ from mmseg.datasets import VSPWDataset
 from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.making.convert import ConvertOptions, convert_to_vspw
 from mmseg.making.mask_values import ClassMap, read_class_map
+from mmseg.visualization.palette import default_palette
 
 TOOL = "convert_to_vspw.py"
 
@@ -44,6 +45,7 @@ def test_command_with_a_class_per_sequence(tmp_path, resolution, call):
     assert "num_classes=3" in output
     dataset = VSPWDataset(root, "val", test_mode=True)
     assert dataset.CLASSES == ("background", "animal", "vehicle")
+    assert [[0, 0, 0], *default_palette(2)] == dataset.PALETTE  # pictures leave the background as it is
     assert [video.name for video in dataset.videos] == ["car_late", "dog_late", "swan"]
     late = dataset.videos[0].frames
     assert [pathlib.Path(f).stem for f in late] == ["00008", "00009", "00010", "00011"]
