@@ -135,6 +135,16 @@ def test_a_part_of_nothing_and_other_errors_leave_nothing(tmp_path):
     assert video.path is None and left_in(tmp_path) == []
 
 
+def test_a_full_disk_of_which_opencv_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 96, 96, 3), dtype=np.uint8)
+    expected = pytest.raises(WriteError, match="the file is larger than allowed")
+    with largest_file(40_000), expected, VideoWriter(tmp_path / "clip") as video:
+        for picture in noise:
+            video.write(picture)
+    assert video.path is None and left_in(tmp_path) == []
+
+
 def test_a_full_disk(tmp_path, caplog):
     noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
     (tmp_path / "clip.mp4").write_bytes(b"of an earlier run")
@@ -175,4 +185,5 @@ def test_a_signal_while_the_file_is_completed(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "clip") as video:
         for _ in range(5):
             video.write(chart())
+    video.discard()  # as a caller does who only sees the signal
     assert left_in(tmp_path) == ["clip.mp4"] and not video.is_part and len(by_opencv(video.path)) == 5
