@@ -100,5 +100,5 @@ def finished_record(folder: Path) -> dict[str, Any] | None:
 
 def _entries(record: Mapping[str, Any] | None) -> list[str]:
     """The names in a record; whatever it says, nothing outside of the folder is meant."""
-    names = [] if record is None else record["files"]
-    return [n for n in names if isinstance(n, str) and n == Path(n).name and not n.startswith(".") and "\0" not in n]
+    names = [name for name in record["files"] if isinstance(name, str)] if record is not None else []
+    return [name for name in names if name and name == Path(name).name and name[0] != "." and "\0" not in name]

@@ -125,3 +125,12 @@ def test_what_srun_is_asked_for(tmp_path, fake_srun):
         assert words in line
     assert line.rstrip().endswith("train.py c.py --seed 1 --launcher slurm") and "MASTER_PORT=none" in line
     assert "MASTER_PORT=1234" in finish(command, tmp_path, PATH=fake_srun, PORT="1234")
+
+
+def test_many_videos_by_srun(tmp_path, fake_srun):
+    command = [ROOT / "tools/slurm_infer.sh", "part", "job", "m.pth", "--input", "my list.txt", "--out", "seen"]
+    line = finish(command, tmp_path, PATH=fake_srun, GPUS="2")
+    assert "--ntasks=2" in line and line.rstrip().endswith(
+        "infer.py m.pth --input my list.txt --out seen --launcher slurm"
+    )
+    assert "usage" in finish(command[:3], tmp_path, status=2, PATH=fake_srun)
