@@ -9,10 +9,11 @@ import zipfile
 
 import pytest
 
+from mmseg.apis.demo.choices import Choices
 from mmseg.apis.demo.server import DemoServer, DemoSettings
 from mmseg.apis.demo.videos import harmless
 from mmseg.errors import ConfigError
-from tests.apis.demo_server import CONFIG, OTHER, Client, running, write_choices, write_sound, write_video
+from tests.apis.demo_server import CONFIG, OTHER, ROOT, Client, running, write_choices, write_sound, write_video
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,15 @@ def test_objects_need_marks_of_the_size_of_the_frame(client, video):
         (b"", "of 0 pixels"),
     ):
         assert message in client.submit(taken, "gsfm.py", "none", mask, status=400)["found"]
+
+
+def test_configs_for_videos_that_nobody_has_seen():
+    toy = Choices([ROOT / "local_configs/toy"], [])
+    assert toy.config("cffm_fine_w_proto.b0.py", "none").model.decode_head.prototypes == "auto"
+    assert "prototypes" not in toy.config("cffm.b0.py", "none").model.decode_head
+    with pytest.raises(ConfigError, match=r"gsfm_stage0.*for a training alone"):
+        toy.config("gsfm_stage0.py", "none")
+    assert toy.describe("hfan.b0.py", "none") == {"model": "HFAN", "classes": 2, "objects": False, "flow": True}
 
 
 def test_a_port_that_is_taken(client, choices):

@@ -14,10 +14,10 @@ from mmengine.config import Config
 
 from mmseg.apis.carried_config import config_of
 from mmseg.compat import translate
-from mmseg.config import load_config, require
+from mmseg.config import load_config, override, require
 from mmseg.errors import ConfigError
 from mmseg.images import natural_key
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, takes
 
 INSIDE = "inside"  # the config that a checkpoint carries
 UNTRAINED = "none"  # no checkpoint
@@ -44,15 +44,29 @@ class Choices:
         return _found(self._checkpoints, _SUFFIXES)
 
     def config(self, config: str, checkpoint: str) -> Config:
-        """The config that is meant by two names. Raises SegError if there is none, or it cannot be read."""
-        if config != INSIDE:
-            return load_config(_chosen(self.configs(), config, "config"))
+        """The config that is meant by two names, for videos that nobody has seen before.
+
+        Raises:
+            SegError: there is none, it cannot be read, or it has no test pipeline.
+        """
         path = self.checkpoint(checkpoint)
-        if path is None:
+        if config == INSIDE and path is None:
             raise ConfigError(
                 "no system, and no checkpoint that could name one", "one of the two", "choose a system, or a checkpoint"
             )
-        return config_of(path)
+        cfg = config_of(path) if config == INSIDE else load_config(_chosen(self.configs(), config, "config"))
+        require(cfg, "model.type")
+        if not ((cfg.get("data") or {}).get("test") or {}).get("pipeline"):
+            raise ConfigError(
+                f"{config} has no data.test.pipeline: it is for a training alone",
+                "a config that can be tested",
+                "choose another config of this system",
+            )
+        head = cfg.model.get("decode_head") or {}
+        made = MODELS.get(translate("model", dict(head))["type"]) if "type" in head else None
+        if made is not None and takes(made, "prototypes"):
+            cfg = override(cfg, {"model.decode_head.prototypes": "auto"})  # CFFM++: a new video has no file of them
+        return cfg
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file that is meant by a name. Raises ConfigError if there is none."""
@@ -60,9 +74,7 @@ class Choices:
 
     def describe(self, config: str, checkpoint: str) -> dict[str, Any]:
         """What the page has to ask for beside a video: objects to follow, and what computes flow."""
-        self.checkpoint(checkpoint)  # is one of the list
         cfg = self.config(config, checkpoint)
-        require(cfg, "model.type")
         name = translate("model", dict(cfg.model))["type"]
         model = MODELS.get(name)
         if model is None:

@@ -173,7 +173,7 @@ function fillObjects() {
     const patch = document.createElement("canvas"); // style attributes are not allowed here
     patch.width = patch.height = 1;
     const context = patch.getContext("2d");
-    context.fillStyle = `rgb(${colour.map((c) => Math.min(255, 1.5 * c)).join()})`;
+    context.fillStyle = `rgb(${colour.join()})`;
     context.fillRect(0, 0, 1, 1);
     button.type = "button";
     button.dataset.id = index + 1;

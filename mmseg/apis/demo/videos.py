@@ -25,7 +25,6 @@ from mmseg.writing.label_png import write_label_png
 
 SAMPLE = "sample"
 _SAMPLE_SIZE, _SAMPLE_FRAMES, _SAMPLE_FPS = (240, 400), 48, 16
-_THING = 4  # raw label of the sample's object that is marked from the start: a box
 _CHUNK = 2**20
 _HEAD = 4096  # bytes of a file that are looked at
 
