@@ -1,5 +1,6 @@
 """Video files: what browsers play, at the rate and in the colours that were asked for; whole, a part, or none."""
 
+import base64
 import os
 import signal
 import sys
@@ -59,6 +60,33 @@ def test_what_browsers_play(tmp_path):
     assert len(frames) == 9
     shown = frames[4][32, 16::32].astype(int)  # the middle of each colour
     assert np.abs(shown - np.array(COLOURS)).max() <= 3
+
+
+def test_chromium_plays_it_in_the_right_shape_and_colours(tmp_path, page):
+    with VideoWriter(tmp_path / "clip", NTSC, sar=2) as video:
+        for _ in range(30):
+            video.write(chart())
+    address = "data:video/mp4;base64," + base64.b64encode(video.path.read_bytes()).decode()
+    width, height, seconds, colours = page.evaluate(PLAY, address)
+    assert (width, height) == (512, 64) and abs(seconds - 30 / NTSC) < 0.01
+    assert np.abs(np.array(colours)[:, ::-1] - COLOURS).max() <= 4
+
+
+PLAY = """async address => {
+    const video = document.createElement("video");
+    const reached = name => new Promise((done, failed) => { video["on" + name] = done; video.onerror = failed; });
+    video.src = address;
+    await reached("loadeddata");
+    video.currentTime = 0.5;
+    await reached("seeked");
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    const context = canvas.getContext("2d");
+    context.drawImage(video, 0, 0);
+    const places = [...Array(8).keys()].map(i => (i + 0.5) * video.videoWidth / 8);
+    const colours = places.map(x => [...context.getImageData(x, 32, 1, 1).data.slice(0, 3)]);
+    return [video.videoWidth, video.videoHeight, video.duration, colours];
+}"""
 
 
 @pytest.mark.parametrize("fps", [Fraction(1, 2), NTSC / 7, 12.5, 1000, None])
