@@ -147,7 +147,7 @@ def infer_videos(args: argparse.Namespace) -> int:
     with distributed.together():
         sources = video_sources(args.videos, args.every, args.max_frames)
         several = len(sources) > 1 or distributed.world_size() > 1
-        if args.mask is not None and several:
+        if args.mask is not None and len(sources) > 1:
             raise ConfigError(f"--mask for {len(sources)} videos", "one video", "give --masks DIR, with DIR/<video>/")
         if args.num_shards is not None:
             sources, several = shard_of(sources, args.num_shards, args.shard), True

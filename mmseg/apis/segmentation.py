@@ -96,7 +96,10 @@ class SegmentOptions:
             )
         _require(model.takes_flow or self.flow is None, "flow", f"a model that looks at flow, not a {name}", "drop it")
         if "probs" in self.save:
-            check_returns(("probabilities",), model, model.score_kind)
+            try:
+                check_returns(("probabilities",), model, model.score_kind)
+            except ConfigError as error:
+                raise ConfigError(f"--save probs: {error.found}", error.expected, "leave probs out") from error
         if "features" in self.save:
             FeatureWriter("", model, pipeline_of(model), palette_table(None, 1))
 

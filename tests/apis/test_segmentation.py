@@ -72,6 +72,13 @@ def test_a_model_that_follows_objects_wants_some(tmp_path, follower):
     assert not (tmp_path / "out").exists()
 
 
+def test_scores_that_are_no_probabilities(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(model, "score_kind", "scores")  # as THE-Mask's
+    with pytest.raises(ConfigError, match=r"--save probs: probabilities of a FrameSegmentor") as refused:
+        segment_video(model, [frame(0)], tmp_path / "out", SegmentOptions(("labels", "probs")), progress=False)
+    assert refused.value.action == "leave probs out" and not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_keeps_what_is_done_of_a_single_video(tmp_path, model, caplog):
     def frames():
         for t in range(30):
