@@ -76,6 +76,8 @@ def test_from_an_upload_to_a_download(opened, folder):
     assert len(numbers["frames"]) == 12 and numbers["classes"] == ["floor", "box", "ball"]
     assert len(zipfile.ZipFile(download(page, ".zip", folder)).namelist()) == 15
     assert download(page, ".mp4", folder).read_bytes()[4:8] == b"ftyp"
+    page.reload()
+    page.wait_for_selector("#files:not([hidden]) a[download$='.zip']")
 
 
 def test_objects_that_are_painted_and_clicked(opened, folder):

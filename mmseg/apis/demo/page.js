@@ -235,8 +235,14 @@ async function run(event) {
     beside: $("beside").checked ? 1 : 0,
   };
   if (model.flow) settings.flow = $("flow").value;
+  await follow(post(`/api/jobs?${new URLSearchParams(settings)}`, model.objects ? painter.ids : ""));
+}
+
+// Show a job until it has ended. Its key stands in the address, so that it is still there when the page is loaded again.
+async function follow(asking) {
   try {
-    job = await post(`/api/jobs?${new URLSearchParams(settings)}`, model.objects ? painter.ids : "");
+    job = await asking;
+    history.replaceState(null, "", `#${job.key}`);
     show();
     while (busy()) {
       await new Promise((resolve) => setTimeout(resolve, POLL));
@@ -245,6 +251,7 @@ async function run(event) {
     }
   } catch (error) {
     job = { state: "failed", error: error.parts };
+    history.replaceState(null, "", "/");
     showOnly();
     tell("job-error", error);
   }
@@ -333,6 +340,7 @@ async function start() {
   $("form").onsubmit = run;
   $("cancel").onclick = () => post(`/api/jobs/${job.key}/cancel`).catch(() => {});
   await describe();
+  if (location.hash) await follow(ask(`/api/jobs/${location.hash.slice(1)}`));
 }
 
 start();
