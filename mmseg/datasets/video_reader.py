@@ -207,7 +207,7 @@ class PyAVReader(VideoReader):
 
     def _picture(self, decoded: Any) -> np.ndarray:
         try:
-            picture = decoded.to_ndarray(format="bgr24")  # (H, W, 3)
+            picture = decoded.to_ndarray(format="bgr24", interpolation="BICUBIC")  # (H, W, 3), as OpenCV does
         except (ValueError, self._av.error.FFmpegError) as error:
             raise DataError(
                 f"{self.place}: frames in the pixel format {decoded.format.name} ({_said(error)})",
@@ -215,8 +215,8 @@ class PyAVReader(VideoReader):
                 "convert it (ffmpeg -i FILE -pix_fmt yuv420p NEW.mp4)",
             ) from error
         if decoded.rotation % 90 == 0 and decoded.rotation:
-            picture = np.ascontiguousarray(np.rot90(picture, decoded.rotation // 90))
-        return picture
+            picture = np.rot90(picture, decoded.rotation // 90)
+        return np.ascontiguousarray(picture)
 
     def close(self) -> None:
         self._frames = iter(())  # a container that has been closed must not be touched

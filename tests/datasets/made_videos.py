@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 NTSC = Fraction(30000, 1001)
-CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4"}  # of files that are not H.264
+CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".nut": "ffv1"}  # of files that are not H.264
 
 
 def greys(count: int = 11, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
@@ -29,6 +29,7 @@ def write_video(
     fps: Fraction = NTSC,
     sar: int = 1,
     rotation: int = 0,
+    pix_fmt: str = "yuv420p",
     **tags: int,
 ) -> Path:
     """A video of BGR pictures; `tags`: of the codec context (colours, gop_size)."""
@@ -36,7 +37,7 @@ def write_video(
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as container:
         stream = container.add_stream(CODECS.get(path.suffix, "libx264"), rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.sample_aspect_ratio = Fraction(sar)
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
