@@ -18,7 +18,7 @@ from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.config import check_config, require, with_data_sets_of_method
 from mmseg.data_entries import data_sets
-from mmseg.datasets import build_dataset, check_same_classes
+from mmseg.datasets import VideoFiles, build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
 from mmseg.engine.checkpoints import SavedRun, find_latest, saved_run
@@ -286,6 +286,20 @@ def _load(model: VideoModel, dataset: Any, weights: tuple[Purpose, str | None]) 
         compare_classes(checkpoint["meta"].get("CLASSES"), dataset.CLASSES, path, refuse=False)
 
 
+def _tell_of_shared_videos(train: Any, val: Any) -> None:
+    """Warn of videos that are trained on and scored, as without split files all are."""
+    files = [[video for video in getattr(part, "videos", ()) if isinstance(video, VideoFiles)]
+             for part in (*getattr(train, "parts", [train]), val)]  # fmt: skip
+    *parts, videos = files
+    trained = {video.frames[0] for part in parts for video in part}
+    shared = [video.name for video in videos if video.frames[0] in trained]
+    if shared:
+        logger.warning(
+            "%d of %d videos of data.val are in data.train, too (%s): their scores say nothing about new videos",
+            *(len(shared), len(videos), shared[0]),
+        )
+
+
 def _validation(cfg: Config, train: Any, model: VideoModel, must: bool = False) -> Validation | None:
     """What scores a model on ``data.val``; None, with a warning, if a process has no such data, unless it `must`."""
     if cfg.data.get("val") is None:
@@ -300,6 +314,7 @@ def _validation(cfg: Config, train: Any, model: VideoModel, must: bool = False) 
         logger.warning("training without validation, data.val cannot be used: %s", error)
         return None
     check_same_classes(train, validation.dataset, "data.train", "data.val")
+    _tell_of_shared_videos(train, validation.dataset)
     with at("data.val"):
         stream_settings(cfg.data.val, model.test_cfg, model)
     return validation

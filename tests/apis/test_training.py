@@ -178,6 +178,14 @@ def test_a_rehearsal_finds_what_would_end_the_training(tmp_path):
         try_training(small_cffm(tmp_path / "b", **bare), tmp_path / "run")
 
 
+def test_videos_that_are_trained_on_and_scored_are_told(tmp_path, capsys):
+    for name, split in (("apart", {}), ("shared", {"data.every.split": None})):
+        options = {"runner.max_iters": 1, "data.val.classes": list(CLASSES), **split}
+        try_training(small_cffm(tmp_path / name, **options), tmp_path / "run", seed=0)
+        told = "4 of 4 videos of data.val are in data.train, too (a)" in capsys.readouterr().out
+        assert told == (name == "shared")
+
+
 def test_sizes_curves_of_classes_and_pictures_in_the_logs(tmp_path, capsys):
     """The JSON log starts with the sizes of model and data; TensorBoard shows every class, and frames with results."""
     cfg = small_cffm(tmp_path, **{"runner.max_iters": 1})
