@@ -21,6 +21,7 @@ FLOORS = [
     [
         "errors",
         "version",
+        "formatter_cache",
         "clips",
         "compat",
         "values",

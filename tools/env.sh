@@ -76,7 +76,6 @@ install_requirements() {
         python -m pip install --quiet --disable-pip-version-check opencv-python-headless
         python -c 'import cv2'
     fi
-    python -c 'import mmengine.config'  # its formatter writes a cache that two processes at once would spoil
 }
 
 activate_environment

@@ -36,7 +36,6 @@ def main(default_port: str, processes: str, *command: str) -> int:
     port = _port(int(default_port), alone=nnodes == 1, meets_here=node_rank == 0)
 
     # Only now, after mistakes have been told: importing PyTorch takes seconds.
-    import mmengine.config  # noqa: F401 - its first import writes a cache, which several processes would spoil
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

@@ -341,7 +341,7 @@ class Harmful:
         (b"\x80\x05]" + pickle_program(np.zeros((6, 8), np.uint8)) * 6, "cannot be read"),
         (b"\x80\x05]" + pickle_program(np.zeros((6, 8), np.uint8))[:-9], "cannot be read"),
         (b"not a pickle", "cannot be read"),
-        (pickle.dumps(["/tmp/a.npy"] * 6), "a list that holds str"),
+        (pickle.dumps(["results/a.npy"] * 6), "a list that holds str"),
         (pickle.dumps({"a": 1}), "holds dict"),
         (pickle.dumps([Harmful()]), "asks for (posix|nt).mkdir"),
     ],
