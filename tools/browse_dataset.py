@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--number", type=cli.number(PositiveInt), default=6, help="of clips (default: 6)")
     parser.add_argument("--seed", type=cli.number(Seed), default=0, help="of the training (default: 0)")
     parser.add_argument("--start", type=cli.number(NonNegativeInt), default=0, help="the first sample (default: 0)")
-    parser.add_argument("--videos", nargs="+", help="show clips of these alone")
+    parser.add_argument("--videos", nargs="+", action="extend", help="show clips of these alone")
     parser.add_argument("--width", type=cli.number(PositiveInt), default=240, help="of a frame (default: 240)")
     cli.add_options(parser)
     args = parser.parse_args()

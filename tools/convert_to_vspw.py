@@ -30,15 +30,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--classes",
         nargs="+",
+        action="extend",
         required=True,
         metavar="MAP",
         help="SEQUENCE=CLASS, MASK_VALUE=CLASS, '#RRGGBB=CLASS' for colour masks ('*' for all others each), or JSON "
         "files of {sequence: class}, {sequence: {mask value: class}} or {mask value: class}; class 'void' is ignored",
     )
     parser.add_argument("--background", default="background", help="class of value 0 or black; 'void' ignores it")
-    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="take only these")
-    parser.add_argument("--val", nargs="+", default=[], metavar="NAME", help="sequences for val.txt")
-    parser.add_argument("--test", nargs="+", default=[], metavar="NAME", help="sequences for test.txt")
+    parser.add_argument("--sequences", nargs="+", action="extend", metavar="NAME", help="take only these")
+    parser.add_argument("--val", nargs="+", action="extend", default=[], metavar="NAME", help="sequences for val.txt")
+    parser.add_argument("--test", nargs="+", action="extend", default=[], metavar="NAME", help="sequences for test.txt")
     parser.add_argument(
         "--hold-out-time",
         type=cli.number(Fraction),

@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("shown"), help="folder for the pictures (default: shown)")
     parser.add_argument("--truth", type=Path, help="folder of masks, of some of the frames at least")
     parser.add_argument("--reduce-zero-label", action="store_true", help="0 is void in the truth, v means class v - 1")
-    parser.add_argument("--classes", nargs="+", help="names in label order, or a folder with classes.json")
+    parser.add_argument(
+        "--classes", nargs="+", action="extend", help="names in label order, or a folder with classes.json"
+    )
     parser.add_argument("--number", type=cli.number(PositiveInt), default=12, help="of frames (default: 12)")
     parser.add_argument("--columns", type=cli.number(PositiveInt), default=4, help="of the sheet (default: 4)")
     parser.add_argument("--width", type=cli.number(PositiveInt), default=320, help="of a frame (default: 320)")

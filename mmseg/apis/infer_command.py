@@ -73,11 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the arguments for videos."""
     parser = argparse.ArgumentParser(description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE", help="VIDEO ... [CONFIG] CHECKPOINT; 'none': no weights")
-    parser.add_argument(
-        "--input", nargs="+", default=[], metavar="VIDEO", help="videos; FILE is [CONFIG] CHECKPOINT then"
-    )
+    several = {"nargs": "+", "action": "extend", "default": []}  # given twice it means all of them
+    parser.add_argument("--input", **several, metavar="VIDEO", help="videos; FILE is [CONFIG] CHECKPOINT then")
     parser.add_argument("--out", type=Path, required=True, help="results: OUT/<video>/")
-    parser.add_argument("--save", nargs="+", default=[], metavar="KIND", help=_SAVE)
+    parser.add_argument("--save", **several, metavar="KIND", help=_SAVE)
     parser.add_argument("--no-overlay", action="store_true", help="labels only, if --save is not given")
     parser.add_argument("--opacity", type=cli.number(Fraction), help="of the colours in pictures (default: 0.45)")
     parser.add_argument("--legend", action="store_true", help="names of the classes beside the pictures")
@@ -119,7 +118,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_intermixed_args(argv)
     args.videos, args.config, args.checkpoint = _split(parser, args.files, args.input)
-    args.kinds = [kind for text in args.save for kind in text.split(",") if kind]
+    args.kinds = [kind for text in args.save for kind in text.replace(",", " ").split()]
+    if args.save and not args.kinds:
+        parser.error(f"--save {args.save[0]!r} names nothing; expected some of {', '.join(KINDS)}")
     return args
 
 

@@ -39,6 +39,7 @@ def add_test_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument(
         "--eval",
         nargs="+",
+        action="extend",
         metavar="NAME",
         help="metrics of the data set, e.g. mIoU mDice (default: its first one); None switches the evaluation off",
     )

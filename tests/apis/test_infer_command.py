@@ -40,6 +40,14 @@ def test_which_files_are_videos(line, videos, config, checkpoint):
     assert (args.videos, args.config, args.checkpoint) == (videos, config, checkpoint)
 
 
+def test_what_is_given_twice_means_all_of_it(capsys):
+    args = parse_args("m.pth --input a.mp4 --save labels,video --input b.mp4 --save json --out o".split())
+    assert args.videos == ["a.mp4", "b.mp4"] and args.kinds == ["labels", "video", "json"]
+    with pytest.raises(SystemExit):
+        parse_args(["a.mp4", "m.pth", "--out", "o", "--save", ", "])
+    assert "--save ', ' names nothing" in capsys.readouterr().err
+
+
 def test_palettes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([[1, 2, 3], [4, 5, 6]]))
     assert palette_of(str(tmp_path / "p.json")) == [[1, 2, 3], [4, 5, 6]]
