@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -136,7 +136,7 @@ class PyAVReader(VideoReader):
         live = is_address(source)
         where = str(source) if live else os.path.abspath(source)  # what has a colon in its name is no address then
         options = {"rtsp_transport": "tcp"} if live else {}
-        self._frames: Iterator[Any] = iter(())
+        self._frames = self._demuxed()
         self._container = self._av.open(where, options=options, timeout=_PATIENCE if live else None)
         try:
             self._stream = self._video_stream()
@@ -144,7 +144,6 @@ class PyAVReader(VideoReader):
             self._stream.codec_context.thread_count = min(os.cpu_count() or 1, _THREADS)
             self.fps = exact_rate(self._stream.average_rate or self._stream.guessed_rate)
             self.length = self._expected_length()
-            self._frames = self._demuxed()
             self._first = next(self._frames, None)
             if self._first is None:
                 raise self._without_frames()
@@ -176,7 +175,7 @@ class PyAVReader(VideoReader):
             return count
         return min(filter(None, (count, by_time)), default=None)
 
-    def _demuxed(self) -> Iterator[Any]:
+    def _demuxed(self) -> Generator[Any]:
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -219,7 +218,7 @@ class PyAVReader(VideoReader):
         return np.ascontiguousarray(picture)
 
     def close(self) -> None:
-        self._frames = iter(())  # a container that has been closed must not be touched
+        self._frames.close()  # a container that has been closed must not be touched
         self._container.close()
 
 
