@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,10 +173,10 @@ def segment_video(
     options, began = options.settled(model), time.monotonic()
     source = video.open() if isinstance(video, LazySource) else video
     source = source if isinstance(source, FrameSource) else FrameSource(source)
-    count, status = 0, FINISHED
+    count, status, signals, files = 0, FINISHED, [], []
     with at(source.place), ResultFolder(out, source.name) as folder:
         outputs = _outputs(folder.path, model, source, options)
-        with _bar(source, progress) as bar, _behind(outputs, lambda: status == FINISHED) as put:
+        with _bar(source, progress) as bar, _behind(outputs, lambda: status == FINISHED, signals) as put:
             try:
                 with closing(_results(model, source, options, several)) as results:
                     for result in results:
@@ -188,15 +189,31 @@ def segment_video(
             except (KeyboardInterrupt, Interrupted) as signal:
                 if several or not count:
                     raise
-                status, interruption = INTERRUPTED, signal
+                status = INTERRUPTED
+                signals.append(signal)
         seconds = round(time.monotonic() - began, 3)
         about = {"status": status, "video": source.place, "frames": count, "seconds": seconds, "fault": source.fault}
-        files = folder.publish({**about, "mmseg_version": __version__, **(record or {})})
+        about.update({"mmseg_version": __version__, **(record or {})})
+        signals += _undisturbed(lambda: files.extend(folder.publish(about)))
     done = SegmentedVideo(source.name, count, seconds, folder.final, tuple(files), source.fault)
-    if status == INTERRUPTED:
-        logger.warning("interrupted after %d frames; what is done is in %s: %s", count, done.folder, ", ".join(files))
-        raise interruption
+    if signals:
+        what = "all of it" if status == FINISHED else "what is done"
+        logger.warning("interrupted after %d frames; %s is in %s: %s", count, what, done.folder, ", ".join(files))
+        raise signals[0]
     return done
+
+
+def _undisturbed(work: Callable[[], None]) -> list[BaseException]:
+    """Do what is quickly done, in a thread; a signal meanwhile does not stop it and is returned. Raises its errors."""
+    signals: list[BaseException] = []
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        try:
+            done.exception()
+        except (KeyboardInterrupt, Interrupted) as signal:
+            signals.append(signal)
+    done.result()
+    return signals
 
 
 def _results(model: VideoModel, source: FrameSource, options: SegmentOptions, several: bool) -> Iterator[Result]:
@@ -268,19 +285,27 @@ def _bar(source: FrameSource, progress: bool) -> Iterator[FrameProgress]:
 
 
 @contextmanager
-def _behind(outputs: _Outputs, is_whole: Callable[[], bool]) -> Iterator[Callable[[Result], None]]:
-    """What gives results to all outputs, in the background; they are closed at the end, or discarded after an error."""
+def _behind(
+    outputs: _Outputs, is_whole: Callable[[], bool], signals: list[BaseException]
+) -> Iterator[Callable[[Result], None]]:
+    """What gives results to all outputs, in the background; they are closed at the end, or discarded after an error.
+
+    Signals that come while they are closed are appended to `signals`.
+    """
 
     def add(result: Result) -> None:
         for output in outputs:
             output.add(result)
 
-    thread = Behind(add)
-    try:
-        yield thread.put
+    def close() -> None:
         thread.close()
         for output in outputs:
             output.close(is_whole())
+
+    thread = Behind(add)
+    try:
+        yield thread.put
+        signals += _undisturbed(close)
     except BaseException:
         thread.discard()
         for output in outputs:

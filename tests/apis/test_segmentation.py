@@ -3,6 +3,9 @@
 import contextlib
 import json
 import resource
+import signal
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -104,6 +107,31 @@ def test_ctrl_c_keeps_what_is_done_of_a_single_video(tmp_path, model, caplog):
     assert not list((tmp_path / "many").iterdir())
     segment_video(model, [frame(0)], tmp_path, SegmentOptions(("labels",)), progress=False)
     assert sorted(path.name for path in folder.iterdir()) == ["labels", "run.json"]
+
+
+def test_a_signal_at_the_very_end_comes_after_it(tmp_path, model, caplog):
+    closed = threading.Event()
+
+    def frames():
+        yield frame(0)
+        yield frame(1)
+        closed.set()
+
+    def interrupt():
+        closed.wait(60)
+        places = (".frames.unfinished/frames.json", "frames/run.json")  # the first appears while outputs are closed
+        while not any((tmp_path / place).exists() for place in places):
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        segment_video(model, frames(), tmp_path, SegmentOptions(("json", "labels", "video")), progress=False)
+        thread.join()
+    thread.join()
+    assert json.loads((tmp_path / "frames/run.json").read_text())["status"] == "finished"
+    assert len(list((tmp_path / "frames/labels").iterdir())) == 2
 
 
 @contextlib.contextmanager
