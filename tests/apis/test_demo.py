@@ -112,12 +112,12 @@ def test_what_other_pages_and_strangers_try(client, video):
     assert client.raw("GET", "/")[0] == 200
 
 
-def test_a_failing_job_says_why_and_the_next_one_runs(client, video):
+def test_a_failing_job_says_why_and_the_next_one_runs(client, folder, video):
     taken = client.upload(video)
     for checkpoint in (OTHER, "damaged.pth"):
         job = client.wait(client.submit(taken, CONFIG, checkpoint))
         assert job["state"] == "failed" and checkpoint in job["error"]["found"] and job["error"]["action"], job
-        assert not job["files"]
+        assert not job["files"] and str(folder) not in json.dumps(job)
     assert "no checkpoint" in client.submit(taken, "inside", "none", status=400)["found"]
     for config, checkpoint in (
         ("inside", "none"),
@@ -126,7 +126,8 @@ def test_a_failing_job_says_why_and_the_next_one_runs(client, video):
         (CONFIG, "gone.pth"),
     ):
         asked = json.dumps({"config": config, "checkpoint": checkpoint}).encode()
-        assert client.ask("POST", "/api/describe", asked)["error"]["found"]
+        error = client.ask("POST", "/api/describe", asked)["error"]
+        assert "choose" in error["action"] and str(folder) not in json.dumps(error)
     assert client.wait(client.submit(taken, CONFIG, "tiny.pth"))["state"] == "done"
 
 

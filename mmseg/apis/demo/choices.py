@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmseg.apis.carried_config import config_of
 from mmseg.compat import translate
 from mmseg.config import load_config, override, require
-from mmseg.errors import ConfigError
+from mmseg.errors import CheckpointError, ConfigError
 from mmseg.images import natural_key
 from mmseg.registry import MODELS, takes
 
@@ -54,7 +54,7 @@ class Choices:
             raise ConfigError(
                 "no system, and no checkpoint that could name one", "one of the two", "choose a system, or a checkpoint"
             )
-        cfg = config_of(path) if config == INSIDE else load_config(_chosen(self.configs(), config, "config"))
+        cfg = _inside(path) if config == INSIDE else load_config(_chosen(self.configs(), config, "config"))
         require(cfg, "model.type")
         if not ((cfg.get("data") or {}).get("test") or {}).get("pipeline"):
             raise ConfigError(
@@ -87,6 +87,16 @@ class Choices:
             "objects": objects,
             "flow": bool(getattr(model, "takes_flow", False)),
         }
+
+
+def _inside(checkpoint: Path) -> Config:
+    """The config that a checkpoint carries; an error says what to do on the page, and not where the file lies."""
+    try:
+        return config_of(checkpoint)
+    except CheckpointError as error:
+        found = error.found.replace(f"{checkpoint.parent}/", "")
+        action = "choose the config that it was trained with, or another checkpoint"
+        raise CheckpointError(found, error.expected, action) from error
 
 
 def _found(places: Sequence[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:

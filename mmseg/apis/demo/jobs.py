@@ -193,8 +193,13 @@ class Jobs:
                 self._fail(job, shortage or unexpected(error))
 
     def _fail(self, job: Job, error: SegError) -> None:
-        hidden = str(job.video.path.parent)
-        job.error = {name: value and value.replace(f"{hidden}/", "") for name, value in parts(error).items()}
+        """Say why, without the places of files."""
+        job.error = parts(error)
+        checkpoint = self.choices.checkpoints().get(job.checkpoint)
+        for place in (job.video.path, checkpoint):
+            if place is not None:
+                hidden = f"{place.parent}/"
+                job.error = {name: value and value.replace(hidden, "") for name, value in job.error.items()}
         shutil.rmtree(job.folder, ignore_errors=True)
         job.end(FAILED)
 
