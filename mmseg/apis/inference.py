@@ -115,7 +115,9 @@ def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
     test = (getattr(model, "cfg", {}).get("data") or {}).get("test") or {}
     if "pipeline" not in test:
         raise ConfigError(
-            "the model's config has no data.test.pipeline", "a test pipeline", "give a config with data.test"
+            "the model's config has no data.test.pipeline",
+            "a test pipeline",
+            "make the model with init_segmentor, of a config with data.test",
         )
     dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
     ratios = getattr(dataset, "augment_ratios", AUGMENT_RATIOS)
