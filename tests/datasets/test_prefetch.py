@@ -1,5 +1,6 @@
 """Frames in order from background threads."""
 
+import itertools
 import threading
 import time
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmseg.datasets import VSPWDataset, read_ahead
+from mmseg.datasets.prefetch import iterate_ahead
 from mmseg.errors import DataError
 from tests.datasets.vspw_folder import TEST, write_vspw
 
@@ -69,3 +71,39 @@ def test_leaving_early_stops_the_threads(dataset):
     assert next(frames).number == 0 and frame_threads()
     frames.close()
     assert not frame_threads()
+
+
+def test_a_generator_runs_ahead_and_fails_when_its_item_is_due():
+    made, closed = [], threading.Event()
+
+    def items():
+        try:
+            for number in range(20):
+                made.append((number, threading.current_thread().name))
+                if number == 12:
+                    raise ValueError("broken")
+                yield number
+        finally:
+            closed.set()
+
+    iterator = iterate_ahead(items(), depth=3)
+    assert next(iterator) == 0
+    deadline = time.monotonic() + 20
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 4 <= len(made) <= 6 and all(name.startswith("frames") for _, name in made)
+    assert list(itertools.islice(iterator, 11)) == list(range(1, 12))
+    with pytest.raises(ValueError, match="broken"):
+        next(iterator)
+    assert closed.is_set() and list(iterate_ahead(iter_of(3))) == [0, 1, 2]
+
+
+def test_closing_stops_the_generator():
+    iterator = iterate_ahead(iter_of(10**9))
+    assert next(iterator) == 0
+    iterator.close()
+    assert not frame_threads()
+
+
+def iter_of(count):
+    yield from range(count)
