@@ -117,7 +117,8 @@ def _videos(dataset: VideoDataset, count: int, names: Sequence[str] | None) -> l
     clips = []
     for index in chosen:
         video = dataset.videos[index]
-        numbers = _spread(video.num_frames, _FRAMES)
+        candidates = video.truths or range(video.num_frames)
+        numbers = [candidates[i] for i in _spread(len(candidates), _FRAMES)]
         frames = [dataset.frame(index, number) for number in numbers]
         labels = [frame.given if frame.truth is None else frame.truth for frame in frames]
         flows = [frame.flow for frame in frames if frame.flow is not None]

@@ -177,7 +177,11 @@ class VOSClipDataset(VideoDataset):
             "img": normalised(images),
             "gt_semantic_seg": torch.from_numpy(labels)[:, None],
             "selector": torch.tensor([1.0, float(len(objects) > 1)]),
-            "img_metas": {"video": video.name, "frames": numbers, "filename": video.frames[numbers[0]]},
+            "img_metas": {
+                "video": video.name,
+                "frames": [sorted(video.masks)[number] for number in numbers],
+                "filename": video.frames[numbers[0]],
+            },
         }
 
     def _read(self, index: int, number: int) -> tuple[Image.Image, Image.Image]:
@@ -259,7 +263,7 @@ def normalised(images: np.ndarray) -> torch.Tensor:
 
 
 def _for_training(video: ObjectVideoFiles, keep_unlabelled: bool) -> ObjectVideoFiles:
-    """A video of the frames that have masks; DataError where all should."""
+    """A video of the frames that have masks, whose `masks` keep their numbers; DataError where all should."""
     numbers = sorted(video.masks)
     if len(numbers) < video.num_frames and not keep_unlabelled:
         raise DataError(
@@ -269,4 +273,4 @@ def _for_training(video: ObjectVideoFiles, keep_unlabelled: bool) -> ObjectVideo
         )
     frames = tuple(video.frames[number] for number in numbers)
     labels = tuple(video.masks[number] for number in numbers)
-    return replace(video, frames=frames, labels=labels, num_frames=len(frames), masks=dict(enumerate(labels)))
+    return replace(video, frames=frames, labels=labels, num_frames=len(frames))

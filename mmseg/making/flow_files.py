@@ -15,7 +15,7 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.files import make_folder, read_json, write_json
 from mmseg.folder_lock import FolderLock
 from mmseg.image_trees import Tree, picture_tree
-from mmseg.images import read_frame, write_jpeg
+from mmseg.images import FRAMES, read_frame, write_jpeg
 from mmseg.making.flow import FlowNetwork
 from mmseg.making.flow_colours import flow_picture, no_flow
 from mmseg.progress import FrameProgress
@@ -43,7 +43,7 @@ def generate_flow(
     before; colours and file format are those of the published data (:func:`flow_picture`, JPEG of quality 95).
 
     Args:
-        frames: ``<video>/<frame>.jpg``, or ``<video>_<number>.jpg`` in one folder.
+        frames: ``<video>/<frame>.jpg``, or ``<video>_<number>.jpg`` in one folder; or other pictures.
         out: gets the same names, ``.jpg``.
         network: what computes the flow.
         batch_size: pairs that are computed at once.
@@ -58,7 +58,7 @@ def generate_flow(
         WriteError: they cannot be written.
     """
     root, out = Path(frames), Path(out)
-    tree = picture_tree(root)
+    tree = picture_tree(root, FRAMES)
     make_folder(out)
     with FolderLock(out, "a computation of optical flow"):
         _check_recipe(out, network)

@@ -55,6 +55,7 @@ def test_clips_are_made_of_the_labelled_frames(tmp_path, colours):
     assert np.array_equal(dataset.load_label(0, 2), np.where(mask(6) == 7, 0, mask(6)))
     sample = dataset[0, (0,)]
     assert set(np.unique(sample["gt_semantic_seg"])) <= {0, 1, 2} and sample["img"].shape == (3, 3, 24, 24)
+    assert set(sample["img_metas"]["frames"]) <= {0, 3, 6, 9}  # as the files are called
     plain = dict(given, ignored_values=[])
     if colours:
         with pytest.raises(DataError, match=r"colour \[255, 255, 255\]"):

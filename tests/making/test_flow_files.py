@@ -51,6 +51,15 @@ def test_every_frame_gets_a_picture_of_its_name(flat, batch_size, tmp_path):
             assert image.size == SIZE[::-1] and image.layer[0][1:3] == (2, 2) and image.layer[1][1:3] == (1, 1)
 
 
+def test_frames_of_any_format_get_flow(tmp_path):
+    for suffix in ("bmp", "webp", "tif"):
+        (tmp_path / "frames" / suffix).mkdir(parents=True)
+        for t, image in enumerate(moving(2, SIZE)):
+            cv2.imwrite(str(tmp_path / "frames" / suffix / f"{t}.{suffix}"), image)
+    assert generate_flow(tmp_path / "frames", tmp_path / "flow", flow_network("dis"), progress=False) == 6
+    assert names(tmp_path / "flow") == [f"{suffix}/{t}.jpg" for suffix in ("bmp", "tif", "webp") for t in (0, 1)]
+
+
 def test_splits_of_flat_names_are_no_videos(tmp_path):
     """Frames of two videos in one folder: the last of a video never gets the flow to the first of the next."""
     write_frames(tmp_path / "frame" / "val", {"a": 3, "b": 2}, flat=True)

@@ -1,6 +1,7 @@
 """``tools/browse_dataset.py``: what a training sees, of every kind of data set, with the labels where they belong."""
 
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -89,3 +90,17 @@ def test_what_is_painted():
     assert (picture[:, :8] == 100).all()
     assert (picture[:, 9:15] == (50, 50, 150)).all()  # BGR, between the lines around it
     assert set(np.unique(picture[:, 16:])) == {25, 100}
+
+
+def test_frames_that_are_scored_are_those_with_masks(data, tmp_path):
+    shutil.copytree(data / "data/toy", tmp_path / "toy")
+    cfg = load_config(ROOT / "local_configs/toy/cffm.b0.py", {"data_root": str(tmp_path / "toy"),
+                                                              "data.every.unlabelled": "keep"})  # fmt: skip
+    [video] = (tmp_path / "toy/val.txt").read_text().split()
+    masks = sorted((tmp_path / "toy/data" / video / "mask").iterdir())
+    for number, path in enumerate(masks):
+        if number not in (1, 5, 6):
+            path.unlink()
+    _, [clip] = browse(cfg, "val", 1)
+    assert clip.title.endswith(", ".join(masks[number].stem for number in (1, 5, 6)))
+    assert len(clip.labels) == 3 and None not in clip.labels
