@@ -50,8 +50,12 @@ step "3/4 training CFFM with MiT-B0 from random weights"
 ./tools/dist_train.sh "$config" "$gpus" --work-dir "$out/train" --seed 0 --auto-resume --options "${options[@]}"
 
 step "4/4 testing on videos that training has not seen"
-./tools/dist_test.sh "$config" "$out/train/latest.pth" "$gpus" --out "$out/res.pkl" --save-png --show-dir "$out/show" \
-    --options "${options[@]}"
+if [ "$out/res.json" -nt "$out/train/latest.pth" ]; then
+    echo "These weights have been tested already: $out/res.json"
+else
+    ./tools/dist_test.sh "$config" "$out/train/latest.pth" "$gpus" --out "$out/res.pkl" --save-png \
+        --show-dir "$out/show" --options "${options[@]}"
+fi
 
 step "untrained and trained network"
 python tools/compare.py untrained="$out/untrained/res.json" trained="$out/res.json"

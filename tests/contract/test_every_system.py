@@ -285,6 +285,8 @@ def shallow(system: System) -> System:
 
 def test_compiled_parts_are_compiled_once(system: System):
     """Names of videos and the iteration change with every batch, and neither enters what is compiled."""
+    if system.name in ("SegFormer", "THE-Mask, one frame"):
+        pytest.skip("CFFM and THE-Mask compile the same parts and more")
     system = shallow(system)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
