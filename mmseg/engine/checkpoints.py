@@ -1,32 +1,33 @@
-"""The checkpoints of a run: written so that no crash can damage one, kept as long as asked, and resumed from.
+"""The checkpoints of a run: written so that no crash can damage one, and kept as long as asked.
 
-A checkpoint is ``dict(meta, state_dict, optimizer, ...)``. ``meta['iter']`` is the number of finished iterations.
+A checkpoint is ``dict(meta, state_dict, optimizer, ...)``. ``meta['iter']`` is the number of finished iterations. How a
+training goes on from one: :mod:`mmseg.engine.resuming`.
 """
 
 from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from mmseg import distributed
-from mmseg.engine.average import TRAINED, AveragedWeights, restore_weights
+from mmseg.engine.average import TRAINED, AveragedWeights
 from mmseg.engine.monitor import is_better
-from mmseg.engine.optim import load_optimizer_state, short
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
 from mmseg.version import __version__
-from mmseg.weights import load_checkpoint, read_checkpoint, write_weights_file
+from mmseg.weights import read_checkpoint, write_weights_file
 
 if TYPE_CHECKING:
     from mmseg.engine.monitor import Patience
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mmseg.engine")
 
 LATEST = "latest.pth"
-_WRITER = "mmseg-video"
-_MOST_ITERATIONS = 10**12  # a larger number in a file is a damaged one
+WRITER = "mmseg-video"
+"""``meta['writer']`` of our own files."""
 _ADVICE = (
     f"lower checkpoint_config.max_keep_ckpts or choose another --work-dir, then resume from {LATEST}; earlier "
     "checkpoints are intact"
@@ -45,6 +46,19 @@ _ADVICE = (
 
 class NonFiniteError(SegError):
     """A loss or a weight has become infinite or undefined; nothing has been saved since."""
+
+
+def check_finite(values: Mapping[str, float], done: int) -> None:
+    wrong = [name for name, value in values.items() if "loss" in name and not math.isfinite(value)]
+    if wrong:
+        raise NonFiniteError(
+            f"iteration {done}: {', '.join(wrong)} is not finite ("
+            + ", ".join(f"{name}: {value:.4g}" for name, value in values.items())
+            + ")",
+            "finite losses",
+            "resume from latest.pth with a lower learning rate, with gradient clipping or without amp; the weights of "
+            "this iteration are not saved",
+        )
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -229,131 +243,5 @@ def _best_name(score: str) -> str:
 
 
 def own_meta() -> dict[str, Any]:
-    """The entries of ``meta`` by which :func:`finished_iterations` knows our own files."""
-    return {"writer": _WRITER, "mmseg_version": __version__}
-
-
-# --- going on from one ------------------------------------------------------------------------------------------------
-
-
-def resume(
-    path: str | Path,
-    model: nn.Module,
-    updater: Updater,
-    meta: Mapping[str, Any],
-    average: AveragedWeights | None = None,
-    patience: Patience | None = None,
-) -> int:
-    """Restore weights, optimiser and loss scaler from a checkpoint.
-
-    Args:
-        path: a checkpoint of ours, of mmcv's iteration runner or of GSFM's training script.
-        model: receives the weights.
-        updater: its optimiser and loss scaler receive their state.
-        meta: of the new run; what changes the course of the training is compared and reported.
-        average: receives the averaged weights, if there are any; else the average starts here.
-        patience: receives the count of evaluations.
-
-    Returns:
-        The number of finished iterations, with which the training goes on.
-
-    Raises:
-        CheckpointError: the file cannot be read, is of another model, or holds weights only.
-    """
-    checkpoint = load_checkpoint(model, path, purpose="resume")
-    done = finished_iterations(checkpoint, path)
-    if "optimizer" not in checkpoint:
-        raise CheckpointError(
-            f"{path}: holds no optimiser state",
-            "a checkpoint named iter_N.pth",
-            "start from its weights with --load-from",
-        )
-    order = [name for name, _ in model.named_parameters()]
-    try:
-        load_optimizer_state(updater.optimizer, checkpoint["optimizer"], order, path)
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as error:
-        raise _damaged(path, f"its optimiser state cannot be used ({error})") from error
-    if "scaler" in checkpoint and updater.scaler.is_enabled():
-        _load_scaler(updater.scaler, checkpoint["scaler"], path)
-    restore_weights(model, checkpoint, average, path)
-    if patience:
-        patience.load_state_dict(checkpoint["meta"].get("early_stopping"))
-    _compare(checkpoint["meta"], meta, path)
-    logger.info("resumed from %s after %d iterations", path, done)
-    return done
-
-
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: str | Path) -> None:
-    """Warn of what changes the course of a resumed training."""
-    for key in ("seed", "world_size", "samples_per_gpu", "gradient_accumulation", "amp", "finetune_trains"):
-        value = before.get(key, now[key])
-        parts = value.values() if isinstance(value, Mapping) else [value]
-        if not all(part is None or isinstance(part, bool | int | float | str) for part in parts):
-            raise _damaged(path, f"meta[{key!r}] is no plain value")
-        if value != now[key]:
-            logger.warning("%s was %s and is %s now: the run goes on, but not exactly as before", key, value, now[key])
-
-
-class SavedRun(NamedTuple):
-    """What a checkpoint says about the run that wrote it, as far as a resumed one has to do the same."""
-
-    is_ours: bool  # not mmcv's
-    seed: int | None
-    finetune_trains: str | None  # part of the names of the parameters that were trained; None: all
-    classes: Sequence[str] | None
-
-
-def saved_run(path: str | Path) -> SavedRun:
-    """What a checkpoint says about its run. Raises CheckpointError."""
-    meta = read_checkpoint(path)["meta"]
-    seed, part, classes = meta.get("seed"), meta.get("finetune_trains"), meta.get("CLASSES")
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
-        raise _damaged(path, f"meta['seed'] is no seed but {short(seed)}")
-    if part is not None and not isinstance(part, str):
-        raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {short(part)}")
-    is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
-    return SavedRun(_is_ours(meta), seed, part, classes if is_list else None)
-
-
-def _is_ours(meta: Mapping[str, Any]) -> bool:
-    writer = meta.get("writer")
-    return isinstance(writer, str) and writer == _WRITER
-
-
-def finished_iterations(checkpoint: Mapping[str, Any], path: str | Path) -> int:
-    """How many updates a checkpoint has seen.
-
-    Files of mmcv 1.x count from 0: their ``iter_10.pth`` holds 9 in ``meta['iter']``. They lack our own entries.
-
-    Raises:
-        CheckpointError: the file has no iteration number.
-    """
-    done = checkpoint["meta"].get("iter")
-    if done is None and type(checkpoint.get("it")) is int:
-        done = checkpoint["it"] - 1  # updates, as the script of GSFM counts them
-    if done is None:
-        raise CheckpointError(
-            f"{path}: holds weights but no iteration number",
-            "a checkpoint that a training run wrote",
-            "start from its weights with --load-from instead of --resume-from",
-        )
-    if type(done) is not int or not 0 <= done <= _MOST_ITERATIONS:
-        raise _damaged(path, f"meta['iter'] is no number of iterations but {short(done)}")
-    return done if _is_ours(checkpoint["meta"]) else done + 1
-
-
-def _load_scaler(scaler: torch.amp.GradScaler, saved: Any, path: str | Path) -> None:
-    """Restore the scale and for how long it has been good; by what it grows is a setting."""
-    saved = saved if isinstance(saved, Mapping) else {}
-    scale, tracker = saved.get("scale"), saved.get("_growth_tracker")
-    if not isinstance(scale, float) or not 0 < scale < 2**100 or type(tracker) is not int or not 0 <= tracker < 2**31:
-        raise _damaged(path, "its loss scaler has no usable state")
-    scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
-
-
-def _damaged(path: str | Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: {what}",
-        "a checkpoint as a training run writes it",
-        "resume from another one, or start from its weights with --load-from",
-    )
+    """The entries of ``meta`` by which ``finished_iterations`` knows our own files."""
+    return {"writer": WRITER, "mmseg_version": __version__}

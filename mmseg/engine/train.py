@@ -18,12 +18,13 @@ from mmseg import distributed, sections
 from mmseg.datasets import build_train_loader
 from mmseg.datasets.loader import TrainLoader
 from mmseg.engine.average import AveragedWeights
-from mmseg.engine.checkpoints import Checkpoints, NonFiniteError, resume
+from mmseg.engine.checkpoints import Checkpoints, check_finite
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.log import TrainLog, UnreadNumbers, check_boards, environment, timestamp
 from mmseg.engine.lr import Schedule
 from mmseg.engine.monitor import Patience, averaging_and_stopping, find_score, undefined
 from mmseg.engine.optim import build_optimizer
+from mmseg.engine.resuming import resume
 from mmseg.engine.seeding import seed_iteration
 from mmseg.engine.step import Updater, accumulation_steps, prepare_module, train_only, wrap
 from mmseg.structures import Progress
@@ -231,7 +232,7 @@ class Trainer:
     def _read(self) -> None:
         """Wait for the numbers of all iterations so far; log them, and stop if a loss is not finite."""
         for done, numbers in self.unread.read():
-            _check_finite(numbers, done)
+            check_finite(numbers, done)
             self.log.numbers(numbers)
 
     def _validate(self, done: int) -> dict[str, float]:
@@ -336,16 +337,3 @@ class Trainer:
 def _is_due(section: sections.Checkpoints | sections.Evaluation, done: int) -> bool:
     interval = section.interval or 0
     return interval > 0 and done % interval == 0
-
-
-def _check_finite(values: Mapping[str, float], done: int) -> None:
-    wrong = [name for name, value in values.items() if "loss" in name and not math.isfinite(value)]
-    if wrong:
-        raise NonFiniteError(
-            f"iteration {done}: {', '.join(wrong)} is not finite ("
-            + ", ".join(f"{name}: {value:.4g}" for name, value in values.items())
-            + ")",
-            "finite losses",
-            "resume from latest.pth with a lower learning rate, with gradient clipping or without amp; the weights of "
-            "this iteration are not saved",
-        )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mmseg.engine import checkpoints as ckpt
+from mmseg.engine import resuming
 from mmseg.errors import CheckpointError, SegError, WriteError
 from mmseg.files import sweep
 from mmseg.weights import load_checkpoint, read_checkpoint
@@ -49,7 +50,7 @@ def test_round_trip(tmp_path):
     ckpt.save_checkpoint(path, checkpoint_of(small_model(0)))
     model = small_model(1)
     loaded = load_checkpoint(model, path, strict=True)
-    assert ckpt.finished_iterations(loaded, path) == 7
+    assert resuming.finished_iterations(loaded, path) == 7
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), small_model(0).state_dict().values()))
     assert [p.name for p in path.parent.iterdir()] == ["iter_7.pth"]
 
@@ -132,6 +133,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 SAVE_FOREVER = """
 import sys, itertools, pathlib, torch
 from mmseg.engine import checkpoints as ckpt
+from mmseg.engine import resuming
 from mmseg.files import sweep
 from mmseg.weights import read_checkpoint
 folder = pathlib.Path(sys.argv[1])
@@ -182,7 +184,7 @@ def test_official_files_count_from_zero_and_may_hold_numpy_values(tmp_path, zipp
         path,
         _use_new_zipfile_serialization=zipped,
     )
-    assert ckpt.finished_iterations(read_checkpoint(path), path) == 10
+    assert resuming.finished_iterations(read_checkpoint(path), path) == 10
 
 
 def test_checkpoints_of_gsfms_script_are_resumed(tmp_path, trained):
@@ -214,7 +216,7 @@ def test_weights_alone_cannot_be_resumed(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(small_model().state_dict(), path)
     with pytest.raises(CheckpointError, match="--load-from"):
-        ckpt.finished_iterations(read_checkpoint(path), path)
+        resuming.finished_iterations(read_checkpoint(path), path)
 
 
 # --- resuming from any file ------------------------------------------------------------------------------------------
@@ -242,8 +244,8 @@ FACTS = dict(seed=5, world_size=1, samples_per_gpu=2, gradient_accumulation=1, a
 def go_on(run, path: pathlib.Path, content: dict) -> None:
     """Resume, and make one update."""
     torch.save(content, path)
-    assert ckpt.saved_run(path).seed in (None, 5)
-    done = ckpt.resume(path, run.model, run.update, FACTS)
+    assert resuming.saved_run(path).seed in (None, 5)
+    done = resuming.resume(path, run.model, run.update, FACTS)
     assert type(done) is int and done >= 0
     run.update([batch_of(1)])
 
