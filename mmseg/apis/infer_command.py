@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from mmseg.images import read_palette
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
 from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.visualization import davis_palette, default_palette
+from mmseg.visualization.painting import OPACITY
+from mmseg.writing.base import inside
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -147,6 +150,7 @@ def infer_videos(args: argparse.Namespace) -> int:
     device = distributed.init(args.launcher, **cli.placement(args.device))
     with distributed.together():
         sources = video_sources(args.videos, args.every, args.max_frames)
+        _check_places(sources, args.out)
         several = len(sources) > 1 or distributed.world_size() > 1
         if args.mask is not None and len(sources) > 1:
             raise ConfigError(f"--mask for {len(sources)} videos", "one video", "give --masks DIR, with DIR/<video>/")
@@ -168,6 +172,19 @@ def infer_videos(args: argparse.Namespace) -> int:
     cli.say(f"{done.num_frames} frames in {done.seconds:.1f} s")
     cli.say(f"written: {', '.join(str(done.folder / name) for name in done.files)}")
     return 0
+
+
+def _check_places(sources: Sequence[LazySource], out: Path) -> None:
+    """Raise ConfigError if results would stand among the pictures that they are made of, where they look like input."""
+    for source in sources:
+        folder = Path(os.path.abspath(inside(out, source.name)))
+        pictures = source.video.source if isinstance(source.video.source, tuple) else ()
+        if any(Path(os.path.abspath(path)).is_relative_to(folder) for path in pictures):
+            raise ConfigError(
+                f"--out {out}: the results of {source.name!r} would stand in {folder}, among its own frames",
+                "another place",
+                "give another --out",
+            )
 
 
 def _infer_many(
@@ -265,7 +282,11 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
         "save": list(options.save),
         **(
-            {"opacity": options.opacity, "legend": options.legend, "side_by_side": options.side_by_side}
+            {
+                "opacity": OPACITY if options.opacity is None else options.opacity,
+                "legend": options.legend,
+                "side_by_side": options.side_by_side,
+            }
             if painted
             else {}
         ),

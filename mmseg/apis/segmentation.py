@@ -84,6 +84,7 @@ class SegmentOptions:
         )
         coloured = pictures or "labels" in self.save
         _require(coloured or self.palette is None, "palette", "label maps or pictures", "save labels, overlay or video")
+        self._check_palette(model)
         name = type(model).__name__
         takes_masks = "given" in (model.view_inputs or ())
         _require(
@@ -103,6 +104,15 @@ class SegmentOptions:
                 raise ConfigError(f"--save probs: {error.found}", error.expected, "leave probs out") from error
         if "features" in self.save:
             FeatureWriter("", model, pipeline_of(model), palette_table(None, 1))
+
+    def _check_palette(self, model: VideoModel) -> None:
+        """Labels beyond the palette would be seen nowhere."""
+        ids = None if self.masks is None else self.masks.ids
+        needed = model.num_classes if model.num_classes is not None else 0 if ids is None else max(ids) + 1
+        if self.palette is not None and len(self.palette) < needed:
+            raise ConfigError(
+                f"a palette of {len(self.palette)} colours", f"{needed}, one for each label from 0 on", "add the others"
+            )
 
     def settled(self, model: VideoModel) -> SegmentOptions:
         """With the network that computes flow, read from its file. Raises ConfigError; see also :meth:`check`."""

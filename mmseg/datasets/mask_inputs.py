@@ -86,7 +86,7 @@ class GivenMasks:
             raise DataError(
                 f"none of the {len(files)} masks in {next(iter(files.values())).parent} is for a frame of {video!r}",
                 f"masks that are named as frames; the last frame is {frame.name!r}",
-                "rename the masks",
+                "rename the masks, or take the frames that they are for (--every, --max-frames)",
             )
         if left:
             some = ", ".join(path.name for path in list(left.values())[:5])

@@ -19,6 +19,7 @@ from mmseg.datasets.video_reader import is_address, shown
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
 from mmseg.images import FRAMES, list_pictures, natural_key
+from mmseg.writing.result_folder import RECORD
 
 logger = logging.getLogger("mmseg.datasets")
 
@@ -107,7 +108,8 @@ def _camera(number: int) -> VideoInput:
 def _of_file(path: Path) -> VideoInput | _Picture:
     if path.suffix.lower() in FRAMES:
         return _Picture(str(path))
-    return VideoInput(path.stem, str(path), str(path), (*_names(path, path.stem), f"{path.stem}_{path.suffix[1:]}"))
+    names = _names(path, path.stem)
+    return VideoInput(names[0], str(path), str(path), (*names, f"{names[0]}_{path.suffix[1:]}"))
 
 
 def _of_pictures(paths: Sequence[str], place: str | Path, named: Path | None = None) -> VideoInput:
@@ -120,7 +122,9 @@ def _of_pictures(paths: Sequence[str], place: str | Path, named: Path | None = N
 def _names(path: Path, name: str) -> tuple[str, ...]:
     """Ever longer names, with the folders around it."""
     parents = Path(os.path.abspath(path)).parent.parts[1:]
-    return tuple("/".join((*parents[len(parents) - n :], name)) for n in range(len(parents) + 1))
+    # results of `.dog.mp4` shall neither be hidden nor be taken for files that grow
+    parts = [part.lstrip(".") or "video" for part in (*parents, name)]
+    return tuple("/".join(parts[n:]) for n in reversed(range(len(parts))))
 
 
 def _of_folder(folder: Path) -> list[VideoInput]:
@@ -162,8 +166,11 @@ def _contents(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
+    """The folders in it, without those of results, which are there where ``--out`` is the folder of the videos."""
     with os.scandir(folder) as entries:
-        return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    found = [folder / name for name in names]
+    return [sub for sub in found if not (sub / RECORD).is_file() or list_pictures(sub, FRAMES)]
 
 
 def _of_pattern(pattern: str) -> list[VideoInput | _Picture]:
@@ -171,7 +178,10 @@ def _of_pattern(pattern: str) -> list[VideoInput | _Picture]:
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True), key=natural_key)]
     known = [path for path in matches if path.is_dir() or path.name.lower().endswith((*VIDEOS, *FRAMES))]
     if not matches:
-        raise DataError(f"nothing matches the pattern {pattern!r}", "videos, pictures or folders", "check the pattern")
+        hint = "; a [ that belongs to a name is written [[]" if "[" in pattern else ""
+        raise DataError(
+            f"nothing matches the pattern {pattern!r}", "videos, pictures or folders", f"check the pattern{hint}"
+        )
     files = [_of_file(path) for path in known or matches if path.is_file()]
     if files:
         inner = {path.parent for path in matches}  # with ** folders are matched as well as what is in them
@@ -201,6 +211,8 @@ def _of_list(path: Path) -> list[VideoInput | _Picture]:
             found += _expanded(text)
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error.found}", error.expected, error.action) from error
+    if not found:
+        raise DataError(f"list {path} names nothing", "one path in each line", "write the videos into it")
     return _unmixed(str(path), found)
 
 
@@ -258,6 +270,8 @@ def _with_unique_names(videos: Sequence[VideoInput]) -> list[VideoInput]:
     taken: Counter[str] = Counter()
     for i, name in enumerate(names):
         taken[name] += 1
+        while taken[name] > 1 and f"{name}_{taken[name]}" in names:  # the name of another one
+            taken[name] += 1
         names[i] = name if taken[name] == 1 else f"{name}_{taken[name]}"
     return [replace(video, name=name) for video, name in zip(videos, names)]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from mmseg.apis.infer_command import make_parser, palette_of, parse_args
+from mmseg.apis.infer_command import infer_videos, make_parser, palette_of, parse_args
 from mmseg.apis.segmentation import KINDS
 from mmseg.errors import ConfigError, DataError
 from tests.tools.processes import ROOT
@@ -38,6 +38,15 @@ def test_the_page_names_all_flags_and_no_others():
 def test_which_files_are_videos(line, videos, config, checkpoint):
     args = parse_args([*line.split(), "--out", "o"])
     assert (args.videos, args.config, args.checkpoint) == (videos, config, checkpoint)
+
+
+@pytest.mark.parametrize(("video", "out"), [("frames", "frames"), ("frames/dog", "frames/dog/..")])
+def test_results_do_not_stand_among_the_frames(tmp_path, monkeypatch, video, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames/dog").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save("frames/dog/0.jpg")
+    with pytest.raises(ConfigError, match="among its own frames"):
+        infer_videos(parse_args([video, "none", "--out", out, "--device", "cpu"]))
 
 
 def test_what_is_given_twice_means_all_of_it(capsys):

@@ -158,3 +158,12 @@ def test_frames_that_change_their_size(tmp_path, model):
     with pytest.raises(DataError, match="all frames of a video to have one size"):
         segment_video(model, [frame(0), frame(1), frame(2, (30, 40))], tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_palette_has_a_colour_for_every_label(tmp_path, model, follower):
+    with pytest.raises(ConfigError, match=f"a palette of 1 colours\n  expected: {model.num_classes}, one for each"):
+        SegmentOptions(palette=[[1, 2, 3]]).check(model)
+    Image.fromarray(np.full((8, 8), 2, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(ConfigError, match="expected: 3, one for each"):
+        SegmentOptions(palette=[[0, 0, 0], [1, 2, 3]], masks=GivenMasks(tmp_path / "m.png")).check(follower)
+    SegmentOptions(palette=[[0, 0, 0]] * 3, masks=GivenMasks(tmp_path / "m.png")).check(follower)

@@ -112,7 +112,7 @@ def test_a_list_names_videos_in_its_order(tmp_path, monkeypatch):
         (b"a.mp4\nl.txt", r"l\.txt, line 2: a list in a list"),
         (b"a.mp4\nv/1.jpg", r"l\.txt: 1 pictures and 1 videos"),
         (b"\xff\xfe\x00", r"l\.txt is no UTF-8 text"),
-        (b"# nothing\n", "no video is given"),
+        (b"# nothing\n", r"list .*l\.txt names nothing"),
     ],
 )
 def test_bad_lists(tmp_path, lines, words):
@@ -128,6 +128,18 @@ def test_names_are_unique_and_each_video_comes_once(tmp_path):
     assert names([root / "y/clip.mp4", root / "y/clip.avi", root / "x/clip.mp4"]) == ["clip_mp4", "clip_avi", "x/clip"]
     assert names([root / "x/clip.mp4", os.path.relpath(root / "x/clip.mp4")]) == ["clip"]
     assert names([0, 1, 0, "rtsp://a", "rtsp://b"]) == ["camera0", "camera1", "stream", "stream_2"]
+    tree(root, "stream_2.mp4", ".hidden.mp4", "...mp4")
+    assert names(["rtsp://a", root / "stream_2.mp4", "rtsp://b"]) == ["stream", "stream_2", "stream_3"]
+    assert names([root / ".hidden.mp4", root / "...mp4"]) == ["hidden", "video"]
+
+
+def test_results_beside_their_videos_are_no_videos(tmp_path):
+    root = tree(tmp_path, "clips/a.mp4", "clips/a/run.json", "clips/a/a_overlay.mp4", "dog/1.jpg", "dog/dog/run.json")
+    tree(root, "dog/dog/dog_overlay.mp4", "clips/b/1.mp4")
+    assert names(root / "clips") == ["a", "1"] and names(root / "dog") == ["dog"]
+    assert names(root / "clips/a") == ["a_overlay"]  # named by itself
+    with pytest.raises(DataError, match=r"a \[ that belongs to a name is written \[\[\]"):
+        find_videos(root / "x[1]/*.mp4")
 
 
 def test_sources_are_opened_when_their_turn_comes(tmp_path):
