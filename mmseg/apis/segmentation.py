@@ -181,18 +181,22 @@ def segment_video(
         WriteError: files that cannot be written, or another run makes the same video. Nothing of it stays.
     """
     options, began = options.settled(model), time.monotonic()
+
+    def seconds() -> float:
+        return round(time.monotonic() - began, 3)
+
     source = video.open() if isinstance(video, LazySource) else video
     source = source if isinstance(source, FrameSource) else FrameSource(source)
     count, status, signals, files = 0, FINISHED, [], []
     with at(source.place), ResultFolder(out, source.name) as folder:
         outputs = _outputs(folder.path, model, source, options)
-        with _bar(source, progress) as bar, _behind(outputs, lambda: status == FINISHED, signals) as put:
+        with _behind(outputs) as thread:
             try:
-                with closing(_results(model, source, options, several)) as results:
+                with _bar(source, progress) as bar, closing(_results(model, source, options, several)) as results:
                     for result in results:
                         for output in outputs.here:
                             output.add(result)
-                        put(result)
+                        thread.put(result)
                         count += 1
                         bar.advance()
                         advance()
@@ -201,11 +205,17 @@ def segment_video(
                     raise
                 status = INTERRUPTED
                 signals.append(signal)
-        seconds = round(time.monotonic() - began, 3)
-        about = {"status": status, "video": source.place, "frames": count, "seconds": seconds, "fault": source.fault}
-        about.update({"mmseg_version": __version__, **(record or {})})
-        signals += _undisturbed(lambda: files.extend(folder.publish(about)))
-    done = SegmentedVideo(source.name, count, seconds, folder.final, tuple(files), source.fault)
+
+            def complete() -> None:
+                thread.close()
+                for output in outputs:
+                    output.close(status == FINISHED)
+                about = {"status": status, "video": source.place, "frames": count, "seconds": seconds()}
+                about.update({"fault": source.fault, "mmseg_version": __version__, **(record or {})})
+                files.extend(folder.publish(about))
+
+            signals += _undisturbed(complete)
+    done = SegmentedVideo(source.name, count, seconds(), folder.final, tuple(files), source.fault)
     if signals:
         what = "all of it" if status == FINISHED else "what is done"
         logger.warning("interrupted after %d frames; %s is in %s: %s", count, what, done.folder, ", ".join(files))
@@ -295,27 +305,16 @@ def _bar(source: FrameSource, progress: bool) -> Iterator[FrameProgress]:
 
 
 @contextmanager
-def _behind(
-    outputs: _Outputs, is_whole: Callable[[], bool], signals: list[BaseException]
-) -> Iterator[Callable[[Result], None]]:
-    """What gives results to all outputs, in the background; they are closed at the end, or discarded after an error.
-
-    Signals that come while they are closed are appended to `signals`.
-    """
+def _behind(outputs: _Outputs) -> Iterator[Behind[Result]]:
+    """What gives results to all outputs, in the background; they are discarded after an error."""
 
     def add(result: Result) -> None:
         for output in outputs:
             output.add(result)
 
-    def close() -> None:
-        thread.close()
-        for output in outputs:
-            output.close(is_whole())
-
     thread = Behind(add)
     try:
-        yield thread.put
-        signals += _undisturbed(close)
+        yield thread
     except BaseException:
         thread.discard()
         for output in outputs:
