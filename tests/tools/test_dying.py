@@ -179,9 +179,10 @@ def test_a_loss_that_is_not_a_number_in_one_process_stops_both(tmp_path, config)
 
 @pytest.mark.slow
 def test_a_mistake_that_all_processes_meet_is_told_once(tmp_path, config):
-    mistake = ["--launcher=pytorch", "--options", "optimizer.type=Adamm"]
-    output = finish([*LAUNCH, config, "--work-dir", tmp_path / "w", *mistake], tmp_path, status=2, seconds=20)
-    assert output.count("Adamm") == 1 and "Traceback" not in output
+    agreed = finish_two("train.py", tmp_path, config, "--work-dir", "w", "--options", "optimizer.type=Adamm", status=2)
+    assert agreed.count("Adamm") == 1 and "Traceback" not in agreed
+    before_they_meet = finish([*LAUNCH, "missing.py", "--launcher=pytorch"], tmp_path, status=2, seconds=20)
+    assert before_they_meet.count("missing.py does not exist") == 1 and "Traceback" not in before_they_meet
 
 
 def test_one_process_says_that_it_stops(tmp_path, config):
