@@ -1,6 +1,6 @@
 # GSFM, stage 3, on the videos of tools/make_toy_dataset.py data/toy_davis --layout davis, from the toy stage 0.
 _base_ = ["../gsfm/stage3.py"]
-model = dict(pretrained=None, bootstrap=dict(start_warm=100, end_warm=200))
+model = dict(pretrained=None, norm_eval=False, bootstrap=dict(start_warm=100, end_warm=200))
 optimizer = dict(lr=1e-4)
 lr_config = dict(step=[250])
 runner = dict(max_iters=300)

@@ -85,3 +85,15 @@ def test_sizes_that_16_does_not_divide_cannot_be_trained():
     batch = {"img": torch.zeros(1, 3, 3, 40, 64), "gt_semantic_seg": torch.zeros(1, 3, 1, 40, 64, dtype=torch.long)}
     with pytest.raises(DataError, match="multiples of 16"):
         model(batch)
+
+
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_statistics_of_batch_norm_change_only_where_that_is_wanted(norm_eval):
+    model = network(mode="train", norm_eval=norm_eval)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    batch = {"img": torch.rand(1, 3, 3, 32, 32), "gt_semantic_seg": torch.zeros(1, 3, 1, 32, 32, dtype=torch.long)}
+    batch["gt_semantic_seg"][..., 8:24] = 1
+    model(batch)
+    changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
+    assert changed == (set() if norm_eval else set(before))
+    assert model.synchronised_norms == (() if norm_eval else ("",))

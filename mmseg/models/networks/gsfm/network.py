@@ -72,6 +72,8 @@ class GSFM(VideoModel):
         boundary_weight: factor of the boundary loss.
         pretrained: ImageNet weights in torchvision's format, ``dict(key_encoder=FILE, value_encoder=FILE)`` of a
             ResNet-50 and a ResNet-18.
+        norm_eval: batch norm keeps its statistics in training, as published, which takes encoders that have some: of
+            `pretrained`, or of a checkpoint. False for a training from random weights.
         test_cfg: settings of the streams, see :meth:`stream`.
 
     Raises:
@@ -83,7 +85,6 @@ class GSFM(VideoModel):
     batch_keys = ("img", "gt_semantic_seg")
     view_inputs = ("img", "given", "objects")
     score_kind = "probabilities"
-    synchronised_norms = ()  # batch norm keeps its statistics
 
     def __init__(
         self,
@@ -91,10 +92,13 @@ class GSFM(VideoModel):
         bootstrap: Mapping[str, Any] | None = None,
         boundary_weight: values.NonNegativeFloat = 0.05,
         pretrained: Mapping[str, str] | None = None,
+        norm_eval: bool = True,
         test_cfg: StreamCfg | None = None,
     ) -> None:
         super().__init__()
         self.num_objects = 1 if single_object else 2  # of a training clip
+        self.norm_eval = norm_eval
+        self.synchronised_norms = () if norm_eval else ("",)
         self.losses = ClipLoss(bootstrap or {}, boundary_weight)
         self.test_cfg = dict(test_cfg or {})
         self.key_encoder = KeyEncoder()
@@ -126,8 +130,10 @@ class GSFM(VideoModel):
             load_imagenet(getattr(self, name), file, ENCODERS[name])
 
     def train(self, mode: bool = True) -> GSFM:
-        """Training mode for all but batch norm, whose statistics never change."""
+        """Training mode; for batch norm, too, with `norm_eval=False` only."""
         super().train(mode)
+        if not self.norm_eval:
+            return self
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
