@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mmseg.apis.cli import add_options, number, run
 from mmseg.errors import DataError
 from mmseg.sections import Seed
 from mmseg.values import Fraction, PositiveInt
+from tests.tools.processes import finish_all, launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,3 +135,18 @@ def test_exit_status(main, status, capsys):
 @pytest.mark.parametrize("tool", sorted(p.name for p in (ROOT / "tools").glob("*.py") if p.name != "launch.py"))
 def test_every_tool_answers_help(tool, call):
     assert "usage" in call(tool, "--help")
+
+
+def test_other_processes_leave_the_first_the_time_to_tell_a_mistake():
+    """The launcher then ends them, and nobody reads it twice."""
+    program = (
+        "import sys, time; from mmseg.apis.cli import run; from mmseg.errors import ConfigError\n"
+        "def main():\n"
+        "    print(time.monotonic(), flush=True)\n"
+        "    raise ConfigError('found', 'expected', 'to do')\n"
+        "run(main)"
+    )
+    both = launch(program)
+    met = [float(next(process.stdout)) for process in both]
+    (first, *_), (second, *_) = finish_all(both)
+    assert (first, second) == (2, 2) and time.monotonic() - met[1] >= 1.5
