@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -271,13 +272,15 @@ def open_video(source: str | Path | int) -> VideoReader:
     if not isinstance(source, int):
         if not is_address(source) and os.path.getsize(source) == 0:
             raise DataError(f"{source} cannot be opened: an empty file", "a video", "copy or record it again")
-        av = pyav()
+        av, began = pyav(), time.monotonic()
         if av is not None:
             try:
                 return PyAVReader(source)
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 reason = _said(error)
                 if is_address(source):
+                    if time.monotonic() - began >= _PATIENCE[0]:  # for which FFmpeg has other words
+                        reason = f"no answer within {_PATIENCE[0]:g} seconds"
                     raise _unopened(source, reason) from error
     capture = open_capture(source)
     if not capture.isOpened():

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import socket
 import sys
 import threading
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg.datasets import video_reader
 from mmseg.datasets.sources import FrameSource
 from mmseg.datasets.video_reader import CaptureReader, PyAVReader, open_video
 from mmseg.errors import ConfigError, DataError
@@ -237,6 +239,13 @@ def test_an_address_is_read_as_it_is(tmp_path):
                 FrameSource(f"http://127.0.0.1:{server.server_address[1]}/gone.mp4")
         finally:
             server.shutdown()
+
+
+def test_an_address_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(video_reader, "_PATIENCE", (0.2, 0.2))
+    words = r"cannot be opened \(no answer within 0.2 seconds\)"
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DataError, match=words):
+        open_video(f"http://127.0.0.1:{server.getsockname()[1]}/clip.mp4")
 
 
 def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
