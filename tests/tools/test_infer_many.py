@@ -81,6 +81,13 @@ def test_one_bad_video_does_not_stop_the_others(work, tmp_path, infer):
     assert "1 kept, 1 failed" in output
 
 
+def test_a_video_that_was_made_by_itself_is_kept(work, tmp_path, infer):
+    infer("--input", "data/data/b", "--out", tmp_path)
+    output = infer("--input", "data/data/b", "data/data/d", "--out", tmp_path)
+    assert "1 done, 1 kept" in output
+    check(tmp_path, "bd")
+
+
 def test_finished_videos_of_other_settings_are_told(work, tmp_path, infer):
     infer("--input", "data/data/b", "data/data/d", "--out", tmp_path)
     before = (tmp_path / "b/run.json").read_bytes()
