@@ -19,7 +19,7 @@ from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.carried_config import config_for
 from mmseg.apis.inference import init_segmentor
-from mmseg.apis.many_videos import Row, finished_rows, identity, segment_videos, shard_of, table_of
+from mmseg.apis.many_videos import Row, finished_rows, segment_videos, settings_of, shard_of, table_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions, segment_video
 from mmseg.apis.test_command import AMP, add_test_arguments, run_test, test_options
 from mmseg.config import load_config
@@ -168,7 +168,7 @@ def infer_videos(args: argparse.Namespace) -> int:
         model.compile_parts()
     if several:
         return _infer_many(args, model, sources, options, settings)
-    record = {"settings": {"input": identity(sources[0]), **settings}}  # so that a run of many can keep it
+    record = {"settings": settings_of(sources[0], settings, options.masks)}  # so that a run of many can keep it
     done = segment_video(model, sources[0], args.out, options, record=record)
     cli.say(f"{done.num_frames} frames in {done.seconds:.1f} s")
     cli.say(f"written: {', '.join(str(done.folder / name) for name in done.files)}")
@@ -294,7 +294,7 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
         "palette": args.palette,
         "every": args.every,
         "max_frames": args.max_frames,
-        "masks": None if path is None else [str(path), int(path.stat().st_mtime)],
+        "masks": None if path is None else str(path),
         "aug_test": args.aug_test,
         "amp": args.amp,
         **flow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mmseg import distributed
 from mmseg.apis.cli import memory_error
 from mmseg.apis.segmentation import FINISHED, SegmentOptions, segment_video
+from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import LazySource
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
@@ -78,7 +79,7 @@ def segment_videos(
     """
     with distributed.together():
         options = options.settled(model)
-    kept = distributed.broadcast_object(_agreed(sources, out, settings or {}, overwrite))
+    kept = distributed.broadcast_object(_agreed(sources, out, options, settings or {}, overwrite))
     left = [number for number in range(len(sources)) if number not in kept]
     if kept and distributed.is_main():
         logger.info("%d of %d videos are finished already and are kept", len(kept), len(sources))
@@ -93,22 +94,30 @@ def segment_videos(
     return [found[number] for number in range(len(sources))]
 
 
-def _agreed(sources: Sequence[LazySource], out: str | Path, settings: Mapping[str, Any], overwrite: bool) -> dict:
+def _agreed(
+    sources: Sequence[LazySource],
+    out: str | Path,
+    options: SegmentOptions,
+    settings: Mapping[str, Any],
+    overwrite: bool,
+) -> dict[int, Row]:
     """The videos that are kept, by number; looked up by the main process. Raises ConfigError in all."""
     kept: dict[int, Row] = {}
     with distributed.together():
         if distributed.is_main() and not overwrite:
-            kept = _finished(sources, out, settings)
+            kept = _finished(sources, out, options, settings)
     return kept
 
 
-def _finished(sources: Sequence[LazySource], out: str | Path, settings: Mapping[str, Any]) -> dict[int, Row]:
+def _finished(
+    sources: Sequence[LazySource], out: str | Path, options: SegmentOptions, settings: Mapping[str, Any]
+) -> dict[int, Row]:
     kept, others = {}, []
     for number, source in enumerate(sources):
         record = finished_record(inside(out, source.name))
         if record is None or record.get("status") != FINISHED:
             continue
-        differs = _differences(record.get("settings"), _settings_of(source, settings))
+        differs = _differences(record.get("settings"), settings_of(source, settings, options.masks, several=True))
         if differs:
             others.append(f"{source.name} ({differs})")
         kept[number] = Row(source.name, "kept", record.get("frames", 0), record.get("seconds", 0.0))
@@ -122,18 +131,29 @@ def _finished(sources: Sequence[LazySource], out: str | Path, settings: Mapping[
     return kept
 
 
-def _settings_of(source: LazySource, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the results of a video, as JSON."""
-    return {"input": identity(source), **settings}
-
-
-def identity(source: LazySource) -> list[Any]:
-    """Tells a video from another one in its place."""
+def settings_of(
+    source: LazySource, settings: Mapping[str, Any], masks: GivenMasks | None = None, several: bool = False
+) -> dict[str, Any]:
+    """What decides the results of a video, as JSON; `masks` and `several` as for :func:`segment_video`."""
     given = source.video.source
     files = given if isinstance(given, tuple) else [given] if isinstance(given, str) and os.path.exists(given) else []
+    return {"input": [source.place, *_stamp(files)], "mask files": _mask_files(source, masks, several), **settings}
+
+
+def _mask_files(source: LazySource, masks: GivenMasks | None, several: bool) -> list[int] | None:
+    if masks is None:
+        return None
+    try:
+        files = masks.files(source.name, several)
+    except DataError:  # there are none yet
+        return None
+    return _stamp([masks.path] if files is None else files.values())
+
+
+def _stamp(files: Iterable[str | Path]) -> list[int]:
+    """Tells files from others in their place: number, size, time of the last change."""
     found = [os.stat(path) for path in files]
-    size, changed = sum(status.st_size for status in found), max((status.st_mtime for status in found), default=0)
-    return [source.place, len(files), size, int(changed)]
+    return [len(found), sum(s.st_size for s in found), int(max((s.st_mtime for s in found), default=0))]
 
 
 def _differences(before: Any, now: Mapping[str, Any]) -> str:
@@ -144,7 +164,7 @@ def _differences(before: Any, now: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, before: Any, now: Any) -> str:
-    if name in ("input", "checkpoint", "config") or len(f"{before}{now}") > 60:
+    if name in ("input", "mask files", "checkpoint", "config") or len(f"{before}{now}") > 60:
         return f"another {name}"
     return f"{name} {_said(before)}, now {_said(now)}"
 
@@ -164,7 +184,7 @@ def _row(
     """Segment one video; what is wrong with it is a row as well."""
     began = time.monotonic()
     try:
-        record = {"settings": _settings_of(source, settings)}
+        record = {"settings": settings_of(source, settings, options.masks, several=True)}
         done = segment_video(model, source, out, options, False, record, several=True, advance=line.advance)
     except (DataError, RuntimeError) as error:
         reason = error if isinstance(error, DataError) else memory_error(error)
