@@ -58,9 +58,9 @@ def override(config: Config, options: Mapping[str, Any], path: Path | None = Non
     if "data_root" in config:
         _share_data_root(config, options)
     data_entries.spread(config, options, _takes)
-    data_entries.tell_of_windows(config)
     _name_data_sets(config)
     check_config(config, config.filename or "config")
+    data_entries.tell_of_windows(config)
     _import_modules(config.get("custom_imports"))
     return config
 

@@ -3,6 +3,7 @@ tests/tools/processes.py), and a browser."""
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ from tests.tools.processes import ROOT
 # The tests start a hundred processes; without bytecode each of them would compile the package anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A script that runs the tests in the background has them ignore Ctrl-C, which they send to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

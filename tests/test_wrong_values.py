@@ -55,6 +55,7 @@ ACCEPTED = {
     "ClipSegmentor.pretrained": "wrong type",  # a name of a file
     "BlockSegmentor.pretrained": "wrong type",
     "TwoStreamSegmentor.pretrained": "wrong type",
+    "GSFM.norm_eval": "True",
     "GSFM.test_cfg.include_last": "True",
     "VSPWDataset.dilation": "[]",  # no references
     "VSPWClipDataset.dilation": "[]",
