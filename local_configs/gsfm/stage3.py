@@ -2,7 +2,7 @@
 # Published with 8 processes.
 _base_ = [
     "../_base_/models/gsfm.py",
-    "../_base_/datasets/gsfm_test.py",
+    "../_base_/datasets/davis2017_val.py",  # what a checkpoint is tested on without another config
     "../_base_/schedules/schedule_gsfm.py",
     "../_base_/default_runtime.py",
 ]
@@ -27,12 +27,4 @@ data = dict(
             jump_divisor=5,  # every fifth frame is annotated
         ),
     ],
-    test=dict(  # what tools/test.py and tools/infer.py do with a checkpoint and no other config
-        type="DAVISDataset",
-        data_root="data/DAVIS/2017/trainval",
-        split="ImageSets/2017/val.txt",
-        resolution="480p",
-        palette_file="Annotations/480p/blackswan/00000.png",
-        pipeline={{_base_.test_pipeline}},
-    ),
 )
