@@ -18,6 +18,7 @@ from annotated_types import Len
 
 from mmseg.datasets.given_masks import (
     IgnoredValues,
+    ObjectLayout,
     ObjectVideoDataset,
     ObjectVideoFiles,
     Palette,
@@ -79,9 +80,8 @@ class DAVISDataset(ObjectVideoDataset):
         unlabelled: Literal["error", "keep"] = "error",
     ) -> None:
         self.masks_dir = os.path.join(masks_dir, resolution)
-        layout = dict(frame_suffix=frame_suffix, mask_suffix=mask_suffix, video_pattern=video_pattern)
-        frames_dir, keep = os.path.join(frames_dir, resolution), unlabelled == "keep"
-        videos = find_objects(data_root, split, frames_dir, self.masks_dir, layout, keep)
+        names = frame_suffix, mask_suffix, video_pattern
+        videos = find_objects(data_root, split, ObjectLayout(frames_dir, masks_dir, *names, resolution, unlabelled))
         for video in videos:
             _require_first_mask(video)
         videos = [replace(video, given=frozenset([0])) for video in videos]

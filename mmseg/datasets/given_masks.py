@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Len
@@ -19,7 +19,7 @@ from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.results import label_writers
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.video_files import VideoFiles
-from mmseg.datasets.video_layout import FLAT_NAMES, VIDEO, PictureFolders, named_roots
+from mmseg.datasets.video_layout import VIDEO, PictureFolders, named_roots
 from mmseg.datasets.vspw import read_split
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import FRAMES, LABEL_MAPS, read_frame, read_palette
@@ -160,19 +160,33 @@ class ObjectVideoDataset(VideoDataset):
         return writers
 
 
-def object_folders(root: Path, frames_dir: str, masks_dir: str, layout: Mapping[str, Any]) -> Folders:
-    """Where the frames and the masks of objects below a data root are.
+@dataclass(frozen=True)
+class ObjectLayout:
+    """Where frames and masks of objects lie below a data root: arguments of data sets.
 
-    Args:
-        root: the data root.
-        frames_dir, masks_dir, layout: see :class:`PictureFolders`; `layout` has ``frame_suffix``, ``mask_suffix`` and
-            ``video_pattern``, or some of them.
+    Attributes:
+        frames_dir, masks_dir, frame_suffix, mask_suffix, video_pattern: see :class:`PictureFolders`.
+        resolution: folder in the first two, or ''.
+        unlabelled: 'keep': a video of which only some frames have masks has `labels` for these.
     """
-    ends = layout.get("frame_suffix"), layout.get("mask_suffix")
-    pattern = layout.get("video_pattern", FLAT_NAMES)
-    frames = PictureFolders(root, frames_dir, FRAMES, ends[0], ends[1], pattern)
-    masks = PictureFolders(root, masks_dir, MASKS if ends[1] is None else LABEL_MAPS, ends[1], ends[0], pattern)
-    return frames, masks
+
+    frames_dir: str
+    masks_dir: str
+    frame_suffix: str | None
+    mask_suffix: str | None
+    video_pattern: str
+    resolution: str = ""
+    unlabelled: Literal["error", "keep"] = "error"
+
+    def folders(self, root: Path) -> Folders:
+        """Those of frames and masks below a data root."""
+        frames_dir, masks_dir = (os.path.join(name, self.resolution) for name in (self.frames_dir, self.masks_dir))
+        endings = MASKS if self.mask_suffix is None else LABEL_MAPS
+        ends = self.frame_suffix, self.mask_suffix
+        return (
+            PictureFolders(root, frames_dir, FRAMES, *ends, self.video_pattern),
+            PictureFolders(root, masks_dir, endings, *reversed(ends), self.video_pattern),
+        )
 
 
 def scan_objects(name: str, folders: Folders, keep_unlabelled: bool = False) -> ObjectVideoFiles:
@@ -180,7 +194,7 @@ def scan_objects(name: str, folders: Folders, keep_unlabelled: bool = False) -> 
 
     Args:
         name: of the video.
-        folders: of frames and masks, see :func:`object_folders`.
+        folders: of frames and masks, see :meth:`ObjectLayout.folders`.
         keep_unlabelled: a video of which only some frames have masks has `labels` for these.
 
     Raises:
@@ -222,27 +236,23 @@ def _warn_of_gaps(name: str, stems: Sequence[str]) -> None:
 
 
 def find_objects(
-    data_root: str | Path | Sequence[str | Path],
-    split: str | None,
-    frames_dir: str,
-    masks_dir: str,
-    layout: Mapping[str, Any],
-    keep_unlabelled: bool,
+    data_root: str | Path | Sequence[str | Path], split: str | None, layout: ObjectLayout
 ) -> list[ObjectVideoFiles]:
-    """The videos below one data root or several, see :func:`named_roots`, :func:`object_folders`, :func:`scan_objects`.
+    """The videos below one data root or several, see :func:`named_roots`, :class:`ObjectLayout`, :func:`scan_objects`.
 
     Args:
         data_root: of a data set.
         split: text file with the names of the videos, relative to each root; None takes all.
-        frames_dir, masks_dir, layout, keep_unlabelled: see these functions.
+        layout: of each root.
 
     Raises:
         SegError: see these functions.
     """
     videos = []
     for prefix, root in named_roots(data_root, "a folder with frames and masks of objects").items():
-        folders = object_folders(root, frames_dir, masks_dir, layout)
-        found = [scan_objects(name, folders, keep_unlabelled) for name in listed_videos(root, split, folders[0])]
+        folders = layout.folders(root)
+        names = listed_videos(root, split, folders[0])
+        found = [scan_objects(name, folders, layout.unlabelled == "keep") for name in names]
         videos += [replace(video, name=prefix + video.name) for video in found]
     return videos
 

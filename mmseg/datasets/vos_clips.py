@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL.Image import Resampling
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.given_masks import (
     IgnoredValues,
+    ObjectLayout,
     ObjectVideoFiles,
     Palette,
     find_objects,
@@ -130,11 +130,9 @@ class VOSClipDataset(VideoDataset):
         unlabelled: Literal["error", "keep"] = "error",
     ) -> None:
         self.jump_divisor, self.crop_size, self.last_limit = jump_divisor, crop_size, last_limit
-        self.masks_dir = os.path.join(masks_dir, resolution)
-        layout = dict(frame_suffix=frame_suffix, mask_suffix=mask_suffix, video_pattern=video_pattern)
-        frames_dir, keep = os.path.join(frames_dir, resolution), unlabelled == "keep"
-        found = find_objects(data_root, split, frames_dir, self.masks_dir, layout, keep)
-        videos = [_for_training(video, keep) for video in found]
+        names = frame_suffix, mask_suffix, video_pattern
+        found = find_objects(data_root, split, ObjectLayout(frames_dir, masks_dir, *names, resolution, unlabelled))
+        videos = [_for_training(video, unlabelled == "keep") for video in found]
         short = [video.name for video in videos if video.num_frames < CLIP]
         if short:
             names = ", ".join(short[:_NAMED]) + (", ..." if len(short) > _NAMED else "")

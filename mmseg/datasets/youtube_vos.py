@@ -19,11 +19,11 @@ from annotated_types import Len
 
 from mmseg.datasets.given_masks import (
     IgnoredValues,
+    ObjectLayout,
     ObjectVideoDataset,
     ObjectVideoFiles,
     Palette,
     listed_videos,
-    object_folders,
     scan_objects,
 )
 from mmseg.datasets.video_layout import FLAT_NAMES
@@ -73,8 +73,8 @@ class YouTubeVOSDataset(ObjectVideoDataset):
         palette: Palette | None = None,
     ) -> None:
         self.data_root, self.masks_dir = Path(data_root), masks_dir
-        layout = dict(frame_suffix=frame_suffix, mask_suffix=mask_suffix, video_pattern=video_pattern)
-        folders = object_folders(self.data_root, os.path.normpath(img_dir), masks_dir, layout)
+        names = frame_suffix, mask_suffix, video_pattern
+        folders = ObjectLayout(os.path.normpath(img_dir), masks_dir, *names).folders(self.data_root)
         required = None if all_frames else _required_frames(self.data_root / "meta.json")
         videos = []
         for name in listed_videos(self.data_root, None, folders[0]):
