@@ -63,8 +63,8 @@ def find_videos(inputs: Input | Iterable[Input]) -> list[VideoInput]:
     Args:
         inputs: one or several of: a video file; a folder of pictures, of videos, or of folders of pictures
             (``DIR/<video>/0001.jpg``); a pattern such as ``clips/*.mp4`` or ``frames/*.jpg``, also ``**``; a list (.txt
-            with one of these in each line, relative to the list or to the current folder; ``#`` starts a comment); the
-            number of a camera; an address (``rtsp://...``, ``http://...``).
+            with one of these in each line, relative to the list or to the current folder; ``#`` starts a comment), or
+            a pattern of lists (``lists/*.txt``); the number of a camera; an address (``rtsp://...``, ``http://...``).
 
     Raises:
         DataError: something is not there, holds no video, or pictures and videos are mixed.
@@ -182,6 +182,8 @@ def _of_pattern(pattern: str) -> list[VideoInput | _Picture]:
         raise DataError(
             f"nothing matches the pattern {pattern!r}", "videos, pictures or folders", f"check the pattern{hint}"
         )
+    if pattern.lower().endswith(_LISTS):
+        return [item for path in matches for item in _expanded(path)]
     files = [_of_file(path) for path in known or matches if path.is_file()]
     if files:
         inner = {path.parent for path in matches}  # with ** folders are matched as well as what is in them

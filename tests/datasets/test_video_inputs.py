@@ -103,6 +103,8 @@ def test_a_list_names_videos_in_its_order(tmp_path, monkeypatch):
         FrameSource("frames.txt")
     (root / "w.txt").write_text("w/2.jpg\nw/1.jpg\n")
     assert [frame.image[0, 0, 0] for frame in FrameSource("w.txt")] == [4, 5]
+    (root / "in" / "more.txt").write_text("w\n")
+    assert names("in/*.txt") == ["b", "a", "here", "stream", "v", "w"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,7 @@ def test_a_list_names_videos_in_its_order(tmp_path, monkeypatch):
     [
         (b"a.mp4\ngone.mp4", r"l\.txt, line 2: 'gone.mp4' does not exist"),
         (b"a.mp4\nl.txt", r"l\.txt, line 2: a list in a list"),
+        (b"a.mp4\n*.txt", r"l\.txt, line 2: a list in a list"),
         (b"a.mp4\nv/1.jpg", r"l\.txt: 1 pictures and 1 videos"),
         (b"\xff\xfe\x00", r"l\.txt is no UTF-8 text"),
         (b"# nothing\n", r"list .*l\.txt names nothing"),
