@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mmseg.datasets.mask_inputs import numbers_of
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import LABEL_MAPS, list_pictures, read_mask, read_palette
@@ -21,6 +22,8 @@ from mmseg.visualization.palette import IGNORE_INDEX
 logger = logging.getLogger("mmseg.apis")
 
 TRUTH = "truth"
+
+_Key = str | int  # of a frame: its name or its number
 
 
 @dataclass
@@ -54,9 +57,10 @@ def show_video(
 ) -> ShownVideo:
     """Draw frames over time and a picture of temporal consistency.
 
-    The frames that have labels in all of `folders` are looked at; a frame's map is found by its name (``00012.png``
-    for ``00012.jpg``; ``000012.png`` for the frame with that number of a video file). Colours are those of the palette
-    of the first map, else separated ones. Grey masks of 0 and 255 alone are masks of one object.
+    The frames that have labels in all of `folders` are looked at; a frame's map is found by its name, or by the number
+    at its end (``12.png`` and ``frame_00012.png`` for ``00012.jpg``, or for the frame with that number of a video
+    file). Colours are those of the palette of the first map, else separated ones. Grey masks of 0 and 255 alone are
+    masks of one object.
 
     Args:
         video: see :class:`FrameSource`.
@@ -76,25 +80,27 @@ def show_video(
         raise ConfigError(f"labels titled {TRUTH!r} beside a truth", "another title", "write title=FOLDER")
     stores = {title: _Masks(folder, class_names is None) for title, folder in folders.items()}
     answers = None if truth is None else _Masks(truth, class_names is None, reduce_zero_label)
+    key = _key_of_frame([*stores.values(), *([] if answers is None else [answers])])
     source, motion = FrameSource(video), Motion()
     common = set.intersection(*(set(store.paths) for store in stores.values()))
     chosen = _chosen(next(iter(stores.values())).paths, common, answers, number)
     flickers, shots, count = {title: Flicker() for title in stores}, [], 0
     for frame in source:
-        if frame.name not in common:
+        which = key(frame.name)
+        if which not in common:
             continue
-        maps = {title: store.read(frame) for title, store in stores.items()}
+        maps = {title: store.read(which, frame) for title, store in stores.items()}
         step = motion.step(frame.image)
         for title, labels in maps.items():
             flickers[title].add(step, labels)
-        if frame.name in chosen:
+        if which in chosen:
             if answers is not None:
-                maps[TRUTH] = answers.read(frame) if frame.name in answers.paths else None
+                maps[TRUTH] = answers.read(which, frame) if which in answers.paths else None
             shots.append(Shot(_title(frame, source), frame.image, maps).shrunk(width))
         count += 1
-    if count < len(common) or not shots:
-        _tell_of_others(count, common, source, next(iter(folders.values())))
     first = next(iter(stores.values()))
+    if count < len(common) or not shots:
+        _tell_of_others(count, len(common), source, first)
     table = first.table(class_names)
     sheet = film_sheet(shots, table, class_names or first.names(table), columns, width)
     if count < 2:
@@ -112,11 +118,11 @@ class _Masks:
         if not names:
             what = "no such folder" if names is None else "no label maps in it"
             raise DataError(f"{folder}: {what}", "a folder of PNGs of label values, one for a frame", "check the path")
-        self.paths = {Path(name).stem: self.folder / name for name in names}  # in the order of time
+        self.paths: dict[_Key, Path] = {Path(name).stem: self.folder / name for name in names}  # in the order of time
 
-    def read(self, frame: Frame) -> np.ndarray:
+    def read(self, key: _Key, frame: Frame) -> np.ndarray:
         """(H, W) uint8. Raises DataError if it is not of the frame's size."""
-        path = self.paths[frame.name]
+        path = self.paths[key]
         labels = read_mask(path)
         if labels.shape != frame.image.shape[:2]:
             sizes = [f"{width}x{height}" for height, width in (labels.shape, frame.image.shape[:2])]
@@ -140,8 +146,19 @@ class _Masks:
         return [f"class {label}" for label in range(IGNORE_INDEX)] if table[0].any() else None
 
 
-def _chosen(order: Mapping[str, Path], common: set[str], answers: _Masks | None, number: int) -> set[str]:
-    """Names of the frames in the sheet, spread over those with labels (and with a truth, if enough have one)."""
+def _key_of_frame(stores: Sequence[_Masks]) -> Callable[[str], _Key]:
+    """By which key a frame of some name has its maps: by its number if all stores have numbers, else by the name."""
+    numbers = [numbers_of(store.paths) for store in stores]
+    if not all(numbers):
+        return str
+    of_stem = {stem: number for number, stem in numbers[0].items()}
+    for store, found in zip(stores, numbers):
+        store.paths = {number: store.paths[stem] for number, stem in found.items()}
+    return lambda name: int(name) if name.isdecimal() else of_stem.get(name, name)
+
+
+def _chosen(order: Mapping[_Key, Path], common: set[_Key], answers: _Masks | None, number: int) -> set[_Key]:
+    """Keys of the frames in the sheet, spread over those with labels (and with a truth, if enough have one)."""
     names = [name for name in order if name in common]
     known = [name for name in names if answers is not None and name in answers.paths]
     names = known or names
@@ -153,13 +170,14 @@ def _title(frame: Frame, source: FrameSource) -> str:
     return frame.name if source.fps is None else f"{frame.number / float(source.fps):.1f} s  {frame.name}"
 
 
-def _tell_of_others(count: int, common: set[str], source: FrameSource, folder: str | Path) -> None:
+def _tell_of_others(count: int, maps: int, source: FrameSource, store: _Masks) -> None:
     """Raise DataError if no frame has labels; warn if some labels have no frame."""
     if count == 0:
-        example = min(common, default="none")
+        example = next(iter(store.paths.values())).stem
         raise DataError(
-            f"{folder}: no label map belongs to a frame of {source.place} (maps are called {example} and the like)",
-            "maps with the names of the frames",
+            f"{store.folder}: no label map belongs to a frame of {source.place} (maps are called {example} and the "
+            "like)",
+            "maps with the names of the frames" + ("" if maps else ", of the same frames in all folders"),
             "give the labels of this video",
         )
-    logger.warning("%s: %d label maps belong to no frame of %s", folder, len(common) - count, source.place)
+    logger.warning("%s: %d label maps belong to no frame of %s", store.folder, maps - count, source.place)

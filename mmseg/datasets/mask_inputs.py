@@ -75,7 +75,7 @@ class GivenMasks:
         """
         files = self.files(video, several)
         left = dict(files or {})
-        numbers = _numbers(left)
+        numbers = numbers_of(left)
         for number, frame in enumerate(frames):
             stem = numbers.get(int(frame.name)) if frame.name.isdecimal() and frame.name not in left else frame.name
             path = left.pop(stem, None) if files is not None else self.path if number == 0 else None
@@ -96,7 +96,7 @@ class GivenMasks:
         return str(self.path)
 
 
-def _numbers(stems: Iterable[str]) -> dict[int, str]:
+def numbers_of(stems: Iterable[str]) -> dict[int, str]:
     """The stems by the number at their end; none if they differ in more than that, or two have the same."""
     found = [re.fullmatch(r"(.*?)(\d+)", stem) for stem in stems]
     if not all(found) or len({match[1] for match in found}) > 1 or len({int(match[2]) for match in found}) < len(found):

@@ -75,9 +75,10 @@ def test_a_video_file(video):
     with VideoWriter(video / "clip", fps=Fraction(30000, 1001)) as writer:
         for number in range(5):
             writer.write(cv2.imread(str(video / f"frames/{number:03d}.png")))
-            (video / f"b/{number:03d}.png").rename(video / f"b/{number:06d}.png")
-    shown = show_video(writer.path, {"b": video / "b"}, width=64)
-    assert (shown.name, shown.num_frames, shown.sheet.shape[1]) == ("clip", 5, 4 * 70 + 6)
+            (video / f"b/{number:03d}.png").rename(video / f"b/mask_{number}.png")
+    for folders in ({"b": video / "b"}, {"a": video / "a/labels", "b": video / "b"}):
+        shown = show_video(writer.path, folders, video / "truth", width=64)
+        assert (shown.name, shown.num_frames, shown.sheet.shape[1]) == ("clip", 5, 2 * 70 + 6)  # two have a truth
 
 
 def test_a_single_map_has_no_flicker(video):
@@ -91,12 +92,12 @@ def test_mistakes(video, call):
     (video / "none").mkdir()
     (video / "others").mkdir()
     (video / "small").mkdir()
-    Image.fromarray(np.zeros((48, 64), np.uint8)).save(video / "others/frame_1.png")
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(video / "others/frame_77.png")
     Image.fromarray(np.zeros((24, 64), np.uint8)).save(video / "small/001.png")
     for labels, message in [
         (["gone"], "no such folder"),
         ([video / "none"], "no label maps in it"),
-        ([video / "others"], "maps are called frame_1"),
+        ([video / "others"], "maps are called frame_77"),
         ([video / "small"], "a map of 64x24"),
         ([video / "b", video / "b"], "two folders with the title b"),
         ([video / "b", "--classes", video], "no classes.json in it"),
