@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mmseg.visualization.heat_maps import heat
 from mmseg.visualization.legend import INK, PAPER
 from mmseg.visualization.lettering import shortened, write_texts
 from mmseg.visualization.palette import IGNORE_INDEX
@@ -154,13 +155,7 @@ def _heated(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2
     strength = np.clip(strength, 0, 1)
     opacity = np.minimum(1, 5 * strength)[..., None]
-    return np.rint(grey * (1 - opacity) + _heat(strength) * opacity).astype(np.uint8)
-
-
-def _heat(strength: np.ndarray) -> np.ndarray:
-    """Colours from purple over red to bright yellow, which get brighter and brighter, also with colour blindness."""
-    steps = np.rint(255 * (0.25 + 0.75 * strength)).astype(np.uint8)
-    return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO).reshape(*strength.shape, 3)
+    return np.rint(grey * (1 - opacity) + heat(strength) * opacity).astype(np.uint8)
 
 
 def _scale(width: int, top: float) -> np.ndarray:

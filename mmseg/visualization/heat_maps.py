@@ -12,8 +12,17 @@ _TITLE = 18  # pixels above every picture
 _FLOOR = 1e-12
 
 
+def heat(strength: np.ndarray) -> np.ndarray:
+    """Strengths (H, W) of 0 to 1 as colours (H, W, 3) uint8 BGR: purple, red, bright yellow.
+
+    They get brighter and brighter, and so have an order with colour blindness and in print, too.
+    """
+    steps = np.rint(255 * (0.25 + 0.75 * strength)).astype(np.uint8)
+    return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO).reshape(*strength.shape, 3)
+
+
 def heat_map(feature: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """How strong a feature (C, h, w) is at every position, as colours from blue to red: (H, W, 3) uint8 BGR.
+    """How strong a feature (C, h, w) is at every position, as colours: (H, W, 3) uint8 BGR, see :func:`heat`.
 
     Args:
         feature: its mean absolute value over the channels is shown, stretched to the range of colours.
@@ -21,8 +30,8 @@ def heat_map(feature: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     strength = np.abs(feature.astype(np.float32)).mean(axis=0)
     strength -= strength.min()
-    grey = (255 * strength / max(float(strength.max()), _FLOOR)).astype(np.uint8)
-    return cv2.applyColorMap(cv2.resize(grey, size[::-1], interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_JET)
+    strength /= max(float(strength.max()), _FLOOR)
+    return heat(cv2.resize(strength, size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def heat_map_sheet(

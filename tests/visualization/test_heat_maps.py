@@ -2,18 +2,20 @@
 
 import numpy as np
 
+from mmseg.visualization.colour_space import SIGHTS, lab
 from mmseg.visualization.heat_maps import heat_map, heat_map_sheet
 
 
-def test_the_strongest_position_is_red_and_the_weakest_blue():
+def test_the_stronger_the_brighter():
+    """For everybody: brightness says it alone, with colour blindness, too."""
     feature = np.zeros((4, 8, 8))
     feature[:2, 6, 6], feature[2:, 6, 6] = -3.0, 3.0  # signs do not cancel
+    feature[:, 1, 6] = 1.0
     picture = heat_map(feature, (64, 64))
     assert picture.shape == (64, 64, 3)
-    blue, _, red = picture[52, 52].astype(int)
-    assert red > 2 * blue
-    blue, _, red = picture[4, 4].astype(int)
-    assert blue > 2 * red
+    for sight in SIGHTS:
+        strongest, weaker, weakest = (lab(picture[y, x, ::-1], sight)[0] for y, x in ((52, 52), (12, 52), (4, 4)))
+        assert strongest > weaker + 20 and weaker > weakest + 10
     assert heat_map(np.ones((4, 8, 8)), (16, 16)).std() == heat_map(np.zeros((4, 8, 8)), (16, 16)).std()
 
 
