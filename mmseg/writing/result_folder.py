@@ -23,7 +23,7 @@ class ResultFolder:
     """``<out>/<name>``, which is whole or not there. A context manager: what has not been published is discarded.
 
     Results grow in ``<out>/.<name>.unfinished``, which one process at a time has; what a killed one left is removed by
-    the next one. Files of other origin in ``<out>/<name>`` stay as they are.
+    the next one. Files of other origin in ``<out>/<name>`` stay as they are. Folders that were made for nothing go.
 
     Args:
         out: folder of the results of all videos.
@@ -42,6 +42,7 @@ class ResultFolder:
         self.final = inside(out, name)
         self.path = self.final.with_name(f".{self.final.name}.unfinished")
         check_folder(self.final, _ADVICE)
+        self._new = [folder for folder in self.final.parents if not folder.exists()]  # the innermost one first
         self._lock = FolderLock(self.path, f"a segmentation of {name!r}")
         self._empty()
 
@@ -71,8 +72,9 @@ class ResultFolder:
             self._empty()
             self._lock.release()
             self._lock = None
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+            with contextlib.suppress(OSError):  # what is not empty stays
+                for folder in (self.path, *self._new):
+                    folder.rmdir()
 
     def _empty(self) -> None:
         for path in self.path.iterdir():

@@ -23,7 +23,9 @@ def files_in(folder):
 
 def test_whole_or_absent(tmp_path):
     make(tmp_path)
-    assert files_in(tmp_path) == [] and finished_record(tmp_path / "a/clip") is None
+    assert list(tmp_path.iterdir()) == [] and finished_record(tmp_path / "a/clip") is None
+    make(tmp_path / "new/out")
+    assert list(tmp_path.iterdir()) == []  # what was there stays, what was made for nothing goes
     make(tmp_path, record={"frames": 1})
     assert files_in(tmp_path) == ["a/clip/clip.json", "a/clip/labels/0.png", "a/clip/run.json"]
     assert finished_record(tmp_path / "a/clip") == {"frames": 1, "files": ["clip.json", "labels"]}
