@@ -277,9 +277,8 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
     text = json.dumps({**model, "test": streams}, default=str, sort_keys=True)
     path = args.mask or args.masks
     painted = {"overlay", "video"} & set(options.save)
-    flow = {"flow": args.flow, "flow_weights": args.flow_weights and str(args.flow_weights)}
     return {
-        "checkpoint": _hash_of(args.checkpoint),
+        "checkpoint": _content(args.checkpoint),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
         "save": list(options.save),
         **(
@@ -291,21 +290,23 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
             if painted
             else {}
         ),
-        "palette": args.palette,
+        "palette": _content(args.palette),
         "every": args.every,
         "max_frames": args.max_frames,
         "masks": None if path is None else str(path),
         "aug_test": args.aug_test,
         "amp": args.amp,
-        **flow,
+        "flow": args.flow,
+        "flow_weights": _content(args.flow_weights),
     }
 
 
-def _hash_of(checkpoint: str) -> str:
-    if checkpoint.lower() == "none":
-        return "none"
+def _content(given: str | Path | None) -> str | None:
+    """What tells a file from others, wherever it is; what is no file (``none``, ``davis``) stands for itself."""
+    if given is None or not os.path.isfile(given):
+        return given and str(given)
     digest = hashlib.sha256()
-    with open(checkpoint, "rb") as file:
+    with open(given, "rb") as file:
         while block := file.read(2**22):
             digest.update(block)
     return digest.hexdigest()[:16]

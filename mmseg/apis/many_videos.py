@@ -25,6 +25,7 @@ from mmseg.writing.result_folder import finished_record
 logger = logging.getLogger("mmseg.apis")
 
 _NAMED = 3  # videos that an error message lists
+_OF_FILES = ("input", "mask files", "checkpoint", "config", "palette", "flow_weights")  # no value that says anything
 _DEFAULTS = SegmentOptions()
 _PATIENCE = 0.5  # seconds between two messages of a process to the others
 
@@ -164,7 +165,7 @@ def _differences(before: Any, now: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, before: Any, now: Any) -> str:
-    if name in ("input", "mask files", "checkpoint", "config") or len(f"{before}{now}") > 60:
+    if name in _OF_FILES or len(f"{before}{now}") > 60:
         return f"another {name}"
     return f"{name} {_said(before)}, now {_said(now)}"
 

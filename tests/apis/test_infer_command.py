@@ -5,10 +5,11 @@ import json
 import re
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
-from mmseg.apis.infer_command import infer_videos, make_parser, palette_of, parse_args
-from mmseg.apis.segmentation import KINDS
+from mmseg.apis.infer_command import _settings, infer_videos, make_parser, palette_of, parse_args
+from mmseg.apis.segmentation import KINDS, SegmentOptions
 from mmseg.errors import ConfigError, DataError
 from tests.tools.processes import ROOT
 
@@ -71,6 +72,21 @@ def test_palettes(tmp_path):
             palette_of(str(tmp_path / "bad.json"))
     with pytest.raises(ConfigError, match="distinct, davis, or a file"):
         palette_of("vivid")
+
+
+def test_files_count_by_what_is_in_them(tmp_path):
+    def settings(palette: str, weights: str = "w.pth") -> dict:
+        line = f"a.mp4 none --out o --palette {palette} --flow-weights {tmp_path / weights}"
+        return _settings(parse_args(line.split()), Config({"model": {}}), SegmentOptions())
+
+    for name, content in (("a.json", "[[1, 2, 3]]"), ("b.json", "[[1, 2, 3]]"), ("w.pth", "1"), ("v.pth", "2")):
+        (tmp_path / name).write_text(content)
+    before = settings(tmp_path / "a.json")
+    assert before == settings(tmp_path / "b.json") and json.dumps(before)
+    (tmp_path / "a.json").write_text("[[1, 2, 4]]")
+    assert {name for name, value in settings(tmp_path / "a.json").items() if value != before[name]} == {"palette"}
+    assert settings(tmp_path / "b.json", "v.pth")["flow_weights"] != before["flow_weights"]
+    assert settings("davis")["palette"] == "davis"
 
 
 def test_the_console_command_is_there():
