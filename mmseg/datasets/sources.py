@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,12 +20,13 @@ import numpy as np
 from mmseg.datasets.prefetch import iterate_ahead, read_ahead
 from mmseg.datasets.video_inputs import Input, VideoInput, find_videos
 from mmseg.datasets.video_reader import CaptureReader, VideoReader, is_address, open_video
-from mmseg.errors import ConfigError, DataError
+from mmseg.errors import DataError
 from mmseg.images import read_frame
 from mmseg.structures import Frame
+from mmseg.values import PositiveInt, checked
 
 Item = TypeVar("Item")
-Source = str | Path | int | cv2.VideoCapture | Iterable[np.ndarray]
+Source = str | Path | int | Sequence[str | Path] | cv2.VideoCapture | Iterable[np.ndarray]
 
 
 class FrameSource:
@@ -51,13 +52,13 @@ class FrameSource:
 
     Raises:
         DataError: nothing to read there, or several videos (:func:`video_sources` takes them).
-        ConfigError: `every` or `max_frames` is less than 1.
+        ConfigError: `every` or `max_frames` is no integer above 0.
     """
 
-    def __init__(self, source: Source | VideoInput, every: int = 1, max_frames: int | None = None) -> None:
-        for name, value in (("every", every), ("max_frames", max_frames)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}", "at least 1", f"correct {name}")
+    @checked
+    def __init__(
+        self, source: Source | VideoInput, every: PositiveInt = 1, max_frames: PositiveInt | None = None
+    ) -> None:
         self.every, self.max_frames = every, max_frames
         self.fps: Fraction | None = None
         self.length: int | None = None
@@ -65,7 +66,7 @@ class FrameSource:
         self.fault: str | None = None
         self.name = self.place = "frames"
         self._frames: Callable[[], Iterator[Frame]]
-        if isinstance(source, VideoInput | str | Path) or (isinstance(source, int) and not isinstance(source, bool)):
+        if isinstance(source, VideoInput) or _is_named(source):
             self._init_input(source if isinstance(source, VideoInput) else _one_video(source))
         elif isinstance(source, cv2.VideoCapture):
             if not source.isOpened():
@@ -178,7 +179,14 @@ def video_sources(inputs: Input | Iterable[Input], every: int = 1, max_frames: i
     return [LazySource(video, every, max_frames) for video in find_videos(inputs)]
 
 
-def _one_video(source: Input) -> VideoInput:
+def _is_named(source: Any) -> bool:
+    """Whether it says where a video is, instead of holding its frames."""
+    if isinstance(source, list | tuple):
+        return bool(source) and all(isinstance(path, str | Path) for path in source)
+    return isinstance(source, str | Path | int) and not isinstance(source, bool)
+
+
+def _one_video(source: Input | Sequence[Input]) -> VideoInput:
     videos = find_videos(source)
     if len(videos) > 1:
         names = ", ".join(video.name for video in videos[:5]) + (", ..." if len(videos) > 5 else "")

@@ -65,6 +65,7 @@ def find_videos(inputs: Input | Iterable[Input]) -> list[VideoInput]:
             (``DIR/<video>/0001.jpg``); a pattern such as ``clips/*.mp4`` or ``frames/*.jpg``, also ``**``; a list (.txt
             with one of these in each line, relative to the list or to the current folder; ``#`` starts a comment), or
             a pattern of lists (``lists/*.txt``); the number of a camera; an address (``rtsp://...``, ``http://...``).
+            ``~`` is the home folder.
 
     Raises:
         DataError: something is not there, holds no video, or pictures and videos are mixed.
@@ -84,6 +85,7 @@ def _expanded(given: Input) -> list[VideoInput | _Picture]:
     text = str(given)
     if is_address(given):
         return [VideoInput("stream", shown(text), text, ("stream",))]
+    text = text if os.path.lexists(text) else os.path.expanduser(text)  # in a list or a quoted pattern no shell does it
     path = Path(text)
     if list_pictures(path, ()) is not None:
         return _of_folder(path)

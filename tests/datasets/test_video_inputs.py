@@ -105,6 +105,19 @@ def test_a_list_names_videos_in_its_order(tmp_path, monkeypatch):
     assert [frame.image[0, 0, 0] for frame in FrameSource("w.txt")] == [4, 5]
     (root / "in" / "more.txt").write_text("w\n")
     assert names("in/*.txt") == ["b", "a", "here", "stream", "v", "w"]
+    assert [frame.image[0, 0, 0] for frame in FrameSource(["w/2.jpg", "w/1.jpg"])] == [4, 5]
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    root = tree(tmp_path, "in/a.mp4", "in/b.mp4", "~/c.mp4")
+    monkeypatch.setenv("HOME", str(root))
+    (root / "l.txt").write_text("~/in/a.mp4\n")
+    assert [video.place for video in find_videos([root / "l.txt", "~/in/*.mp4"])] == [
+        str(root / "in/a.mp4"),
+        str(root / "in/b.mp4"),
+    ]
+    monkeypatch.chdir(root)
+    assert find_videos("~/c.mp4")[0].source == "~/c.mp4"  # what is there under this name is meant
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,10 @@ def test_rates():
 
 @pytest.mark.parametrize("name", ["every", "max_frames"])
 def test_numbers_that_take_nothing(tmp_path, name):
-    with pytest.raises(ConfigError, match=f"{name}=0"):
+    with pytest.raises(ConfigError, match=f"{name} = 0"):
         FrameSource(greys(), **{name: 0})
+    with pytest.raises(ConfigError, match=f"{name} = 2.5"):
+        FrameSource(greys(), **{name: 2.5})
     assert [frame.name for frame in FrameSource(iter(greys()), every=3, max_frames=3)] == ["000000", "000003", "000006"]
 
 
