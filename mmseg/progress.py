@@ -56,7 +56,7 @@ class FrameProgress:
         rate = frames / max(seconds, 1e-9)
         of, left = "", ""
         if self.total:
-            of, left = f"/{self.total}", f", {_clock((self.total - frames) / rate)} left"
+            of, left = f"/{self.total}", f", {_clock(max(self.total - frames, 0) / rate)} left"
         self.stream.write(f"{frames}{of} frames, {rate:.2f} frames/s, {_clock(seconds)} elapsed{left}\n")
         self.stream.flush()
 
