@@ -36,6 +36,7 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]  # a probability, a ratio
 Byte = Annotated[int, Ge(0), Le(255)]  # a label, a part of a colour
+Palette = Sequence[Annotated[Sequence[Byte], Len(3, 3)]]  # RGB, in label order
 
 
 def _ascending(values: Sequence[float]) -> Sequence[float]:

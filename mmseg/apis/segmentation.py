@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mmseg.apis.features import FeatureWriter
 from mmseg.apis.inference import frames_with_flow, pipeline_of, settings_of
+from mmseg.apis.video_stream import AutocastType
 from mmseg.behind import Behind
 from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import FrameSource, LazySource, Source
@@ -28,6 +28,7 @@ from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
 from mmseg.models.base import VideoModel
 from mmseg.progress import FrameProgress
 from mmseg.structures import Result
+from mmseg.values import Fraction, Palette, checked
 from mmseg.version import __version__
 from mmseg.visualization import Legend, palette_table
 from mmseg.visualization.painting import OPACITY
@@ -57,15 +58,18 @@ class SegmentOptions:
         amp: type to compute in under autocast.
         flow: for models that look at optical flow, see :func:`mmseg.making.flow.flow_network`; None: RAFT.
         masks: for models that follow objects.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
     """
 
     save: tuple[str, ...] = ("labels", "video")
-    opacity: float | None = None
+    opacity: Fraction | None = None
     legend: bool = False
     side_by_side: bool = False
-    palette: Sequence[Sequence[int]] | None = None
+    palette: Palette | None = None
     aug_test: bool = False
-    amp: torch.dtype | None = None
+    amp: AutocastType | None = None
     flow: str | FlowNetwork | None = None
     masks: GivenMasks | None = None
 
@@ -122,6 +126,7 @@ class SegmentOptions:
         return replace(self, flow=flow_network(self.flow or DEFAULT_FLOW, device=next(model.parameters()).device))
 
 
+SegmentOptions.__init__ = checked(SegmentOptions.__init__)
 _DEFAULTS = SegmentOptions()
 
 

@@ -24,6 +24,7 @@ from mmseg.datasets.vspw import read_split
 from mmseg.errors import ConfigError, DataError
 from mmseg.images import FRAMES, LABEL_MAPS, read_frame, read_palette
 from mmseg.structures import Frame
+from mmseg.values import Palette
 from mmseg.visualization import davis_palette
 from mmseg.writing.base import ResultOptions, ResultWriter
 from mmseg.writing.label_png import LabelPngWriter
@@ -34,7 +35,6 @@ logger = logging.getLogger("mmseg.datasets")
 MASKS = (".png",)
 
 Folders = tuple[PictureFolders, PictureFolders]
-Palette = Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]]
 IgnoredValues = Sequence[values.Byte | Annotated[Sequence[values.Byte], Len(3, 3)]]
 
 

@@ -103,7 +103,7 @@ class VOSDataset(VideoDataset):
         pipeline: Annotated[Sequence[Any], Len(1)] | None = None,
         test_mode: bool = False,
         classes: Annotated[Sequence[str], Len(2, 2)] | None = None,
-        palette: Annotated[Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]], Len(2, 2)] | None = None,
+        palette: Annotated[values.Palette, Len(2, 2)] | None = None,
         mask_values: MaskValues = "auto",
         img_suffix: Text = FRAME,
         seg_map_suffix: Text = MASK,

@@ -72,7 +72,7 @@ class VSPWDataset(VideoDataset):
         dilation: values.Dilation = CFFM_DILATION,
         test_mode: bool = False,
         classes: Sequence[str] | None = None,
-        palette: Sequence[Annotated[Sequence[values.Byte], Len(3, 3)]] | None = None,
+        palette: values.Palette | None = None,
         num_classes: Annotated[int, Ge(1), Le(MAX_CLASSES)] | None = None,
         reduce_zero_label: bool = True,
         short_videos: Literal["error", "drop"] = "error",

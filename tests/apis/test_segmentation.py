@@ -104,7 +104,7 @@ def test_ctrl_c_keeps_what_is_done_of_a_single_video(tmp_path, model, caplog):
     assert f"interrupted after {count} frames" in caplog.text and "frames_overlay.part.mp4" in caplog.text
     with pytest.raises(KeyboardInterrupt):  # of several nothing is left, but what was there before
         segment_video(model, frames(), tmp_path / "many", everything, progress=False, several=True)
-    assert not list((tmp_path / "many").iterdir())
+    assert not (tmp_path / "many").exists()
     segment_video(model, [frame(0)], tmp_path, SegmentOptions(("labels",)), progress=False)
     assert sorted(path.name for path in folder.iterdir()) == ["labels", "run.json"]
 
@@ -158,6 +158,15 @@ def test_frames_that_change_their_size(tmp_path, model):
     with pytest.raises(DataError, match="all frames of a video to have one size"):
         segment_video(model, [frame(0), frame(1), frame(2, (30, 40))], tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(opacity=3), dict(palette=[[0, 0, 256]]), dict(masks="m.png"), dict(amp="bfloat16"), dict(save="labels")],
+)
+def test_options_of_other_types_or_ranges(wrong):
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}"):
+        SegmentOptions(**wrong)
 
 
 def test_a_palette_has_a_colour_for_every_label(tmp_path, model, follower):
