@@ -17,11 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mmseg import compat, config_files, data_entries, sections
 from mmseg.data_entries import SECTIONS, data_sets
 from mmseg.errors import ConfigError, nearest
+from mmseg.mmengine_names import Config
 from mmseg.registry import DATASETS, takes
 from mmseg.values import shown
 

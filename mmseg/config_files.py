@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmseg.mmengine_names import Config
 
 _PLACEHOLDER = re.compile(r"\{\{\s*_base_\.")
 _PREDEFINED = re.compile(r"\{\{\s*(file|\$)")  # what mmengine puts in from the file's own name or the environment

@@ -16,11 +16,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.registry import Registry
 from pydantic import TypeAdapter
 
 from mmseg import compat, values
 from mmseg.errors import CheckpointError, ConfigError, SegError, nearest
+from mmseg.mmengine_names import Registry
 
 MODELS = Registry("model", locations=["mmseg.models"])
 DATASETS = Registry("dataset", locations=["mmseg.datasets"])

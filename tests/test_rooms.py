@@ -21,7 +21,7 @@ FLOORS = [
     [
         "errors",
         "version",
-        "formatter_cache",
+        "mmengine_names",
         "clips",
         "compat",
         "values",
@@ -134,6 +134,18 @@ def test_names_tell_files_apart():
     assert {stem: paths for stem, paths in stems.items() if len(paths) > 1 and stem not in one_job} == {}
     hidden = {stem for stem in stems if stem in sys.stdlib_module_names and stem not in ("test",)}
     assert hidden == set(), "names of the standard library"
+
+
+def test_mmengine_is_imported_in_one_place():
+    """Which copes with a damaged cache of its formatter, and which what needs no config does without."""
+    found = set()
+    for path in [*FILES, *(ROOT / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "mmengine" for name in names):
+                found.add(module_of(path))
+    assert found == {"mmseg.mmengine_names"}
 
 
 def test_importing_does_nothing():

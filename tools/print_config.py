@@ -11,12 +11,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmengine.config import Config
-
 from mmseg.apis import cli
 from mmseg.config import check_config, load_config
 from mmseg.errors import ConfigError, nearest
 from mmseg.files import write_text
+from mmseg.mmengine_names import Config
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from torch import Tensor
 
 from mmseg.config import require, with_data_sets_of_method
@@ -15,6 +14,7 @@ from mmseg.datasets import VideoDataset, Wrapper, build_dataset
 from mmseg.datasets.sampler import PositionSampler
 from mmseg.engine.step import accumulation_steps
 from mmseg.errors import ConfigError, nearest
+from mmseg.mmengine_names import Config
 from mmseg.structures import Progress
 from mmseg.visualization.clip_sheet import Clip
 

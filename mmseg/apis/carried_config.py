@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mmseg import sections
 from mmseg.config import load_config, override
 from mmseg.errors import CheckpointError, ConfigError
+from mmseg.mmengine_names import Config
 from mmseg.weights import read_checkpoint
 
 logger = logging.getLogger("mmseg.apis")

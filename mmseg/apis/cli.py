@@ -16,14 +16,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from mmengine.config import DictAction
-
 from mmseg import distributed, values
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.files import write_error
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
+from mmseg.mmengine_names import DictAction
 
 _SHORT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Insufficient memory", re.I)
 _BESIDE_VALUES = re.compile(r" +(?=[,\])])|(?<=[,\[(]) +")  # blanks in a list that belong to none of its values

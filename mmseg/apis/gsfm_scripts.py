@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis import cli
@@ -17,6 +16,7 @@ from mmseg.apis.propagation import Speed, propagate
 from mmseg.config import load_config
 from mmseg.data_entries import data_sets
 from mmseg.errors import CheckpointError
+from mmseg.mmengine_names import Config
 from mmseg.values import PositiveInt
 
 CONFIGS = Path(__file__).parents[2] / "local_configs" / "gsfm"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis import cli
@@ -30,6 +29,7 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.files import read_json
 from mmseg.images import read_palette
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
+from mmseg.mmengine_names import Config
 from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.visualization import davis_palette, default_palette
 from mmseg.visualization.painting import OPACITY

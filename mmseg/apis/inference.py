@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 
 from mmseg.apis.carried_config import config_of
 from mmseg.compat import translate
@@ -20,6 +19,7 @@ from mmseg.engine.predict import predict, stream_settings
 from mmseg.errors import ConfigError
 from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
 from mmseg.making.flow_frames import with_flow
+from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import VideoModel
 from mmseg.registry import DATASETS

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
 from mmseg.apis.inference import init_segmentor
 from mmseg.datasets import build_dataset
 from mmseg.datasets.given_masks import ObjectVideoDataset
 from mmseg.engine.predict import VideoPredictor, at, stream_settings
 from mmseg.engine.test import eval_mode
+from mmseg.mmengine_names import Config
 from mmseg.progress import FrameProgress
 from mmseg.structures import Result
 from mmseg.writing.base import ResultWriter

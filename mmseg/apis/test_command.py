@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.reports import add_report_arguments, report_path
 from mmseg.apis.testing import TestOptions, test_model
 from mmseg.engine.seeding import set_matmul_precision
+from mmseg.mmengine_names import Config
 from mmseg.values import Fraction
 
 logger = logging.getLogger("mmseg.apis")

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from mmengine.config import Config
 
 from mmseg import distributed
 from mmseg.apis.evaluation import joined_reports, write_confusion
@@ -26,6 +25,7 @@ from mmseg.engine.predict import stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.evaluation import Evaluator
+from mmseg.mmengine_names import Config
 from mmseg.models.base import VideoModel
 from mmseg.visualization import palette_table
 from mmseg.writing.base import ResultOptions

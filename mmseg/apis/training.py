@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from mmseg import distributed
@@ -33,6 +32,7 @@ from mmseg.engine.train import Trainer
 from mmseg.errors import ConfigError, DataError
 from mmseg.files import write_text
 from mmseg.folder_lock import FolderLock
+from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import Purpose, VideoModel
 from mmseg.weights import load_checkpoint

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from mmseg.config import load_config, require
 from mmseg.datasets.base import VideoDataset, VideoFiles
@@ -44,6 +43,7 @@ from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import VideoPredictor, stream_settings
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
+from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits

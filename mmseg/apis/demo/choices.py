@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mmseg.apis.carried_config import config_of
 from mmseg.compat import translate
 from mmseg.config import load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.images import natural_key
+from mmseg.mmengine_names import Config
 from mmseg.registry import MODELS, takes
 
 INSIDE = "inside"  # the config that a checkpoint carries

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools.processes import ROOT, environment, patience
 
-CODE = "import os, mmseg; from mmengine.config import Config; print(Config(dict(a=1)).pretty_text.strip(), os.environ)"
+CODE = "import os, mmseg.config; print(mmseg.config.Config(dict(a=1)).pretty_text.strip(), os.environ)"
 
 
 def said(cache: pathlib.Path) -> str:
