@@ -183,6 +183,7 @@ def test_a_mistake_that_all_processes_meet_is_told_once(tmp_path, config):
     assert agreed.count("Adamm") == 1 and "Traceback" not in agreed
     before_they_meet = finish([*LAUNCH, "missing.py", "--launcher=pytorch"], tmp_path, status=2, seconds=20)
     assert before_they_meet.count("missing.py does not exist") == 1 and "Traceback" not in before_they_meet
+    assert "all processes have been stopped" not in before_they_meet  # the message says all
 
 
 def test_one_process_says_that_it_stops(tmp_path, config):

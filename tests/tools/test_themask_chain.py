@@ -13,8 +13,9 @@ from mmseg.making.toy import generate_toy_dataset
 from mmseg.models import build_segmentor
 from mmseg.weights import read_checkpoint
 from mmseg.writing.label_pickle import read_label_pickle
-from tests.tools.processes import ROOT, finish_two
+from tests.tools.processes import DIST, ROOT, finish, finish_two
 
+TEST = str(ROOT / "tools" / "dist_test.sh")
 TOY = ROOT / "local_configs" / "toy"
 FRAMES = 13  # a block of 12 and one that is left
 
@@ -44,8 +45,8 @@ def losses(folder: pathlib.Path) -> list[dict]:
 def test_the_published_chain(work, call, monkeypatch):
     """One frame, then two by --finetune-from in two processes, then clips of several lengths in one and two."""
     monkeypatch.chdir(work)
-    first = ["train.py", TOY / "themask_1f.b0.py", "--work-dir", "first", "--seed", 0, "--no-validate"]
-    call(*first, *options(work, "runner.max_iters=2", "log_config.interval=1"))
+    first = [*DIST, TOY / "themask_1f.b0.py", 0, "--work-dir", "first", "--seed", 0, "--no-validate"]
+    finish([*first, *options(work, "runner.max_iters=2", "log_config.interval=1")], work)
     checkpoint = "first/latest.pth"
     (entry, _) = losses(work / "first")
     assert {"decode.loss_ce", "decode.loss_mask_2", "decode.loss_dice_0"} < entry.keys()
@@ -53,8 +54,8 @@ def test_the_published_chain(work, call, monkeypatch):
 
     published = "model.decode_head.transformer_decoder_cfg.num_frames=2 data.train.dataset.dilation=[-3]".split()
     published += ["runner.max_iters=2", "checkpoint_config.interval=1", "log_config.interval=1"]
-    second = [TOY / "themask_video.b0.py", "--work-dir", "second", "--seed", 0, "--no-validate"]
-    output = finish_two("train.py", work, *second, *options(work, *published), "--finetune-from", checkpoint)
+    second = [*DIST, TOY / "themask_video.b0.py", 2, "--work-dir", "second", "--seed", 0, "--no-validate"]
+    output = finish([*second, *options(work, *published), "--finetune-from", checkpoint], work)
     assert "entries are mapped" in output and "fine-tuning" in output
     before, after = (read_checkpoint(work / name / "latest.pth") for name in ("first", "second"))
     assert after["meta"]["finetune_trains"] == "predictor"
@@ -71,10 +72,12 @@ def test_the_published_chain(work, call, monkeypatch):
     for size in (1, 2, 4):
         out = f"size{size}/res.pkl"
         arguments = ["--out", out, *options(work, f"data.test.test_size={size}")]
-        if size == 2:
+        if size == 1:
+            call("test.py", *test, *arguments)
+        elif size == 2:
             finish_two("test.py", work, *test, *arguments)
         else:
-            call("test.py", *test, *arguments)
+            finish([TEST, *test, 0, *arguments], work)
         report = json.loads((work / out).with_suffix(".json").read_text())
         assert report["run"]["test_size"] == size and report["counts"]["frames"] == 2 * FRAMES
         found[size] = np.stack(list(read_label_pickle(work / out)))

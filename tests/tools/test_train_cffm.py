@@ -1,4 +1,4 @@
-"""CFFM trained by the real command on a small data set in the VSPW layout, evaluated on the way."""
+"""CFFM trained in two processes on a small data set in the VSPW layout, evaluated on the way."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmseg.weights import read_checkpoint
-from tests.tools.processes import DIST, ROOT, finish
+from tests.tools.processes import ROOT, finish_two
 
 CONFIG = """
 _base_ = ["{root}/local_configs/cffm/B0/cffm.b0.480x480.vspw2.160k.py"]
@@ -80,7 +80,7 @@ def test_two_processes_train_and_evaluate(tmp_path):
     write_data(data)
     config = tmp_path / "small.py"
     config.write_text(CONFIG.format(root=ROOT, data=data))
-    finish([*DIST, config, 2, "--work-dir", folder, "--seed", 0], tmp_path)
+    finish_two("train.py", tmp_path, config, "--work-dir", folder, "--seed", 0)
     entries = [json.loads(line) for line in next(folder.glob("*.log.json")).read_text().splitlines()]
     scores = [entry for entry in entries if entry.get("mode") == "val"]
     assert [entry["iter"] for entry in scores] == [2, 4]
