@@ -41,7 +41,7 @@ def init_segmentor(
         config: a config file (it is executed) or a loaded config; None takes that which the checkpoint carries, and
             executes nothing (:func:`mmseg.apis.carried_config.config_of`).
         checkpoint: weights to load; None leaves the random initialisation.
-        device: where the model goes.
+        device: where the model goes: ``cpu``, ``cuda`` or ``cuda:N``.
         options: dotted config keys and their new values.
 
     Returns:
@@ -50,7 +50,7 @@ def init_segmentor(
         names, None if it does not.
 
     Raises:
-        ConfigError: the config is missing, broken or has unknown keys.
+        ConfigError: the config is missing, broken or has unknown keys; no such device.
         CheckpointError: the checkpoint is missing, damaged or of another model.
     """
     if config is None:
@@ -125,11 +125,14 @@ def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
 
 
 def known_device(name: str | torch.device) -> torch.device:
-    """`name` as a device. Raises ConfigError for an unknown one, or a GPU that is not there."""
+    """`name` as a device. Raises ConfigError for another one than a CPU or a GPU, or a GPU that is not there."""
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r}", "cpu, cuda or cuda:N", "fix the name") from error
+        known = device.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ConfigError(f"device {str(name)!r}", "cpu, cuda or cuda:N", "fix the name")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r}, {torch.cuda.device_count()} GPUs found", "a GPU of this machine", "use cpu"

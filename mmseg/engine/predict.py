@@ -88,7 +88,8 @@ class VideoPredictor:
         returns: Collection[Returned] = (),
         keep_images: bool = True,
     ) -> None:
-        check_returns(returns, model, model.score_kind)
+        if returns:
+            check_returns(returns, model, model.score_kind, pipeline.num_views)
         self.model, self.pipeline, self.settings = model, pipeline, dict(settings or {})
         self.video, self.source, self.amp, self.keep_images = video, source, amp, keep_images
         self.returns = tuple(returns)

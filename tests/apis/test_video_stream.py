@@ -56,6 +56,8 @@ def test_what_is_asked_for_comes_with_the_labels(cffm):
     assert np.array_equal(averaged.probabilities.argmax(0), averaged.labels)
     with pytest.raises(ConfigError, match=r"(?s)'colours'.*labels, scores"):
         VideoStream(cffm, returns=("colours",))
+    with pytest.raises(ConfigError, match="which sees each frame in 12 views"):
+        VideoStream(cffm, aug_test=True, returns=("logits",))
     with pytest.raises(ConfigError, match="returns = 'labels'"):
         VideoStream(cffm, returns="labels")
 
@@ -135,7 +137,12 @@ def test_a_model_that_is_moved_begins_anew():
     assert np.array_equal(other.step(picture(1)), truth(1))
     exact = VideoStream(model, returns=("logits",)).step(picture(2))
     assert exact.logits.dtype == np.float64
-    for place, message in (("gpu", "device 'gpu'"), ("cuda:99", "GPUs found"), (3, "device = 3")):
+    for place, message in (
+        ("gpu", "device 'gpu'"),
+        (torch.device("meta"), "device 'meta'"),
+        ("cuda:99", "GPUs found"),
+        (3, "device = 3"),
+    ):
         with pytest.raises(ConfigError, match=message):
             video.to(place)
     with pytest.raises(ConfigError, match=r"dtype = torch\.int8"):

@@ -119,6 +119,13 @@ class TestPipeline:
         """The same pipeline with `aug_test`."""
         return TestPipeline(self._config, True, self._where, self._ratios)
 
+    @property
+    def num_views(self) -> int:
+        """Of a frame, whatever its size."""
+        if self._multi is None:
+            return 1
+        return len(self._multi.view_scales(1, 1)) * (2 if self._multi.flip else 1)
+
     def checked_views(self, frame: Frame, takes_flow: bool) -> list[View]:
         """:meth:`views` of a frame; it has optical flow if and only if the model takes it, else DataError is raised."""
         check_frame(frame.image)
