@@ -122,22 +122,22 @@ def test_official_model_dicts_build_with_the_published_size(folder, stage, milli
 
 
 def test_both_stages_run_to_the_end(folder, tmp_path, monkeypatch):
-    """Two iterations of the first stage, two of the second with the published options, and a test."""
+    """An iteration of the first stage, one of the second with the published options, and a test."""
     monkeypatch.chdir(tmp_path)  # no pretrained/mit_b0.pth here: a warning
-    first = load_config(folder / "1f_themask_mit_b0.py", {"runner.max_iters": 2, "data.samples_per_gpu": 1})
+    first = load_config(folder / "1f_themask_mit_b0.py", {"runner.max_iters": 1, "data.samples_per_gpu": 1})
     scores = train_segmentor(first, tmp_path / "first", seed=0)
     assert 0 <= scores["mmseg/mIoU"] <= 1
     options = {
         "model.decode_head.transformer_decoder_cfg.num_frames": 2,
         "data.train.dataset.dilation": [-3],
-        "runner.max_iters": 2,
+        "runner.max_iters": 1,
         "checkpoint_config.interval": 1,
         "data.samples_per_gpu": 1,
     }
     second = load_config(folder / "video_themask_mit_b0.py", options)
     start = str(tmp_path / "first" / "latest.pth")
     train_segmentor(second, tmp_path / "second", seed=0, finetune_from=start, validate=False)
-    checkpoint = tmp_path / "second" / "iter_2.pth"
+    checkpoint = tmp_path / "second" / "iter_1.pth"
     with pytest.raises(ConfigError, match=r"test_size=32: .*\n.*1, 2, 4"):
         wrong = load_config(folder / "video_themask_mit_b0.py", {"data.test.test_size": 32})
         run_test(wrong, checkpoint, torch.device("cpu"), TestOptions(None, metrics=(), progress=False))

@@ -16,7 +16,7 @@ from mmseg.making.toy_given import generate_toy_given
 from tests.golden_cases import GOLDEN
 
 TOY = GOLDEN.parents[1] / "local_configs" / "toy"
-SHORT = {"runner.max_iters": 2, "data.samples_per_gpu": 1, "data.workers_per_gpu": 0, "log_config.interval": 1}
+SHORT = {"runner.max_iters": 1, "data.samples_per_gpu": 1, "data.workers_per_gpu": 0, "log_config.interval": 1}
 
 
 def test_both_stages_and_a_test(tmp_path, caplog):
@@ -27,11 +27,11 @@ def test_both_stages_and_a_test(tmp_path, caplog):
     options = {**SHORT, "data.train.data_root": davis, "data.train.crop_size": 32}
     options |= {"data.val.data_root": davis, "data.test.data_root": davis, "evaluation.interval": None}
     cfg = load_config(TOY / "gsfm_stage3.py", options)
-    start = str(tmp_path / "s0" / "iter_2.pth")
+    start = str(tmp_path / "s0" / "iter_1.pth")
     scores = train_segmentor(cfg, tmp_path / "s3", seed=0, load_from=start)
     assert "J&F-Mean" in scores
     _resume_with_other_weights(cfg, tmp_path)
-    checkpoint = tmp_path / "s3" / "iter_2.pth"
+    checkpoint = tmp_path / "s3" / "iter_1.pth"
     first = torch.load(checkpoint, weights_only=True, mmap=True)["state_dict"]["value_encoder.conv1.weight"]
     assert first.shape == (64, 5, 7, 7)
     out = testing.TestOptions(out=tmp_path / "out", save_png=True, progress=False)
@@ -45,21 +45,21 @@ def test_both_stages_and_a_test(tmp_path, caplog):
 def _resume_with_other_weights(cfg, folder) -> None:
     """The names of the published script, and its --load_model with --load_network: the latter's weights win."""
     cfg = copy.deepcopy(cfg)
-    cfg.merge_from_dict({"runner.max_iters": 3, "checkpoint_config.run_name": "run", "optimizer.lr": 1e-9})
-    saved = torch.load(folder / "s3/iter_2.pth", weights_only=True)
+    cfg.merge_from_dict({"runner.max_iters": 2, "checkpoint_config.run_name": "run", "optimizer.lr": 1e-9})
+    saved = torch.load(folder / "s3/iter_1.pth", weights_only=True)
     name = "key_proj.key_proj.bias"  # of no consequence when it changes for all keys alike
     torch.save({**saved["state_dict"], name: saved["state_dict"][name] + 1}, folder / "other.pth")
     train_segmentor(
         cfg, folder / "s4", validate=False, resume_from=folder / "s3/latest.pth", replace_by=folder / "other.pth"
     )
     assert sorted(path.name for path in (folder / "s4").glob("*.pth")) == [
-        "iter_3.pth", "latest.pth", "run_3.pth", "run_checkpoint.pth",
+        "iter_2.pth", "latest.pth", "run_2.pth", "run_checkpoint.pth",
     ]  # fmt: skip
-    plain = torch.load(folder / "s4/run_3.pth", weights_only=True)
+    plain = torch.load(folder / "s4/run_2.pth", weights_only=True)
     assert list(plain) == list(saved["state_dict"])
     torch.testing.assert_close(plain[name], saved["state_dict"][name] + 1)
     whole = torch.load(folder / "s4/run_checkpoint.pth", weights_only=True, mmap=True)
-    assert whole["meta"]["iter"] == 3 and whole["optimizer"]["state"]
+    assert whole["meta"]["iter"] == 2 and whole["optimizer"]["state"]
 
 
 def test_flags_of_the_published_script():

@@ -4,13 +4,14 @@ import functools
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.engine.tiny_vspw import SIZE, make_data, write_checkpoint, write_config
-from tests.tools.processes import ROOT, descendants, finish, patience, running, wait_until
+from tests.tools.processes import ROOT, finish, launch, patience, running, wait_until
 
 DIST = str(ROOT / "tools" / "dist_infer.sh")
 LENGTHS = {"a": 6, "b": 3, "c": 4, "d": 3, "e": 3}
@@ -48,17 +49,19 @@ def test_killed_in_the_middle_and_gone_on_with_by_two_processes(work, tmp_path):
     long.mkdir()
     for t in range(400):
         os.link(work / "data/data/a/origin/00000.jpg", long / f"{t:05d}.jpg")
-    command = [DIST, 2, work / "model.pth", "--out", out, "--save", "labels", "--input"]
-    with running([*command, work / "data/data/a", long, work / "data/data/b"], tmp_path) as process:
+    command = [work / "model.pth", "--out", out, "--save", "labels", "--launcher", "pytorch", "--input"]
+    first = launch(ROOT / "tools/infer.py", *command, work / "data/data/a", long, work / "data/data/b", cwd=tmp_path)
+    try:
         wait_until(lambda: (out / "b/run.json").exists() and (out / ".long.unfinished/labels/00003.png").exists(), 60)
-        for pid in [process.pid, *descendants(process.pid)]:
-            os.kill(pid, signal.SIGKILL)
-        process.wait(patience(10))
+    finally:
+        for process in first:
+            process.kill()
     check_out = sorted(path.name for path in out.iterdir())
     assert check_out == [".long.unfinished", "a", "b"]  # the video in flight is not there
     when = (out / "b/run.json").stat().st_mtime_ns
     (long / "00004.jpg").unlink()
     (long / "00004.jpg").write_bytes(b"")  # and now it is damaged
+    command = [DIST, 2, *command[:5], "--input"]
     output = finish([*command, work / "list.txt", long], tmp_path, status=1)
     assert (out / "b/run.json").stat().st_mtime_ns == when
     check(out, LENGTHS)
@@ -123,7 +126,7 @@ def test_ctrl_c_lists_what_is_done(work, tmp_path):
     long.mkdir()
     for t in range(400):
         os.link(work / "data/data/a/origin/00000.jpg", long / f"{t:05d}.jpg")
-    command = ["python", ROOT / "tools/infer.py", "data/data/b", long, "model.pth", "--out", tmp_path / "out"]
+    command = [sys.executable, ROOT / "tools/infer.py", "data/data/b", long, "model.pth", "--out", tmp_path / "out"]
     with running([*command, "--save", "labels", "--device", "cpu"], work) as process:
         wait_until(lambda: (tmp_path / "out/.long.unfinished/labels/00003.png").exists(), 60)
         process.send_signal(signal.SIGINT)

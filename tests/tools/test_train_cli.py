@@ -41,7 +41,7 @@ def test_help(call):
 @pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path, config):
     whole, resumed = tmp_path / "whole run", tmp_path / "resumed"
-    output = finish([*DIST, config, 2, "--work-dir", whole, "--no-validate"], tmp_path)
+    output = finish_two("train.py", tmp_path, config, "--work-dir", whole, "--no-validate")
     seed = int(re.search(r"2 process\(es\), seed (\d+)", output)[1])  # which both have agreed on, else this one ...
     assert output.count("batch norm uses the statistics of each process") == 1
     assert output.count("Iter [6/6]") == 1
