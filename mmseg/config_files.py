@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def parse(path: Path) -> ConfigFile | None:
     """The file with its bases; None where the text does not tell them (no Python, computed names, missing files)."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text)
+        tree = _parsed(text)
         bases = [parse(path.parent / base) for base in _base_names(tree)]
     except (OSError, SyntaxError, ValueError, TypeError, RecursionError):
         return None
@@ -63,14 +64,7 @@ def quoted_placeholders(file: ConfigFile) -> Iterator[tuple[Path, int, str]]:
 
 def names_read(file: ConfigFile) -> set[str]:
     """Variables that some file of the chain reads, also as ``_base_.name``."""
-    names: set[str] = set()
-    for part in file.chain():
-        for node in ast.walk(part.tree):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                names.add(node.id)
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_":
-                names.add(node.attr)
-    return names
+    return set().union(*(_names_read(part.text) for part in file.chain()))
 
 
 def with_values(file: ConfigFile, values: Mapping[str, Any]) -> Config | None:
@@ -83,6 +77,23 @@ def with_values(file: ConfigFile, values: Mapping[str, Any]) -> Config | None:
     with tempfile.TemporaryDirectory() as folder:
         config = Config.fromfile(_written(file, values, Path(folder)), lazy_import=False, import_custom_modules=False)
     return Config(config.to_dict(), filename=str(file.path))
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> ast.Module:
+    """The syntax tree of a file, which nothing changes: the files of a config are looked at several times."""
+    return ast.parse(text)
+
+
+@lru_cache(maxsize=256)
+def _names_read(text: str) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(_parsed(text)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_":
+            names.add(node.attr)
+    return frozenset(names)
 
 
 def _base_names(tree: ast.Module) -> list[str]:

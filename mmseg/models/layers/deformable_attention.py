@@ -104,10 +104,11 @@ class MSDeformAttn(nn.Module):
         for layer in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        angle = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
-        ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
-        ray = ray / ray.abs().amax(dim=-1, keepdim=True)  # (heads, 2)
-        points = ray[:, None, None] * torch.arange(1, self.n_points + 1)[:, None]  # (heads, 1, points, 2)
+        with torch.device("cpu"):  # also while a model is made elsewhere
+            angle = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
+            ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
+            ray = ray / ray.abs().amax(dim=-1, keepdim=True)  # (heads, 2)
+            points = ray[:, None, None] * torch.arange(1, self.n_points + 1)[:, None]  # (heads, 1, points, 2)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(points.expand(-1, self.n_levels, -1, -1).flatten())
 
