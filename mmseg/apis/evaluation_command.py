@@ -89,6 +89,8 @@ def run_evaluation(args: argparse.Namespace) -> None:
     """
     _check(args)
     places = [args.out, report_path(args.report, None if args.out is None else args.out.parent)]
+    if all(places) and places[0].resolve() == places[1].resolve():
+        raise ConfigError(f"--out and --report are both {args.out}", "two files", "give --report another name")
     if args.protocol == "vspw":
         dataset = stored_dataset(args.config, args.options, **cli.dataset_settings(args))
     with ExitStack() as stack:

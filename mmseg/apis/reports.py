@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,8 @@ from mmseg.visualization import palette_table
 from mmseg.visualization.report import ShownFrame, render_report
 from mmseg.writing.report_content import frame_scores_of, report_content
 
+logger = logging.getLogger("mmseg.apis")
+
 FRAMES = 16
 MOST_FRAMES = 50
 _NO_IMAGES = "The images of the frames were not found ({}): truth and prediction are shown on grey."
@@ -40,7 +43,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
         const=Path(),
         metavar="FILE.html",
         help="write all scores, tables, curves and the worst frames into one HTML file, which needs no network and no "
-        "other file (default place: report.html beside --out)",
+        "other file (default place: report.html beside --out, or here)",
     )
     parser.add_argument(
         "--report-frames",
@@ -147,6 +150,8 @@ def _page(
     class_names: Sequence[str] | None,
 ) -> str:
     worst.show(shown)
+    for note in notes:
+        logger.warning(note)
     content = report_content(facts, evaluators, worst, table, class_names, notes)
     return render_report(f"Scores of {predictions}", content)
 

@@ -30,20 +30,22 @@ def report_content(
     table: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    ranking: int | None = None,
 ) -> dict[str, Any]:
     """All of a report, for :func:`mmseg.visualization.report.render_report`.
 
     Args:
         facts: of the run: config, checkpoint, data ...; None leaves one out.
-        evaluators: with all frames. The first one with scores of frames is the one that ranks `frames`.
+        evaluators: with all frames.
         frames: the worst ones; a :class:`ShownFrame` is kept of each.
         table: (256, 3) RGB colours of the labels; None: they are grey maps.
         class_names: names in label order; None: labels are numbers of objects.
         notes: what else is to be said.
+        ranking: place of the evaluator that ranks `frames`; None: the first one with scores of frames.
     """
     reports = [evaluator.report() for evaluator in evaluators]
     scores = [frame_scores_of(*pair) for pair in zip(evaluators, reports)]
-    rank = next((index for index, own in enumerate(scores) if own), 0)
+    rank = next((index for index, own in enumerate(scores) if own), 0) if ranking is None else ranking
     curve = next((name for own in scores[rank].values() for name in own.curves), "")
     counts = next((report["counts"] for report in reports if report.get("counts")), {})
     about = {

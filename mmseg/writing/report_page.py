@@ -45,15 +45,16 @@ class ReportPageWriter(TextWriter):
         super().__init__(path)
         self.evaluators, self.facts = evaluators, facts
         self.table, self.class_names = table, class_names
-        self.num_frames = num_frames
+        self.num_frames, self._num_known = num_frames, 0
         self._worst = WorstFrames(num_frames, 0)
-        self._ranking: Evaluator | None = None  # the first evaluator that has a score of a frame
+        self._ranking: int | None = None  # place of the first evaluator that has a score of a frame
         self._held: tuple[float, str, Frame, np.ndarray] | None = None
 
     def start(self, videos: Sequence[Video], owners: Sequence[int]) -> None:
         super().start(videos, owners)
         known = [video.num_frames or 0 if video.truths is None else len(video.truths) for video in videos]
-        self._worst = WorstFrames(self.num_frames, sum(known))
+        self._num_known = sum(known)
+        self._worst = WorstFrames(self.num_frames, self._num_known)
 
     def begin_video(self, video: Video) -> None:
         self._held = None
@@ -62,18 +63,20 @@ class ReportPageWriter(TextWriter):
         frame, video = result.frame, result.video.name
         if result.labels is None or frame.truth is None:
             return
-        scores = {id(evaluator): evaluator.frame_score(video) for evaluator in self.evaluators}
-        if self._ranking is None:
-            self._ranking = next((e for e in self.evaluators if not np.isnan(scores[id(e)])), None)
+        scores = [evaluator.frame_score(video) for evaluator in self.evaluators]
+        first = next((place for place, score in enumerate(scores) if not np.isnan(score)), None)
         self._let_go()
+        if first is not None and (self._ranking is None or first < self._ranking):
+            # what came before does not count for it, as the first frame of a video
+            self._ranking, self._worst = first, WorstFrames(self.num_frames, self._num_known)
         if self._ranking is not None:
-            self._held = scores[id(self._ranking)], video, frame, result.labels
+            self._held = scores[self._ranking], video, frame, result.labels
 
     def end_video(self) -> None:
         if self._held is None:
             return
         _, video, frame, _ = self._held
-        counted = self._ranking.frame_scores(video)
+        counted = self.evaluators[self._ranking].frame_scores(video)
         if counted is not None and counted.numbers and counted.numbers[-1] == frame.number:
             self._let_go()
         self._held = None
@@ -90,10 +93,12 @@ class ReportPageWriter(TextWriter):
         return ShownFrame.of(frame.name, frame.picture(), frame.truth, labels)
 
     def text(self) -> str:
-        for rank, other in enumerate(distributed.all_gather_object(self._worst)):
-            if rank != distributed.rank():
-                self._worst.merge(other)
+        found = [own for own in distributed.all_gather_object((self._ranking, self._worst)) if own[0] is not None]
         if not distributed.is_main():
             return ""
-        content = report_content(self.facts, self.evaluators, self._worst, self.table, self.class_names)
+        ranking, worst = min((place for place, _ in found), default=0), WorstFrames(self.num_frames, self._num_known)
+        for place, frames in found:
+            if place == ranking:
+                worst.merge(frames)
+        content = report_content(self.facts, self.evaluators, worst, self.table, self.class_names, ranking=ranking)
         return render_report(f"Test of {self.facts.get('checkpoint') or 'an untrained network'}", content)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from mmseg.errors import ConfigError
-from mmseg.evaluation import DAVIS17Evaluator, VSPWEvaluator
+from mmseg.evaluation import DAVIS16Evaluator, DAVIS17Evaluator, PooledFramesEvaluator, VSPWEvaluator
 from mmseg.evaluation.frame_scores import WorstFrames
 from mmseg.visualization import palette_table
 from mmseg.visualization.report import ShownFrame, render_report
@@ -224,22 +226,34 @@ def object_videos(count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize(("protocol", "count"), [("davis17", 2), ("davis17-unsup", 2), ("davis16", 1), ("vsod", 1)])
-def test_stored_masks_of_objects(protocol, count, tmp_path):
+def write_categories(truth: Path, maps: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[str | Path]:
+    """The ``meta.json`` of YouTube-VOS, and the option that names the categories of its training set."""
+    objects = {"1": {"category": "<dog>"}, "2": {"category": "cat"}}
+    (truth / "meta.json").write_text(json.dumps({"videos": {name: {"objects": objects} for name in maps}}))
+    (truth / "seen.txt").write_text("cat\n")
+    return ["--seen", truth / "seen.txt"]
+
+
+TWO = ("davis17", "davis17-unsup", "vos-benchmark", "youtube")  # protocols of several objects
+
+
+@pytest.mark.parametrize(("protocol", "count"), [*((name, 2) for name in TWO), ("davis16", 1), ("vsod", 1)])
+def test_stored_masks_of_objects(protocol, count, tmp_path, caplog):
     scale = 1 if count > 1 else 255
     maps = {name: (scale * truth, scale * pred) for name, (truth, pred) in object_videos(count).items()}
     truth = write_masks(tmp_path / "DAVIS" / "Annotations" / "480p", maps, 0)
     pred = write_masks(tmp_path / "pred", maps, 1)
     page = tmp_path / "report.html"
-    report = run_masks(tmp_path, "--protocol", protocol, pred, truth, "--report", page)
+    more = write_categories(truth, maps) if protocol == "youtube" else ()
+    report = run_masks(tmp_path, "--protocol", protocol, pred, truth, "--report", page, *more)
     found = numbers_of(page)
     part, rows = found["parts"][0], found["frames"]["rows"]
     assert dict(part["scores"]) == {name: report[name] for name, _ in part["scores"]} and part["scores"]
     assert part["percent"] == (protocol != "vsod") and part["confusion"] is None and part["bars"] == []
-    assert len(found["notes"]) == 1 and "not found" in found["notes"][0]
+    assert len(found["notes"]) == 1 and "not found" in found["notes"][0] and found["notes"][0] in caplog.messages
     assert all({"truth", "prediction"} < set(row) and "image" not in row for row in rows) and rows
     numbers = part["curves"][0]["numbers"]
-    assert numbers == (list(range(12)) if protocol == "davis17-unsup" else list(range(1, 11)))
+    assert numbers == list(range(12) if protocol in ("davis17-unsup", "youtube") else range(1, 11))
     if protocol == "davis17":
         assert [table["title"] for table in part["tables"]] == ["Videos", "Objects"]
         assert list(part["curves"][0]["curves"]) == ["J&F", "J", "F", "object 1", "object 2"]
@@ -293,11 +307,41 @@ def test_a_test_run_keeps_the_worst_frames_that_count(late, tmp_path):
     assert [row["score"] for row in found["frames"]["rows"]] == sorted(round(scores[place], 4) for place in shown)
 
 
+@pytest.mark.parametrize("names", [("published", "pooled"), ("pooled", "published")])
+def test_of_several_evaluators_the_first_one_ranks(names, tmp_path):
+    """Also where it leaves out the first frame, and the other does not."""
+    makes = {"published": DAVIS16Evaluator, "pooled": PooledFramesEvaluator}
+    evaluators = [makes[name]() for name in names]
+    writer = ReportPageWriter(tmp_path / "report.html", evaluators, {}, palette_table(None, 2), num_frames=3)
+    (video,) = videos({"a": 6})
+    truth = np.zeros((20, 30), np.uint8)
+    truth[5:15, 5:15] = 1
+    writer.start([video], [0])
+    writer.begin_video(video)
+    for number, shift in enumerate((10, 1, 2, 3, 2, 10)):
+        labels = np.roll(truth, shift, axis=1)
+        for evaluator in evaluators:
+            evaluator.update("a", number, labels, truth)
+        writer.add(result(video, number, labels, truth))
+    for evaluator in evaluators:
+        evaluator.end_video("a")
+    writer.end_video()
+    writer.finish()
+    found = numbers_of(tmp_path / "report.html")["frames"]["rows"]
+    expected = dict(enumerate(evaluators[0].frame_scores("a").ranking, names[0] == "published"))
+    assert {int(row["name"]): row["score"] for row in found}.items() <= {
+        number: round(score, 4) for number, score in expected.items()
+    }.items()
+    assert found[0]["score"] == round(min(expected.values()), 4) and len(found) > 1
+
+
 def test_a_place_that_is_none_of_a_page(tmp_path):
     with pytest.raises(ConfigError, match=r"--report cffm.py(.|\n)*ends in .html"):
         run(tmp_path, tmp_path, tmp_path / "scores.json", "--report", "cffm.py")
     with pytest.raises(ConfigError, match="--images without --report"):
         run_masks(tmp_path, "--protocol", "davis16", tmp_path, tmp_path, "--images", tmp_path)
+    with pytest.raises(ConfigError, match="--out and --report are both"):
+        run(tmp_path, tmp_path, tmp_path / "report.html", "--report")
     with pytest.raises(SystemExit):
         run(tmp_path, tmp_path, tmp_path / "scores.json", "--report-frames", "51")
     assert not list(tmp_path.iterdir())

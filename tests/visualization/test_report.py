@@ -23,6 +23,7 @@ def test_names_cannot_leave_their_place():
     assert name not in text and "<script>alert" not in text and "<title>&lt;/script&gt;" in text
     block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1]
     assert "<" not in block and json.loads(block)["facts"] == [["checkpoint", name]]
+    render_report("no UTF-8: \udcff", {**EMPTY, "facts": [["checkpoint", "\udcff"]]}).encode()
 
 
 def test_nothing_comes_from_elsewhere():

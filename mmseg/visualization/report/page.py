@@ -30,7 +30,7 @@ def render_report(title: str, content: Mapping[str, Any]) -> str:
     """
     data = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Template(_read("page.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(title.encode("utf-8", "replace").decode()),  # names of files may be none of UTF-8
         style=_read("page.css"),
         script="".join(map(_read, _SCRIPTS)),
         data=data.replace("<", "\\u003c"),  # nothing in it can end the script element, or begin a comment
