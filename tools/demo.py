@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def main() -> None:
     )
     if args.host not in LOOPBACK:
         logging.warning("--host %s: whoever reaches this machine can use the page, without a password", args.host)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal ends it as Ctrl-C does
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with DemoServer(Choices(args.configs, checkpoints), settings) as server:
         cli.say(f"open {server.address} in a browser; Ctrl-C ends the demo")
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import socket
 import zipfile
 
@@ -109,6 +110,10 @@ def test_what_other_pages_and_strangers_try(client, video):
     for config, checkpoint in (("../secret.py", "none"), ("/etc/passwd", "none"), (CONFIG, "../../tiny.pth")):
         assert "in the list" in client.submit(taken, config, checkpoint, status=400)["expected"]
     assert "not there any more" in client.submit({"key": "guessed"}, CONFIG, "none", status=400)["found"]
+    assert client.raw("GET", "//[::1")[0] == 404
+    assert client.raw("POST", "/api/videos?name=a.mp4", Content_Length="9" * 5000)[0] == 400
+    query = f"video={taken['key']}&config={CONFIG}&checkpoint=tiny.pth&opacity=nan"
+    assert "a number from 0 to 1" in client.ask("POST", f"/api/jobs?{query}", status=400)["expected"]
     assert client.raw("GET", "/")[0] == 200
 
 
@@ -129,6 +134,22 @@ def test_a_failing_job_says_why_and_the_next_one_runs(client, folder, video):
         error = client.ask("POST", "/api/describe", asked)["error"]
         assert "choose" in error["action"] and str(folder) not in json.dumps(error)
     assert client.wait(client.submit(taken, CONFIG, "tiny.pth"))["state"] == "done"
+
+
+def test_a_full_disk_is_told_without_the_place(client, folder, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    taken = client.upload(write_video(folder / "twelve.mp4", frames=12))
+    (folder / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        refused = client.upload(folder / "noise.mp4", status=400)
+        job = client.wait(client.submit(taken, CONFIG, "tiny.pth"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for error in (refused, job["error"]):
+        assert "cannot be written" in error["found"] and str(client.server.folder) not in json.dumps(error)
+    assert caplog.text.count(str(client.server.folder)) >= 2
+    assert not list((client.server.folder / "results").glob(job["key"]))
 
 
 def test_a_queue(choices, folder):
@@ -171,6 +192,8 @@ def test_configs_for_videos_that_nobody_has_seen():
     assert "prototypes" not in toy.config("cffm.b0.py", "none").model.decode_head
     with pytest.raises(ConfigError, match=r"gsfm_stage0.*for a training alone"):
         toy.config("gsfm_stage0.py", "none")
+    with pytest.raises(ConfigError, match=r"gene_prototype.*labels none"):
+        toy.config("cffm_gene_prototype.b0.py", "none")
     assert toy.describe("hfan.b0.py", "none") == {"model": "HFAN", "classes": 2, "objects": False, "flow": True}
 
 

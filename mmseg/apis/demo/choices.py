@@ -63,6 +63,12 @@ class Choices:
             )
         head = cfg.model.get("decode_head") or {}
         made = MODELS.get(translate("model", dict(head))["type"]) if "type" in head else None
+        if getattr(made, "generates_prototypes", False):
+            raise ConfigError(
+                f"{config} makes prototypes of known videos, and labels none",
+                "a config that labels videos",
+                "choose another config of this system",
+            )
         if made is not None and takes(made, "prototypes"):
             cfg = override(cfg, {"model.decode_head.prototypes": "auto"})  # CFFM++: a new video has no file of them
         return cfg

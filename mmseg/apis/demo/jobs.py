@@ -22,7 +22,7 @@ from mmseg.apis.inference import init_segmentor
 from mmseg.apis.segmentation import SegmentOptions, segment_video
 from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import FrameSource
-from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.errors import ConfigError, DataError, SegError, WriteError
 from mmseg.files import writing
 from mmseg.models.base import VideoModel
 
@@ -194,12 +194,9 @@ class Jobs:
 
     def _fail(self, job: Job, error: SegError) -> None:
         """Say why, without the places of files."""
-        job.error = parts(error)
         checkpoint = self.choices.checkpoints().get(job.checkpoint)
-        for place in (job.video.path, checkpoint):
-            if place is not None:
-                hidden = f"{place.parent}/"
-                job.error = {name: value and value.replace(hidden, "") for name, value in job.error.items()}
+        files = (job.video.path, job.folder, *(() if checkpoint is None else (checkpoint,)))
+        job.error = parts(error, *(file.parent for file in files))
         shutil.rmtree(job.folder, ignore_errors=True)
         job.end(FAILED)
 
@@ -236,9 +233,14 @@ class Jobs:
         return self._model[1]
 
 
-def parts(error: SegError) -> dict[str, str | None]:
-    """What the page shows of an error."""
-    return {"found": error.found, "expected": error.expected, "action": error.action}
+def parts(error: SegError, *hidden: Path) -> dict[str, str | None]:
+    """What the page shows of an error; of the full disk, say, the terminal tells the place, too."""
+    if isinstance(error, WriteError):
+        logger.error("%s", error)
+    told = {"found": error.found, "expected": error.expected, "action": error.action}
+    for folder in hidden:
+        told = {name: text and text.replace(f"{folder}/", "") for name, text in told.items()}
+    return told
 
 
 def unexpected(error: BaseException) -> SegError:

@@ -7,6 +7,7 @@ export class Painter {
   // changed: is called after every change of the mask.
   constructor(canvas, colours, changed) {
     Object.assign(this, { canvas, colours, changed, id: 1, tool: "brush", size: 25, last: null, history: [] });
+    this.rows = [Infinity, 0]; // the first one that has changed since it was drawn, and the one behind the last
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.ids = new Uint8Array(0);
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
@@ -22,7 +23,7 @@ export class Painter {
     this.pixels = this.context.getImageData(0, 0, width, height);
     this.ids = ids?.length === width * height ? ids : new Uint8Array(width * height);
     this.history = [];
-    this.draw();
+    this.drawAll();
   }
 
   get isMarked() {
@@ -31,13 +32,13 @@ export class Painter {
 
   undo() {
     if (this.history.length) this.ids = this.history.pop();
-    this.draw();
+    this.drawAll();
   }
 
   clear() {
     this.remember();
     this.ids = new Uint8Array(this.ids.length);
-    this.draw();
+    this.drawAll();
   }
 
   remember() {
@@ -59,7 +60,7 @@ export class Painter {
     const place = this.place(event);
     if (this.tool === "click") {
       this.fill(...place);
-      this.draw();
+      this.drawAll();
       return;
     }
     this.canvas.setPointerCapture(event.pointerId);
@@ -88,7 +89,7 @@ export class Painter {
     const radius = this.radius;
     const steps = Math.ceil(Math.hypot(x1 - x0, y1 - y0) / Math.max(1, radius / 2)) || 1;
     for (let i = 0; i <= steps; i++) this.disc(x0 + ((x1 - x0) * i) / steps, y0 + ((y1 - y0) * i) / steps, radius, id);
-    this.draw();
+    this.draw(Math.min(y0, y1) - radius, Math.max(y0, y1) + radius);
   }
 
   disc(x, y, radius, id) {
@@ -126,8 +127,14 @@ export class Painter {
     }
   }
 
-  // At most once for each frame of the screen.
-  draw() {
+  drawAll() {
+    this.draw(0, this.canvas.height);
+  }
+
+  // Rows `first` to `last` have changed: draw them, at most once for each frame of the screen.
+  draw(first, last) {
+    const [from, to] = this.rows;
+    this.rows = [Math.min(from, first), Math.max(to, last + 1)];
     this.drawing ??= requestAnimationFrame(() => {
       this.drawing = null;
       this.drawNow();
@@ -135,19 +142,23 @@ export class Painter {
   }
 
   drawNow() {
-    const shown = new ImageData(new Uint8ClampedArray(this.pixels.data), this.canvas.width, this.canvas.height);
-    const data = shown.data;
     const { ids } = this;
-    const { width } = this.canvas;
-    for (let at = 0; at < ids.length; at++) {
+    const { width, height } = this.canvas;
+    const top = Math.max(0, Math.floor(this.rows[0]) - 1); // one more, whose border may be new
+    const bottom = Math.min(height, Math.ceil(this.rows[1]));
+    this.rows = [Infinity, 0];
+    const start = top * width;
+    const data = this.pixels.data.slice(4 * start, 4 * bottom * width);
+    for (let at = start; at < bottom * width; at++) {
       const id = ids[at];
       const border = id !== ids[at + 1] || id !== ids[at + width]; // white, so that it is seen on any colour
       if (!id && !(border && (ids[at + 1] || ids[at + width]))) continue;
       const colour = border ? [255, 255, 255] : this.colours[(id - 1) % this.colours.length];
       const opacity = border ? 0.9 : 0.55;
-      for (let c = 0; c < 3; c++) data[4 * at + c] += opacity * (colour[c] - data[4 * at + c]);
+      const pixel = 4 * (at - start);
+      for (let c = 0; c < 3; c++) data[pixel + c] += opacity * (colour[c] - data[pixel + c]);
     }
-    this.context.putImageData(shown, 0, 0);
+    this.context.putImageData(new ImageData(data, width, bottom - top), 0, top);
     this.changed();
   }
 }

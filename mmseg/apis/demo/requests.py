@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from mmseg.apis.demo.choices import INSIDE, UNTRAINED
 from mmseg.apis.demo.jobs import parts, unexpected
@@ -63,20 +63,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answered(self, answer: Callable[[str, Mapping[str, str]], None]) -> None:
         """Every request gets an answer; an error of the user is told in its three parts."""
-        self._unread = int(length) if (length := self.headers.get("Content-Length") or "0").isdecimal() else 0
-        address = urlsplit(self.path)
-        query = {name: values[-1] for name, values in parse_qs(address.query, keep_blank_values=True).items()}
+        length = self.headers.get("Content-Length") or "0"
+        self._unread = int(length) if re.fullmatch(r"\d{1,18}", length, re.ASCII) else 0
+        path, _, query = self.path.partition("?")
         try:
             self._check_sender()
-            answer(address.path, query)
+            answer(path, {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()})
         except _Missing:
-            self._json({"found": f"{address.path[:100]}: nothing is there"}, HTTPStatus.NOT_FOUND)
+            self._json({"found": f"{path[:100]}: nothing is there"}, HTTPStatus.NOT_FOUND)
         except SegError as error:
-            self._json(parts(error), HTTPStatus.BAD_REQUEST)
+            self._json(parts(error, self.server.videos.folder), HTTPStatus.BAD_REQUEST)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as error:
-            logger.exception("%s %s", self.command, address.path)
+            logger.exception("%s %s", self.command, path)
             self._json(parts(unexpected(error)), HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _check_sender(self) -> None:
@@ -262,15 +262,15 @@ def _text(asked: Mapping[str, Any], name: str) -> str:
 
 
 def _fraction(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 1.0)
-    except ValueError as error:
-        raise DataError(f"opacity {text[:20]!r}", "a number from 0 to 1", "correct it") from error
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise DataError(f"opacity {text[:20]!r}", "a number from 0 to 1", "correct it")
 
 
 def _range(header: str | None, size: int) -> tuple[int, int]:
     """First and last byte of a ``Range: bytes=...`` header; all of them if there is none that can be met."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
     if match is None or match.group(0) == "bytes=-" or not size:
         return 0, size - 1
     begin, end = match.groups()
