@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def _with_flow(args: argparse.Namespace, model: Any, options: SegmentOptions, de
     if args.flow_weights is None or not model.takes_flow:
         return options
     network = flow_network(args.flow or DEFAULT_FLOW, args.flow_weights, device)
-    return SegmentOptions(**{**options.__dict__, "flow": network})
+    return replace(options, flow=network)
 
 
 def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from mmseg.version import __version__
 from mmseg.visualization import Legend, palette_table
 from mmseg.visualization.painting import OPACITY
 from mmseg.writing.result_folder import ResultFolder
-from mmseg.writing.video_outputs import LabelMaps, Numbers, Output, Painter, Paintings, Probabilities
+from mmseg.writing.video_outputs import LabelMaps, Numbers, Output, Painter, Paintings, Probabilities, numbers_name
 
 logger = logging.getLogger("mmseg.apis")
 
@@ -276,7 +276,7 @@ def _outputs(folder: Path, model: VideoModel, source: FrameSource, options: Segm
     if "json" in save:
         fps = None if source.fps is None else float(source.fps)
         head = {"video": source.place, "fps": fps, "classes": None if model.CLASSES is None else list(model.CLASSES)}
-        outputs.append(Numbers(folder / f"{leaf}.json", head, source.fps, model.CLASSES))
+        outputs.append(Numbers(folder / numbers_name(leaf), head, source.fps, model.CLASSES))
     if "features" in save:
         outputs.here.append(_Features(folder, model, options, table))
     return outputs

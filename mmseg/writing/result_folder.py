@@ -55,6 +55,8 @@ class ResultFolder:
         entries = sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
         before = _entries(finished_record(self.final))
         make_folder(self.final, _ADVICE)
+        # written before anything goes: the disk may be full
+        write_json(self.path / RECORD, {**record, "files": entries}, _ADVICE)
         with writing(self.final, _ADVICE):
             (self.final / RECORD).unlink(missing_ok=True)  # from here on until the end there is no complete result
             for number, name in enumerate(dict.fromkeys([*entries, *before])):
@@ -62,7 +64,7 @@ class ResultFolder:
                     os.rename(self.final / name, self.path / f".replaced.{number}")
                 if name in entries:
                     os.rename(self.path / name, self.final / name)
-        write_json(self.final / RECORD, {**record, "files": entries}, _ADVICE)
+            os.rename(self.path / RECORD, self.final / RECORD)
         self.discard()
         return entries
 

@@ -19,6 +19,7 @@ from mmseg.visualization import Legend, overlay, side_by_side
 from mmseg.visualization.video_writer import VideoWriter
 from mmseg.writing.base import inside
 from mmseg.writing.label_png import write_label_png
+from mmseg.writing.result_folder import RECORD
 
 LEAST_PROBABILITY = 0.01  # rows of probabilities that stay below it everywhere are not stored
 _QUALITY = 92  # of JPEG
@@ -138,6 +139,12 @@ class Probabilities(Output):
         encoded = io.BytesIO()
         np.savez_compressed(encoded, probabilities=values[kept].astype(np.float16), rows=rows.astype(np.int64))
         write_bytes(inside(self.folder, result.frame.name, ".npz"), encoded.getvalue(), sync=False)
+
+
+def numbers_name(video: str) -> str:
+    """Name of the file with the numbers of a video; ``run.json`` is the record of all results."""
+    name = f"{video}.json"
+    return f"{video}_.json" if name.lower() == RECORD else name
 
 
 class Numbers(Output):

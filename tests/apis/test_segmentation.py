@@ -154,6 +154,15 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path, model, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
 
+def test_the_numbers_of_a_video_called_run_are_not_lost(tmp_path, model):
+    (tmp_path / "run").mkdir()
+    cv2.imwrite(str(tmp_path / "run/0.png"), frame(0))
+    done = segment_video(model, tmp_path / "run", tmp_path / "out", SegmentOptions(("json",)), progress=False)
+    assert done.files == ("run_.json",)
+    assert len(json.loads((done.folder / "run_.json").read_text())["frames"]) == 1
+    assert json.loads((done.folder / "run.json").read_text())["status"] == "finished"
+
+
 def test_frames_that_change_their_size(tmp_path, model):
     with pytest.raises(DataError, match="all frames of a video to have one size"):
         segment_video(model, [frame(0), frame(1), frame(2, (30, 40))], tmp_path, progress=False)

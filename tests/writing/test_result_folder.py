@@ -38,6 +38,14 @@ def test_what_an_earlier_run_has_made_goes_and_other_files_stay(tmp_path):
     assert files_in(tmp_path) == ["a/clip/labels/1.png", "a/clip/mine.txt", "a/clip/run.json"]
 
 
+def test_a_record_that_cannot_be_written_changes_nothing(tmp_path):
+    make(tmp_path, record={"frames": 1})
+    with pytest.raises(TypeError):
+        make(tmp_path, files=("labels/1.png",), record={"frames": object()})
+    assert files_in(tmp_path) == ["a/clip/clip.json", "a/clip/labels/0.png", "a/clip/run.json"]
+    assert finished_record(tmp_path / "a/clip") == {"frames": 1, "files": ["clip.json", "labels"]}
+
+
 def test_a_record_cannot_name_files_elsewhere(tmp_path):
     make(tmp_path, record={})
     for name in ("keep.txt", "a/keep.txt"):

@@ -25,6 +25,7 @@ from mmseg.datasets.sources import FrameSource
 from mmseg.errors import ConfigError, DataError, SegError, WriteError
 from mmseg.files import writing
 from mmseg.models.base import VideoModel
+from mmseg.writing.video_outputs import numbers_name
 
 logger = logging.getLogger("mmseg.demo")
 
@@ -219,7 +220,7 @@ class Jobs:
         made = segment_video(model, source, job.folder, options, progress=False, advance=job.advance)
         job.total = job.done = made.num_frames
         overlays = [made.folder / name for name in made.files if name.startswith(f"{made.name}_overlay")]
-        job.files = {path.name: path for path in (*overlays, made.folder / f"{made.name}.json") if path.exists()}
+        job.files = {path.name: path for path in (*overlays, made.folder / numbers_name(made.name)) if path.exists()}
         archive = _zipped(made.folder, job.folder / f"{made.name}_results.zip")
         job.files[archive.name] = archive
 
