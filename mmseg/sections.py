@@ -81,9 +81,11 @@ def _with_optimizer(save_optimizer: bool) -> bool:
 
 
 class Checkpoints(Section):
-    """`run_name` R adds the names of the script of GSFM: ``R_N.pth``, weights alone, and ``R_checkpoint.pth``."""
+    """`background`: write while the training goes on, from a copy in main memory. `run_name` R adds the names of the
+    script of GSFM: ``R_N.pth``, weights alone, and ``R_checkpoint.pth``."""
 
     interval: Interval = None
+    background: bool = True
     run_name: Text | None = None
     max_keep_ckpts: PositiveInt | Literal[-1] = -1
     by_epoch: ByEpoch = False

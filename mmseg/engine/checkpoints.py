@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from torch import nn
 
 from mmseg import distributed
 from mmseg.engine.average import TRAINED, AveragedWeights
+from mmseg.engine.background import BackgroundWriter, on_cpu
 from mmseg.engine.monitor import is_better
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
@@ -136,6 +138,8 @@ class Checkpoints:
         patience: counts evaluations; the count is saved.
         run_name: R for ``R_N.pth``, the weights alone, and ``R_checkpoint.pth``, which leads to the newest checkpoint:
             the files of GSFM's training script.
+        background: write while the training goes on, from a copy in main memory that is as large as the file; what
+            fails is raised by the next call.
     """
 
     def __init__(
@@ -149,44 +153,62 @@ class Checkpoints:
         average: AveragedWeights | None = None,
         patience: Patience | None = None,
         run_name: str | None = None,
+        background: bool = True,
     ) -> None:
         self.run_name = run_name
         self.folder, self.model, self.updater, self.meta, self.max_keep = folder, model, updater, meta, max_keep
         self.resumed, self.average, self.patience = resumed, average, patience
         self.saved: int | None = None  # iteration of the newest checkpoint of this run
         self._best: tuple[float, Path] | None = None
+        self._writer = BackgroundWriter() if background and distributed.is_main() else None
+        if self._writer is not None:
+            updater.optimizer.register_step_pre_hook(lambda *_: self._writer.settle())
         if distributed.is_main():
             sweep(folder)
 
-    def save(self, done: int, **meta: Any) -> None:
+    @property
+    def failure(self) -> Exception | None:
+        """Why a write in the background has failed, if one has."""
+        return self._writer and self._writer.failure
+
+    def save(self, done: int, wait: bool = False, **meta: Any) -> None:
         """Write the checkpoint of `done` finished iterations, unless it has been written already.
 
         Args:
             done: number of finished iterations.
+            wait: until it is on the disk, as it is without `background`.
             meta: further entries of its ``meta``.
 
         Raises:
-            WriteError: it cannot be written.
+            WriteError: it, or the one before, cannot be written.
             NonFiniteError: a weight is not a finite number.
         """
-        if self.saved == done or not distributed.is_main():
+        if not distributed.is_main():
             return
+        if self.saved != done:
+            optimizer, scaler = self.updater.optimizer, self.updater.scaler
+            if self.patience:
+                meta["early_stopping"] = self.patience.state_dict()
+            state = {**self._weights(done, **meta), "optimizer": optimizer.state_dict()}
+            if self.average:
+                state[TRAINED] = {name: p.detach() for name, p in self.model.named_parameters()}
+            if scaler.is_enabled():
+                state["scaler"] = scaler.state_dict()
+            self._write(state, partial(self._write_checkpoint, done), wait)
+            self.saved = done
+        if wait:
+            self.wait()
+
+    def _write_checkpoint(self, done: int, state: Mapping[str, Any]) -> None:
+        """Each step leaves a folder from which a run can go on: a file appears whole, and only then do links to it."""
         path = self.folder / f"iter_{done}.pth"
-        optimizer, scaler = self.updater.optimizer, self.updater.scaler
-        if self.patience:
-            meta["early_stopping"] = self.patience.state_dict()
-        state = {**self._weights(done, **meta), "optimizer": optimizer.state_dict()}
-        if self.average:
-            state[TRAINED] = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
-        if scaler.is_enabled():
-            state["scaler"] = scaler.state_dict()
+        self._check_finite(state)
         save_checkpoint(path, state)
         point_latest(path)
         if self.run_name:
             save_checkpoint(self.folder / f"{self.run_name}_{done}.pth", state["state_dict"])
             point_latest(path, f"{self.run_name}_checkpoint.pth")
         prune(self.folder, self.max_keep)
-        self.saved = done
         logger.info("saved %s", path)
 
     def save_best(self, done: int, score: str, value: float) -> None:
@@ -196,6 +218,9 @@ class Checkpoints:
             done: number of finished iterations.
             score: its name.
             value: not nan.
+
+        Raises:
+            see :meth:`save`.
         """
         if not distributed.is_main():
             return
@@ -203,11 +228,36 @@ class Checkpoints:
         if best and not is_better(score, value, best[0]):
             return
         path = self.folder / f"{_best_name(score)}_iter_{done}.pth"
-        save_checkpoint(path, self._weights(done, score={score: value}))
+
+        def write(state: Mapping[str, Any]) -> None:
+            self._check_finite(state)
+            save_checkpoint(path, state)
+            if best and best[1] != path:
+                best[1].unlink(missing_ok=True)
+            logger.info("best %s so far: %.4f, saved %s", score, value, path)
+
+        self._write(self._weights(done, score={score: value}), write)
         self._best = (value, path)
-        if best and best[1] != path:
-            best[1].unlink(missing_ok=True)
-        logger.info("best %s so far: %.4f, saved %s", score, value, path)
+
+    def _write(self, state: Mapping[str, Any], write: Callable[[Mapping[str, Any]], None], wait: bool = False) -> None:
+        """Call `write` with a state that stays as it is now; here and now where the training is not to go on."""
+        if self._writer is None or wait:
+            self.wait()
+            write(on_cpu(state))
+        else:
+            self._writer.begin(state, write)
+
+    def wait(self) -> None:
+        """Wait until all that has been saved is on the disk. Raises what :meth:`save` does."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def close(self, reason: BaseException) -> None:
+        """Wait, where a run ends for a `reason`; if that is another one, what is not written is told in the log."""
+        if self._writer is not None:
+            self._writer.join()
+            if self.failure is not None and self.failure is not reason:
+                logger.error("%s", self.failure)
 
     def _best_before(self, score: str) -> tuple[float, Path] | None:
         """The best checkpoint of before the resumption, with its score."""
@@ -224,17 +274,24 @@ class Checkpoints:
         return best
 
     def _weights(self, done: int, **meta: Any) -> dict[str, Any]:
+        """Meta and weights. The optimiser changes parameters; the rest, which forward passes change, is copied here."""
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         with self.average.applied() if self.average else nullcontext():
-            state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            if not torch.isfinite(parameter).all():
+            state = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+        state = {name: tensor if name in parameters else tensor.clone() for name, tensor in state.items()}
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        return {"meta": {**own_meta(), **self.meta, "iter": done, "time": when, **meta}, "state_dict": state}
+
+    def _check_finite(self, state: Mapping[str, Any]) -> None:
+        """Raise NonFiniteError for a state with trained weights that no training can go on from."""
+        trained = state.get(TRAINED, state["state_dict"])
+        for name, _ in self.model.named_parameters():
+            if not torch.isfinite(trained[name]).all():
                 raise NonFiniteError(
-                    f"after iteration {done} the weight {name} is not finite",
+                    f"after iteration {state['meta']['iter']} the weight {name} is not finite",
                     "finite weights",
                     f"resume from {LATEST} with a lower learning rate, or without amp; nothing was saved",
                 )
-        when = time.strftime("%Y-%m-%d %H:%M:%S")
-        return {"meta": {**own_meta(), **self.meta, "iter": done, "time": when, **meta}, "state_dict": state}
 
 
 def _best_name(score: str) -> str:

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -123,6 +123,7 @@ class Trainer:
             average=self.average,
             patience=self.patience,
             run_name=self.saving.run_name,
+            background=self.saving.background,
         )
         self.unread, self.reads_at_once = UnreadNumbers(), distributed.device().type == "cpu"
 
@@ -147,15 +148,15 @@ class Trainer:
         """Train; returns the scores of the last evaluation.
 
         Raises:
-            WriteError: a checkpoint cannot be written.
-            NonFiniteError: a loss is not finite; nothing is saved then.
+            WriteError: a checkpoint cannot be written; one in the background is told of at the next iteration.
+            NonFiniteError: a loss or a weight is not finite; nothing is saved then.
             Interrupted: after SIGTERM or SIGINT, when the iteration is finished and saved.
         """
         last = max(self.start, self.max_iters)
         if self.patience and self.evaluate is not None and self.patience.is_exhausted:
             logger.info("early stopping had ended this run: nothing is trained (raise its patience to go on)")
             last = self.start
-        with Interrupts() as self.interrupts, self._open_log() as self.log:
+        with Interrupts() as self.interrupts, self._open_log() as self.log, self._written_at_the_end():
             with self._batches() as batches:
                 for iteration in range(self.start, last):
                     done = iteration + 1
@@ -171,11 +172,22 @@ class Trainer:
                 self._leave(last)
             return self._validate(last)
 
+    @contextmanager
+    def _written_at_the_end(self) -> Iterator[None]:
+        """After the block all that it has saved is on the disk; all processes fail together where that failed."""
+        try:
+            yield
+        except BaseException as reason:  # not together: who knows where the other processes are
+            self.checkpoints.close(reason)
+            raise
+        with distributed.together():
+            self.checkpoints.wait()
+
     def rehearse(self) -> dict[str, float]:
         """One iteration, one checkpoint and one evaluation, and no log. Returns and raises what :meth:`run` does."""
         section = self.logging.model_copy(update={"interval": 1})
         log = TrainLog(None, self.log_name, section, self.max_iters, self.start, distributed.device())
-        with Interrupts() as self.interrupts, log as self.log:
+        with Interrupts() as self.interrupts, log as self.log, self._written_at_the_end():
             with self._batches() as batches:
                 if not self._iterate(self.start, batches):
                     raise Interrupted(self.interrupts.received or signal.SIGTERM)
@@ -211,11 +223,12 @@ class Trainer:
         """The batches of an update; none if any process was asked to stop.
 
         The forward pass exchanges numbers between the processes. All enter it, or none does: where one of them cannot
-        have its batches, all raise, and what has been trained is saved.
+        have its batches, all raise, and what has been trained is saved; they do so as well where a checkpoint could not
+        be written meanwhile, and nothing is saved then.
         """
-        micro_batches, failure = [], None
+        micro_batches, failure = [], self.checkpoints.failure
         try:
-            if self.interrupts.received is None:
+            if failure is None and self.interrupts.received is None:
                 micro_batches = [next(batches) for _ in range(self.accumulation)]
         except Exception as error:
             failure = error
@@ -224,7 +237,7 @@ class Trainer:
                 distributed.agree(failure)
             except Exception:
                 if iteration > self.start:
-                    self._save(iteration)
+                    self._save(iteration, wait=True)
                 raise
             return []
         return micro_batches
@@ -245,7 +258,7 @@ class Trainer:
             with self.interrupts.at_once(), self.average.applied() if self.average else nullcontext():
                 scores = dict(self.evaluate(self.model))
         except BaseException as reason:
-            self._write(done)  # not _save: who knows where the other processes are
+            self._write(done, wait=True)  # not _save: who knows where the other processes are
             if isinstance(reason, Interrupted):
                 self._tell_signal(done)
             raise
@@ -290,19 +303,24 @@ class Trainer:
         )
         return True
 
-    def _save(self, done: int) -> None:
-        """Write a checkpoint in the main process; all processes wait for it, and fail together if it fails."""
+    def _save(self, done: int, wait: bool = False) -> None:
+        """Write a checkpoint in the main process; all processes fail together if it, or the one before it, fails.
+
+        Args:
+            done: number of finished iterations.
+            wait: until it is on the disk; else it is written while the training goes on.
+        """
         self._read()
         with distributed.together():
-            self._write(done)
+            self._write(done, wait)
 
-    def _write(self, done: int) -> None:
-        self.checkpoints.save(done, epoch=done * self.clips // len(self.dataset))
+    def _write(self, done: int, wait: bool) -> None:
+        self.checkpoints.save(done, wait, epoch=done * self.clips // len(self.dataset))
 
     def _leave(self, done: int) -> NoReturn:
         """Save and end, since a process was asked to stop."""
         if done > self.start:
-            self._save(done)
+            self._save(done, wait=True)
         self._tell_signal(done)
         raise Interrupted(self.interrupts.received or signal.SIGTERM)
 

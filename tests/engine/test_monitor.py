@@ -2,7 +2,6 @@
 
 import pytest
 
-from mmseg.engine.checkpoints import Checkpoints
 from mmseg.engine.monitor import Patience, find_score, undefined
 from mmseg.errors import ConfigError
 from mmseg.sections import EarlyStopping
@@ -51,7 +50,7 @@ def test_best_by_the_first_score_and_by_that_of_a_class(tmp_path):
         folder = tmp_path / name[:4]
         trainer(folder, {"evaluation.save_best": name}, evaluate=lambda model, scores=scores: next(scores)).run()
         assert [p.name for p in folder.glob("best*")] == [file]
-    run = Checkpoints(folder, trainer(folder).model, None, {}, resumed=True)
+    run = trainer(folder, resume_from=folder / "latest.pth").checkpoints
     assert run._best_before("IoU.car/van [1]") == (0.2, folder / file)
 
 
