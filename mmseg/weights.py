@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import CheckpointError, WriteError
 from mmseg.files import NewFile
+from mmseg.model_folder import locate
 from mmseg.plain_pickle import TORCH_GLOBALS, check_archive, resolve
 
 logger = logging.getLogger("mmseg.weights")
@@ -123,7 +124,7 @@ def _wanted(text: str) -> str | None:
 def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: cannot be read, it is truncated or not a file of weights ({reason})",
-        "a complete file written by torch.save",
+        "a complete file written by torch.save, or of safetensors",
         "download or copy it again, or use an earlier checkpoint",
     )
 
@@ -134,12 +135,16 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
 
-    Files that hold nothing but named tensors, or have them under ``model`` or ``network``, are accepted as well.
+    Files that hold nothing but named tensors, or have them under ``model`` or ``network``, are accepted as well; and so
+    are shared folders and repositories of the Hub (:mod:`mmseg.model_folder`).
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
     """
-    content = read_weights_file(path, map_location)
+    file, facts = locate(path)
+    content = read_weights_file(file, map_location)
+    if facts is not None:
+        content = {"meta": facts, "state_dict": content}
     state = content
     if isinstance(content, Mapping):
         state = next((content[k] for k in _STATES if isinstance(content.get(k), Mapping)), content)

@@ -46,7 +46,7 @@ FLOORS = [
         "behind",
         "plain_pickle",
     ],
-    ["weights", "distributed", "launchers", "shared_counts"],
+    ["hub", "model_folder", "weights", "carried_config", "distributed", "launchers", "shared_counts"],
     ["evaluation", "visualization"],
     ["writing"],
     ["models", "datasets"],

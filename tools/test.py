@@ -9,14 +9,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.apis.carried_config import config_for
 from mmseg.apis.test_command import add_test_arguments, run_test, test_options
+from mmseg.carried_config import config_for
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test a model on the videos of data.test")
     parser.add_argument("config", nargs="?", help="config file (default: the config that the checkpoint carries)")
-    parser.add_argument("checkpoint", help="checkpoint file; 'none' tests the untrained network of CONFIG")
+    parser.add_argument(
+        "checkpoint", help="file, shared folder or hf://user/name; 'none': the untrained network of CONFIG"
+    )
     add_test_arguments(parser, out="work_dirs/res.pkl")
     return parser.parse_intermixed_args(argv)
 

@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     from mmseg.apis.segmentation import SegmentOptions, segment_video
     from mmseg.apis.video_stream import VideoStream
     from mmseg.datasets.sources import FrameSource, video_sources
+    from mmseg.models.opening import from_pretrained
+    from mmseg.models.sharing import push_to_hub, save_pretrained
 
 __all__ = [
     "FrameSource",
     "SegmentOptions",
     "VideoStream",
+    "from_pretrained",
     "inference_segmentor",
     "init_segmentor",
+    "push_to_hub",
+    "save_pretrained",
     "segment_video",
     "video_sources",
 ]
@@ -24,6 +29,9 @@ __all__ = [
 _HOMES = {
     "FrameSource": "mmseg.datasets.sources",
     "VideoStream": "mmseg.apis.video_stream",
+    "from_pretrained": "mmseg.models.opening",
+    "push_to_hub": "mmseg.models.sharing",
+    "save_pretrained": "mmseg.models.sharing",
     "inference_segmentor": "mmseg.apis.inference",
     "init_segmentor": "mmseg.apis.inference",
     "SegmentOptions": "mmseg.apis.segmentation",

@@ -17,20 +17,22 @@ import torch
 
 from mmseg import distributed
 from mmseg.apis import cli
-from mmseg.apis.carried_config import config_for
 from mmseg.apis.inference import init_segmentor
 from mmseg.apis.many_videos import Row, finished_rows, segment_videos, settings_of, shard_of, table_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions, segment_video
 from mmseg.apis.test_command import AMP, add_test_arguments, run_test, test_options
+from mmseg.carried_config import config_for
 from mmseg.config import load_config
 from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import LazySource, video_sources
 from mmseg.engine.interrupts import Interrupted
 from mmseg.errors import ConfigError, DataError
 from mmseg.files import read_json
+from mmseg.hub import is_address
 from mmseg.images import read_palette
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
 from mmseg.mmengine_names import Config
+from mmseg.model_folder import is_model_folder, locate
 from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.visualization import davis_palette, default_palette
 from mmseg.visualization.painting import OPACITY
@@ -46,8 +48,9 @@ Segments videos: VIDEO ... [CONFIG] CHECKPOINT --out DIR.
 
 A VIDEO is a file, a folder of pictures, of videos or of folders of pictures, a pattern ('clips/*.mp4'), a list (.txt,
 one path a line), the number of a camera, or the address of a stream. Results stand in DIR/<video>/. CONFIG may be left
-out: checkpoints of this package carry theirs. With --config instead: masks for the data set of a config
-(--config CONFIG --help)."""
+out: checkpoints of this package carry theirs. A CHECKPOINT is a file, a folder that save_pretrained or
+tools/publish_model.py wrote, or hf://user/name for one of the Hugging Face Hub. With --config instead: masks for the
+data set of a config (--config CONFIG --help)."""
 _SAVE = """\
 what is written, several with commas or spaces (default: labels,video).
 labels: labels/<frame>.png, mode P, pixel = class number or object id.
@@ -131,7 +134,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _split(parser: argparse.ArgumentParser, files: list[str], inputs: list[str]) -> tuple[list[str], str | None, str]:
     """Videos, config and checkpoint: the last file is the checkpoint, a ``.py`` before it the config."""
     rest = list(files or inputs)
-    if not rest or (not files and not (rest[-1].endswith(_WEIGHTS) or rest[-1].lower() == "none")):
+    if not rest or (not files and not _is_checkpoint(rest[-1])):
         parser.error("no checkpoint: give VIDEO ... [CONFIG] CHECKPOINT, or [CONFIG] CHECKPOINT --input VIDEO ...")
     checkpoint = rest.pop()
     config = rest.pop() if rest and rest[-1].endswith(".py") else None
@@ -141,6 +144,10 @@ def _split(parser: argparse.ArgumentParser, files: list[str], inputs: list[str])
     if not videos:
         parser.error("no video: give VIDEO ... [CONFIG] CHECKPOINT")
     return videos, config, checkpoint
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith(_WEIGHTS) or name.lower() == "none" or is_address(name) or is_model_folder(name)
 
 
 def infer_videos(args: argparse.Namespace) -> int:
@@ -279,7 +286,7 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
     path = args.mask or args.masks
     painted = {"overlay", "video"} & set(options.save)
     return {
-        "checkpoint": _content(args.checkpoint),
+        "checkpoint": _content(args.checkpoint if args.checkpoint.lower() == "none" else locate(args.checkpoint)[0]),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
         "save": list(options.save),
         **(

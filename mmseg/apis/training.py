@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from mmseg import distributed
-from mmseg.apis.carried_config import packed_config
 from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
+from mmseg.carried_config import packed_config
 from mmseg.config import check_config, require, with_data_sets_of_method
 from mmseg.data_entries import data_sets
 from mmseg.datasets import VideoFiles, build_dataset, check_same_classes

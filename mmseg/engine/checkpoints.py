@@ -28,7 +28,7 @@ from mmseg.engine.background import BackgroundWriter, on_cpu
 from mmseg.engine.monitor import is_better
 from mmseg.errors import CheckpointError, SegError
 from mmseg.files import NewFile, sweep, sync_folder, temporary_name
-from mmseg.version import __version__
+from mmseg.version import WRITER, __version__
 from mmseg.weights import read_checkpoint, write_weights_file
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mmseg.engine")
 
 LATEST = "latest.pth"
-WRITER = "mmseg-video"
-"""``meta['writer']`` of our own files."""
 _ADVICE = (
     f"lower checkpoint_config.max_keep_ckpts or choose another --work-dir, then resume from {LATEST}; earlier "
     "checkpoints are intact"

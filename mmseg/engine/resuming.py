@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from mmseg.engine.average import AveragedWeights, restore_weights
-from mmseg.engine.checkpoints import WRITER
 from mmseg.engine.optim import load_optimizer_state, short
 from mmseg.errors import CheckpointError
+from mmseg.version import WRITER
 from mmseg.weights import load_checkpoint, read_checkpoint
 
 if TYPE_CHECKING:

@@ -16,19 +16,21 @@ from mmseg.errors import ConfigError, nearest
 from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
 from mmseg.models.checks import checked_labels, require_keys
+from mmseg.models.sharing import Shared
 from mmseg.models.stream import Stream
 from mmseg.structures import ScoreKind
 
 Purpose = Literal["train", "finetune", "test", "resume"]
 
 
-class VideoModel(nn.Module):
+class VideoModel(Shared, nn.Module):
     """What the loops of the engine ask of a model, whatever its parts are.
 
     Attributes:
         num_classes: K; None for models of objects.
         test_cfg: that of the config.
         CLASSES, PALETTE: names and colours of the classes, or None.
+        facts: what else the checkpoint said that it was loaded from.
         stream_settings: names of the settings that :meth:`stream` takes.
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
@@ -42,6 +44,7 @@ class VideoModel(nn.Module):
     test_cfg: Mapping[str, Any] = {}
     CLASSES: Sequence[str] | None = None
     PALETTE: Sequence[Sequence[int]] | None = None
+    facts: Mapping[str, Any] = {}
     stream_settings: tuple[str, ...] = ()
     synchronised_norms: tuple[str, ...] = ("",)
     takes_flow = False

@@ -28,6 +28,9 @@ class ResultFolder:
     Args:
         out: folder of the results of all videos.
         name: of the video; with parts joined by "/" there are folders in between.
+        record: file name of the record.
+        work: what is done, for the message to others; None: a segmentation of the video.
+        advice: what the user can do if the place cannot be written.
 
     Attributes:
         final: ``<out>/<name>``.
@@ -38,33 +41,35 @@ class ResultFolder:
         DataError: the name leads out of `out`.
     """
 
-    def __init__(self, out: str | Path, name: str) -> None:
-        self.final = inside(out, name)
+    def __init__(
+        self, out: str | Path, name: str, record: str = RECORD, work: str | None = None, advice: str = _ADVICE
+    ) -> None:
+        self.final, self.record, self.advice = inside(out, name), record, advice
         self.path = self.final.with_name(f".{self.final.name}.unfinished")
-        check_folder(self.final, _ADVICE)
+        check_folder(self.final, advice)
         self._new = [folder for folder in self.final.parents if not folder.exists()]  # the innermost one first
-        self._lock = FolderLock(self.path, f"a segmentation of {name!r}")
+        self._lock = FolderLock(self.path, work or f"a segmentation of {name!r}")
         self._empty()
 
     def publish(self, record: Mapping[str, Any]) -> list[str]:
         """Let the results take the place of those of an earlier run; returns their names.
 
         Args:
-            record: what made them, as JSON; it is the last to appear, as ``run.json``.
+            record: what made them, as JSON; it is the last to appear.
         """
         entries = sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
-        before = _entries(finished_record(self.final))
-        make_folder(self.final, _ADVICE)
+        before = _entries(finished_record(self.final, self.record))
+        make_folder(self.final, self.advice)
         # written before anything goes: the disk may be full
-        write_json(self.path / RECORD, {**record, "files": entries}, _ADVICE)
-        with writing(self.final, _ADVICE):
-            (self.final / RECORD).unlink(missing_ok=True)  # from here on until the end there is no complete result
+        write_json(self.path / self.record, {**record, "files": entries}, self.advice)
+        with writing(self.final, self.advice):
+            (self.final / self.record).unlink(missing_ok=True)  # from here on until the end the results are incomplete
             for number, name in enumerate(dict.fromkeys([*entries, *before])):
                 if (self.final / name).exists():
                     os.rename(self.final / name, self.path / f".replaced.{number}")
                 if name in entries:
                     os.rename(self.path / name, self.final / name)
-            os.rename(self.path / RECORD, self.final / RECORD)
+            os.rename(self.path / self.record, self.final / self.record)
         self.discard()
         return entries
 
@@ -93,10 +98,10 @@ class ResultFolder:
         self.discard()
 
 
-def finished_record(folder: Path) -> dict[str, Any] | None:
+def finished_record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
     """What has made the results in the folder of a video; None if there are none, or they are not complete."""
     try:
-        record = read_json(folder / RECORD)
+        record = read_json(folder / name)
     except DataError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("files"), list) else None

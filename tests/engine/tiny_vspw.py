@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mmseg.apis import init_segmentor
-from mmseg.apis.carried_config import packed_config
+from mmseg.carried_config import packed_config
 from mmseg.config import load_config
 from mmseg.engine.checkpoints import own_meta, save_checkpoint
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg.apis.carried_config import config_of
+from mmseg.carried_config import config_of
 from mmseg.compat import translate
 from mmseg.config import load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError

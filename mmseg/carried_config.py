@@ -1,4 +1,4 @@
-"""The config inside of a checkpoint: written by a training as plain data, read without running anything."""
+"""The config inside of a checkpoint or a shared folder: written as plain data, read without running anything."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mmseg import sections
 from mmseg.config import load_config, override
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.mmengine_names import Config
+from mmseg.model_folder import CONFIG, locate
 from mmseg.weights import read_checkpoint
 
-logger = logging.getLogger("mmseg.apis")
+logger = logging.getLogger("mmseg.config")
 
-KEY = "config"  # in meta
 _SCALARS = (str, int, float, bool, type(None))
 _MAX_CHARACTERS = 2**24
 
@@ -27,12 +27,24 @@ def packed_config(config: Mapping[str, Any]) -> dict[str, str]:
 
     Variables of the file have been copied into the sections; tuples become lists, which mean the same in all of them.
     """
+    try:
+        return {CONFIG: json.dumps(plain_sections(config), indent=1)}
+    except ConfigError as error:
+        logger.warning("checkpoints will not carry the config: %s; keep the config file", error.found)
+        return {}
+
+
+def plain_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a config as what JSON can hold. Raises ConfigError if they hold something else."""
     carried = {name: value for name, value in config.items() if name in sections.TABLE}
     strange = _strange(carried, "")
     if strange is not None:
-        logger.warning("checkpoints will not carry the config: %s is no plain data; keep the config file", strange)
-        return {}
-    return {KEY: json.dumps(carried, indent=1)}
+        raise ConfigError(
+            f"{strange} is no plain data",
+            "numbers, text, lists and dicts with names as keys",
+            "write it so in the config",
+        )
+    return json.loads(json.dumps(carried))
 
 
 def _strange(value: Any, place: str) -> str | None:
@@ -56,15 +68,17 @@ def config_of(checkpoint: str | Path, options: Mapping[str, Any] | None = None) 
     modules that it names in ``custom_imports`` are not imported.
 
     Args:
-        checkpoint: as a training or ``tools/publish_model.py`` writes it.
+        checkpoint: as a training or ``tools/publish_model.py`` writes it; a file, a shared folder or ``hf://user/name``.
         options: dotted config keys and their new values.
 
     Raises:
         CheckpointError: the file cannot be read, or carries no config that is plain data.
         ConfigError: the config names modules that have not been imported, or an option does not fit.
     """
-    meta = read_checkpoint(checkpoint, map_location="meta")["meta"]
-    carried = _parsed(meta.get(KEY), checkpoint)
+    meta = locate(checkpoint)[1]
+    if meta is None:
+        meta = read_checkpoint(checkpoint, map_location="meta")["meta"]
+    carried = _parsed(meta.get(CONFIG), checkpoint)
     options = dict(options or {})
     named = (carried.pop("custom_imports", None) or {}).get("imports") or ()
     missing = [name for name in ([named] if isinstance(named, str) else named) if name not in sys.modules]

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg.apis import init_segmentor
-from mmseg.apis.carried_config import config_of, packed_config
+from mmseg.carried_config import config_of, packed_config
 from mmseg.errors import CheckpointError, ConfigError
 from tests.engine.tiny_vspw import CLASSES, make_data, write_checkpoint, write_config
 from tests.tools.processes import ROOT, finish
