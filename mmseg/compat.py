@@ -127,6 +127,10 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
+# Files of weights as the released code loads them: of these systems the state dict alone, of others with this `meta`.
+BARE_FILES = ("GSFM",)
+OFFICIAL_META = ("CLASSES", "PALETTE")
+
 # Sections and names of related software that nothing here reads -> what to write instead.
 INSTEAD = {
     "fp16": "amp=dict(dtype='float16')",

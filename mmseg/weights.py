@@ -132,11 +132,11 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 # --- what the files mean ----------------------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", as_written: bool = False) -> dict[str, Any]:
     """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
 
     Files that hold nothing but named tensors, or have them under ``model`` or ``network``, are accepted as well; and so
-    are shared folders and repositories of the Hub (:mod:`mmseg.model_folder`).
+    are shared folders and repositories of the Hub (:mod:`mmseg.model_folder`). `as_written` keeps the prefix.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
@@ -160,7 +160,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     meta = rest.get("meta")
     if meta is not None and not isinstance(meta, Mapping):
         raise _unusable(path, f"meta is a {type(meta).__name__}")
-    return {**rest, "meta": _checked(meta or {}, path), "state_dict": strip_prefix(state)}
+    return {
+        **rest,
+        "meta": _checked(meta or {}, path),
+        "state_dict": dict(state) if as_written else strip_prefix(state),
+    }
 
 
 def _checked(meta: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
@@ -212,8 +216,14 @@ def load_checkpoint(
     """
     if purpose not in (None, *PURPOSES):
         raise ValueError(f"purpose={purpose!r}, expected one of {PURPOSES}")
+    return load_content(model, read_checkpoint(path, map_location), path, strict, purpose)
+
+
+def load_content(
+    model: nn.Module, checkpoint: dict[str, Any], path: str | Path, strict: bool = False, purpose: str | None = None
+) -> dict[str, Any]:
+    """:func:`load_checkpoint` for what :func:`read_checkpoint` has read of `path`."""
     strict = strict or purpose == "resume"
-    checkpoint = read_checkpoint(path, map_location)
     state, own = checkpoint["state_dict"], model.state_dict()
     adapt = getattr(model, "adapt_weights", None)
     if adapt is not None:

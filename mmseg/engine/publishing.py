@@ -1,9 +1,13 @@
-"""Checkpoints to give away: weights and what they need to be used, and nothing else of their training."""
+"""Checkpoints to give away as one file: weights and what they need to be used, and nothing else of their training.
+
+As folders and repositories: :mod:`mmseg.models.sharing`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,18 @@ from mmseg.weights import check_values, read_checkpoint
 _KEPT = ("writer", "mmseg_version", "CLASSES", "PALETTE", "iter", "score")
 _HASH = 8  # hexadecimal digits in the name of the file
 _ENDINGS = (".pth", ".pt")
+_OTHER_FILES = (".bin", ".ckpt", ".gz", ".json", ".onnx", ".pkl", ".py", ".safetensors", ".tar", ".zip")
+
+
+def is_file_name(target: str | Path) -> bool:
+    """Whether a target is called like a file; a folder may have a dot in its name (``cffm.b1``)."""
+    return Path(target).suffix in (*_ENDINGS, *_OTHER_FILES)
+
+
+def published_meta(meta: Mapping[str, Any], with_config: bool) -> dict[str, Any]:
+    """What stays of ``meta`` in a file to give away."""
+    kept = [name for name in meta if name in _KEPT or (with_config and name.startswith("config"))]
+    return {name: meta[name] for name in sorted(kept)}
 
 
 def publish(
@@ -28,7 +44,7 @@ def publish(
     the averages, which are what was evaluated.
 
     Args:
-        source: a checkpoint of ours, of mmcv, or any other file of weights.
+        source: a checkpoint of ours, of mmcv, any other file of weights, or a shared folder.
         target: name of the new file without the hash, which takes the place of an older one.
         with_config: keep the config in ``meta``.
         half: store numbers as float16.
@@ -41,18 +57,19 @@ def publish(
             the target is named like something else.
         WriteError: the target cannot be written.
     """
-    source, target = Path(source), Path(target)
+    target = Path(target)
     if target.suffix not in _ENDINGS:
         raise CheckpointError(
-            f"{target} as the name of a checkpoint", f"a name that ends in {' or '.join(_ENDINGS)}", "add .pth"
+            f"{target} as the name of a checkpoint",
+            f"a name that ends in {' or '.join(_ENDINGS)}, or one without an ending for a folder",
+            "add .pth, or use tools/convert.py for a .safetensors file",
         )
     checkpoint = read_checkpoint(source)
     state = {name: value.contiguous() for name, value in checkpoint["state_dict"].items() if torch.is_tensor(value)}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     check_values(source, state, {})
-    kept = [name for name in checkpoint["meta"] if name in _KEPT or (with_config and name.startswith("config"))]
-    meta: dict[str, Any] = {name: checkpoint["meta"][name] for name in sorted(kept)}
+    meta = published_meta(checkpoint["meta"], with_config)
     dropped = [key for key in checkpoint if key not in ("meta", "state_dict")]
     dropped += [f"meta.{name}" for name in checkpoint["meta"] if name not in meta]
     file = io.BytesIO()

@@ -110,7 +110,7 @@ def push_to_hub(
     has_card = has_file(repo_id, CARD, token)  # a name that cannot be is told before anything is read
     model = _opened(model, config, options)
     with tempfile.TemporaryDirectory(prefix="mmseg-") as place:
-        folder = write_model_folder(model, Path(place, "model"), name or repo_id, scores, license, half=half)
+        folder = write_model_folder(model, Path(place, "model"), name, scores, license, half=half, address=repo_id)
         if has_card and not overwrite:
             (folder / CARD).unlink()
         return upload(folder, repo_id, message or f"A {type(model).__name__}", private, token)

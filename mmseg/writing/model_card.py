@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ class ModelCard:
     Args:
         model: a video model.
         facts: the content of ``config.json``.
-        name: title, and what the examples call the model.
+        name: title.
+        address: what the examples call the model: the folder, or ``user/name``.
         scores: of a test, by name.
         license: identifier of the Hub; None: nothing is said.
     """
@@ -37,6 +39,7 @@ class ModelCard:
     model: nn.Module
     facts: Mapping[str, Any]
     name: str
+    address: str
     scores: Mapping[str, float]
     license: str | None = None
 
@@ -90,21 +93,22 @@ class ModelCard:
 
     def _usage(self) -> str:
         """Five lines of Python, and the commands."""
-        name = json.dumps(_line(self.name), ensure_ascii=False)
+        name = json.dumps(self.address, ensure_ascii=False)
         follows = self._kind()[1] != "video-semantic-segmentation" and "given" in (self.model.view_inputs or ())
         masks = ", masks=GivenMasks('first.png')" if follows else ""
+        place = self.address if "/" not in self.address else f"hf://{self.address}"
         code = [
             *(["from mmseg.datasets.mask_inputs import GivenMasks"] if follows else []),
             "from mmseg.apis import SegmentOptions, from_pretrained, segment_video",
             "",
-            f"model = from_pretrained({name})  # this folder, or user/name on the Hub",
+            f'model = from_pretrained({name}, device="cpu")  # a folder of this machine, or user/name on the Hub',
             f'done = segment_video(model, "video.mp4", "seen", SegmentOptions(save=("labels", "video"){masks}))',
             "print(done.folder, done.files)",
         ]
         extra = " --mask first.png" if follows else ""
         shell = [
-            f"python tools/infer.py video.mp4 FOLDER --out seen{extra}    # FOLDER: this one, or hf://user/name",
-            "python tools/test.py FOLDER --options data_root=DATA --out res.pkl",
+            f"python tools/infer.py video.mp4 {shlex.quote(place)} --out seen{extra}",
+            f"python tools/test.py {shlex.quote(place)} --options data_root=DATA --out res.pkl",
         ]
         return "\n".join(["## Use", "", "```python", *code, "```", "", "```bash", *shell, "```"])
 

@@ -35,17 +35,19 @@ def write_model_folder(
     license: str | None = None,
     overwrite: bool = False,
     half: bool = False,
+    address: str | None = None,
 ) -> Path:
     """Write ``config.json``, ``model.safetensors`` and ``README.md``; the first appears last, all of them or none.
 
     Args:
         model: a :class:`~mmseg.models.base.VideoModel` with `cfg`, as ``init_segmentor`` makes it.
         folder: is made if it is missing; files of other names in it stay.
-        name: title of the card, and of the model in its examples; None: that of the folder.
+        name: title of the card; None: `address`.
         scores: ``res.json`` of a test, or its content.
         license: identifier of the Hub (apache-2.0, cc-by-nc-4.0 ...), for the card.
         overwrite: take the place of such files that are there.
         half: store floating-point numbers as float16.
+        address: what the examples of the card call the model; None: the name of the folder.
 
     Returns:
         The folder.
@@ -59,7 +61,8 @@ def write_model_folder(
     folder = Path(os.path.abspath(folder))
     _check_place(folder, overwrite)
     facts = facts_of(model)
-    card = ModelCard(model, facts, name or folder.name, read_scores(scores, facts), license)
+    address = address or folder.name
+    card = ModelCard(model, facts, name or address, address, read_scores(scores, facts), license)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
