@@ -52,6 +52,7 @@ FLOORS = [
     ["models", "datasets"],
     ["making"],
     ["engine"],
+    ["exporting"],
     ["apis"],
 ]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

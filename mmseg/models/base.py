@@ -16,9 +16,10 @@ from mmseg.errors import ConfigError, nearest
 from mmseg.models.backbones.pretrained import load_pretrained
 from mmseg.models.builder import build_backbone, build_head
 from mmseg.models.checks import checked_labels, require_keys
+from mmseg.models.exportable import ExportParts
 from mmseg.models.sharing import Shared
 from mmseg.models.stream import Stream
-from mmseg.structures import ScoreKind
+from mmseg.structures import ScoreKind, Size
 
 Purpose = Literal["train", "finetune", "test", "resume"]
 
@@ -116,6 +117,23 @@ class VideoModel(Shared, nn.Module):
                     f"settings from {', '.join(self.stream_settings) or 'none at all'}",
                     nearest(name, self.stream_settings),
                 )
+
+    def export_parts(self, size: Size, **settings: Any) -> ExportParts:
+        """What the model is cut into for :mod:`mmseg.exporting`: streams of frames of one size, without PyTorch.
+
+        Args:
+            size: (h, w) of the network's input.
+            settings: as for :meth:`stream`.
+
+        Raises:
+            ConfigError: this kind of model cannot be cut, it is in training mode, or a setting does not fit.
+            DataError: a size that the model cannot take.
+        """
+        raise ConfigError(
+            f"a {type(self).__name__}, which cannot be exported",
+            "a model that says what its parts are (export_parts)",
+            "use PyTorch",
+        )
 
     def require_eval(self) -> None:
         """Raise ConfigError in training mode, in which dropout and batch statistics would spoil predictions."""

@@ -22,8 +22,10 @@ def visible_layout(x: Tensor) -> Tensor:
     Views leave an arbitrary stride on a batch axis of length 1. PyTorch then takes a channels-last map for one of no
     known layout, and resizing it takes up to five times as long.
     """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return x
     n, channels, _, w = x.shape
     hidden = n == 1 and x.stride(0) != x.numel() and x.is_contiguous(memory_format=torch.channels_last)
-    if x.device.type != "cpu" or not hidden:
+    if not hidden:
         return x
     return x.as_strided(x.shape, (x.numel(), 1, w * channels, channels))

@@ -20,7 +20,7 @@ def add_residual(x: Tensor, normed: Tensor, branch: Callable[[Tensor], Tensor]) 
 
     Without a graph the result may be written into `x`.
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return x + branch(normed)
     for part, source in zip(x.flatten(0, -2).split(_TOKENS), normed.flatten(0, -2).split(_TOKENS)):
         part += branch(source)
@@ -39,7 +39,7 @@ def by_tokens(function: Callable[..., Tensor], tokens: Tensor, *others: Tensor) 
 
 def maps_at_once(x: Tensor, total: int) -> int:
     """How many of `total` maps, made of `x` and by themselves, are worked on together."""
-    return _MAPS if x.device.type == "cpu" else total
+    return _MAPS if x.device.type == "cpu" and not torch.compiler.is_compiling() else total
 
 
 def pictures_one_by_one(network: nn.Module, x: Tensor) -> list[Tensor]:

@@ -31,9 +31,12 @@ class ClipHead(FusionHead):
 
     Attributes:
         default_dilation: offsets of the references relative to the target that the method was published with.
+        decode_reads: names of the tensors of a target state whose values :meth:`decode` looks at; of others it takes
+            the shape alone. :meth:`decode_single` looks at ``fused``.
     """
 
     default_dilation: tuple[int, ...] = ()
+    decode_reads: tuple[str, ...] = ()
 
     segmentor = "ClipSegmentor"
     compiled_methods = ("train_logits",)
@@ -92,6 +95,10 @@ class ClipHead(FusionHead):
                 ``network_input(t)``, which gives frame t as the network sees it, (3, h, w); or None.
             backbone: what turns such frames (n, 3, h, w) into maps.
         """
+        return {}
+
+    def export_context(self) -> dict[str, Tensor]:
+        """Examples of the keyword arguments of :meth:`decode`, for an export."""
         return {}
 
     def observe(self, target: Any, context: dict[str, Any]) -> None:

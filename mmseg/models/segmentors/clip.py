@@ -12,10 +12,11 @@ from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor
 from mmseg.models.decode_heads.clip_head import ClipHead
+from mmseg.models.exportable import ExportParts, Formula, Part, named_tensors, state_of
 from mmseg.models.layers.resize import resize
 from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
-from mmseg.structures import Scores, View
+from mmseg.structures import Scores, Size, View
 
 
 @MODELS.register_module()
@@ -59,6 +60,60 @@ class ClipSegmentor(Segmentor):
         settings = context if dilation is None else {"dilation": dilation, **context}
         self.check_settings(settings)
         return ClipStream(self, video, tuple(self._dilation(settings)), context)
+
+    @torch.no_grad()
+    def export_parts(self, size: Size, **settings: Any) -> ExportParts:
+        """See :meth:`VideoModel.export_parts`.
+
+        Parts are ``embed``, from a frame to what its prediction needs and to its entry of the memory; ``decode``, from
+        that of a frame and the entries of its references, oldest first (``<name>_0`` ...); and ``single``, for frames
+        without references.
+        """
+        self.check_settings(settings)
+        self.require_eval()
+        head, folded, img = self.decode_head, self.fold(), torch.zeros(1, 3, *size)
+        embedded = head.embed(self.backbone(img), folded)
+        entry = head.remember(embedded, folded)
+        target, kept = named_tensors(embedded, "target"), named_tensors(entry, "entry")
+        reads = {name: target[name] for name in head.decode_reads}
+        references = {f"{name}_{k}": value for k in range(head.num_clips - 1) for name, value in kept.items()}
+        context = head.export_context()
+
+        def embed(frames: Tensor) -> tuple[Tensor, ...]:
+            state = head.embed(self.backbone(frames), folded)
+            values = {**named_tensors(state, "target"), **named_tensors(head.remember(state, folded), "entry")}
+            return tuple(values[name] for name in made)
+
+        def decode(*tensors: Tensor) -> Tensor:
+            values = dict(zip((*reads, *references, *context), tensors))
+            state = state_of(embedded, {name: values.get(name, value) for name, value in target.items()})
+            entries = [
+                state_of(entry, {name: values[f"{name}_{k}"] for name in kept}) for k in range(head.num_clips - 1)
+            ]
+            return head.decode(state, entries, folded, **{name: values[name] for name in context})
+
+        def single(fused: Tensor) -> Tensor:
+            return head.decode_single(state_of(embedded, {**target, "fused": fused}), folded)
+
+        made = tuple(dict.fromkeys((*reads, "fused", *kept)))
+        parts = {
+            "embed": Part(Formula(self, embed), {"img": img}, made, {"img": {0: "batch"}}),
+            "decode": Part(Formula(self, decode), {**reads, **references, **context}, ("logits",)),
+            "single": Part(Formula(self, single), {"fused": target["fused"]}, ("logits",), {"fused": {0: "batch"}}),
+        }
+        return ExportParts(parts, self._export_policy(tuple(kept), self._dilation(settings)))
+
+    def _export_policy(self, entries: Sequence[str], dilation: Sequence[int]) -> dict[str, Any]:
+        """The frames that a frame looks at, as :class:`ClipStream` takes them."""
+        early = [inference_clip(t, dilation)[:-1] for t in range(-min(dilation))]
+        return {
+            "kind": "clip",
+            "memory": list(entries),
+            "offsets": list(dilation),
+            # frames before there are frames at all offsets; [] means `single`
+            "early": [clip if len(clip) == len(dilation) else [] for clip in early],
+            "keep": -min(dilation),
+        }
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError for a setting that the stream does not have, or a dilation that does not fit the head."""

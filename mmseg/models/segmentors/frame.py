@@ -11,11 +11,12 @@ from torch import Tensor
 from mmseg.models.base import Segmentor
 from mmseg.models.checks import require_keys
 from mmseg.models.decode_heads.clip_head import ClipHead
+from mmseg.models.exportable import ExportParts, Formula, Part
 from mmseg.models.layers.resize import resize
 from mmseg.models.segmentors.slide import slide, slide_sizes
 from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
-from mmseg.structures import Scores, View
+from mmseg.structures import Scores, Size, View
 
 
 @MODELS.register_module()
@@ -71,6 +72,23 @@ class FrameSegmentor(Segmentor):
 
     def _coarse_logits(self, frames: Tensor, folded: Any) -> Tensor:
         return self.decode_head.frame_logits(self.decode_head.fuse(self.features(frames), folded))
+
+    def export_parts(self, size: Size, **settings: Any) -> ExportParts:
+        """See :meth:`VideoModel.export_parts`: one part, ``decode``, from frames to coarse logits."""
+        self.check_settings(settings)
+        self.require_eval()
+        img, folded = torch.zeros(1, 6 if self.takes_flow else 3, *size), self.fold()
+        return ExportParts(
+            {
+                "decode": Part(
+                    Formula(self, lambda frames: self._coarse_logits(frames, folded)),
+                    {"img": img},
+                    ("logits",),
+                    {"img": {0: "batch"}},
+                )
+            },
+            {"kind": "frame"},
+        )
 
     def stream(self, video: Any = None, **settings: Any) -> FrameStream:
         """See :meth:`VideoModel.stream`."""

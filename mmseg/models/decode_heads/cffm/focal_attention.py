@@ -72,7 +72,7 @@ class FocalBias:
         return self._kept((geometry.size, dtype), make)
 
     def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
         ready = self._ready.get(key)
         if ready is None:  # streams in other threads may come by at any point

@@ -58,6 +58,7 @@ class CFFMHead(ClipHead):
     """
 
     default_dilation = CFFM_DILATION
+    decode_reads = ("half",)
 
     def __init__(
         self,

@@ -177,6 +177,10 @@ class CFFMPlusHead(CFFMHead):
         self.store.put(name, centers)
         return {"prototypes": [centers]}
 
+    def export_context(self) -> dict[str, Tensor]:
+        """As many prototypes as are computed on the fly."""
+        return {"prototypes": self.linear_pred3.weight.new_zeros(1, self.n_clusters, self.embed_dim)}
+
     def observe(self, target: TargetState, context: dict[str, Any]) -> None:
         """Let the prototypes of a live stream take notice of its next frame."""
         if isinstance(context.get("prototypes"), LivePrototypes):

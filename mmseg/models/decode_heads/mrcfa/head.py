@@ -75,6 +75,7 @@ class MRCFAHead(ClipHead):
     """
 
     default_dilation = CFFM_DILATION
+    decode_reads = ("c2", "c3", "c4", "half")
     compiled_constants = (rounds_products,)
 
     def __init__(

@@ -1,0 +1,128 @@
+"""The folder of an export: graphs, ``model.json`` and the runner, whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmseg.errors import ConfigError, WriteError
+from mmseg.exporting import onnx_runner
+from mmseg.exporting.onnx_graphs import Graph, export_graph, require_onnx
+from mmseg.files import make_folder, writing
+from mmseg.folder_lock import FolderLock
+from mmseg.models.base import VideoModel
+from mmseg.structures import Size
+
+DESCRIPTION = "model.json"
+_ADVICE = "--out says where the export goes"
+
+
+def export_model(
+    model: VideoModel,
+    size: Size,
+    out: str | Path,
+    about: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    opset: int | None = None,
+    dynamic: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Graph]:
+    """Write the folder `out` with all parts of a model.
+
+    Args:
+        model: in eval mode.
+        size: (h, w) of the network's input.
+        out: must not exist.
+        about: further entries of ``model.json``.
+        settings: of the model's stream.
+        opset: of ONNX.
+        dynamic: let the batch have any length where that is possible.
+        tell: is told what is done.
+
+    Returns:
+        The graphs by name.
+
+    Raises:
+        ConfigError: packages are missing, `out` exists, or the model cannot be exported.
+        DataError: a size that the model cannot take.
+        WriteError: the folder cannot be written.
+    """
+    require_onnx()
+    graphs: dict[str, Graph] = {}
+    with new_folder(Path(out)) as folder:
+        exported = model.export_parts(size, **(settings or {}))
+        for number, (name, part) in enumerate(exported.parts.items(), start=1):
+            tell(f"{name} ({number} of {len(exported.parts)})")
+            graphs[name] = export_graph(part, **({} if opset is None else {"opset": opset}), dynamic=dynamic)
+            _write(folder / f"{name}.onnx", graphs[name].data)
+        content = {
+            "format": onnx_runner.FORMAT,
+            "model": type(model).__name__,
+            "input": {"size": list(size)},
+            "result": {"kind": model.score_kind, "classes": model.num_classes},
+            "policy": exported.policy,
+            "graphs": {name: _description(name, graph) for name, graph in graphs.items()},
+            "classes": None if model.CLASSES is None else list(model.CLASSES),
+            "palette": None if model.PALETTE is None else [list(map(int, colour)) for colour in model.PALETTE],
+            **(about or {}),
+        }
+        _write(folder / "onnx_runner.py", Path(onnx_runner.__file__).read_bytes())
+        _write(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
+    return graphs
+
+
+def _description(name: str, graph: Graph) -> dict[str, Any]:
+    return {
+        "file": f"{name}.onnx",
+        "sha256": hashlib.sha256(graph.data).hexdigest(),
+        "inputs": graph.inputs,
+        "outputs": graph.outputs,
+    }
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `out` at the end of the block, or disappears after an error.
+
+    Raises:
+        ConfigError: `out` exists.
+        WriteError: it cannot be written, or another process makes it.
+    """
+    out = Path(os.path.abspath(out))
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"--out {out}: exists", "a new folder", "give another --out, or remove it")
+    made = [folder for folder in out.parents if not folder.exists()]  # the innermost one first
+    hidden = out.with_name(f".{out.name}.unfinished")
+    lock = FolderLock(hidden, f"an export to {out.name!r}")
+    try:
+        for path in hidden.iterdir():  # of a run that was killed
+            if path != lock.path:
+                path.unlink()
+        yield hidden
+        with writing(out, _ADVICE):
+            lock.release()
+            if out.exists():
+                raise WriteError(f"{out}: has come into being meanwhile", "a new folder", "give another --out")
+            os.rename(hidden, out)
+    finally:
+        lock.release()
+        if not out.exists():
+            shutil.rmtree(hidden, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+
+
+def _write(path: Path, data: bytes) -> None:
+    make_folder(path.parent, _ADVICE)
+    with writing(path, _ADVICE), open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

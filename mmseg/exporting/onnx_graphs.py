@@ -1,0 +1,121 @@
+"""Parts of a model as ONNX graphs, each compared with PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmseg.errors import ConfigError
+from mmseg.models.exportable import Part
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+OPSET = 20
+TOLERANCE = 1e-3  # of the largest value of an output
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One exported part.
+
+    Attributes:
+        data: content of the ``.onnx`` file.
+        inputs, outputs: name -> shape; a name in place of a length means that it may be any.
+        difference: the largest one between onnxruntime's results and PyTorch's.
+    """
+
+    data: bytes
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    difference: float
+
+
+def require_onnx() -> None:
+    """Raise ConfigError unless what exports and runs ONNX is installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"an ONNX export without the package(s) {', '.join(missing)}",
+            ", ".join(NEEDED),
+            "pip install -e .[onnx]",
+        )
+
+
+def traced(part: Part, dynamic: bool = True) -> torch.export.ExportedProgram:
+    """A part as ``torch.export`` sees it.
+
+    Args:
+        dynamic: False fixes all axes to those of the example.
+    """
+    examples, shapes = [x.clone() for x in part.inputs.values()], None  # one tensor twice would become one input
+    if dynamic and part.dynamic:
+        axes = [part.dynamic.get(name, {}) for name in part.inputs]
+        # an axis of length 1 is taken for one that is always 1
+        examples = [torch.cat([x] * (2 if 0 in of_input else 1)) for x, of_input in zip(examples, axes)]
+        shapes = (tuple(dict.fromkeys(of_input, torch.export.Dim.DYNAMIC) or None for of_input in axes),)
+    with torch.no_grad():
+        return torch.export.export(part.module, tuple(examples), dynamic_shapes=shapes)
+
+
+def export_graph(part: Part, opset: int = OPSET, dynamic: bool = True) -> Graph:
+    """The ONNX graph of a part. Raises RuntimeError if its results are not those of PyTorch."""
+    with _quiet():
+        program = torch.onnx.export(
+            traced(part, dynamic),
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    data = program.model_proto.SerializeToString()
+    return check_graph(data, part)
+
+
+def check_graph(data: bytes, part: Part) -> Graph:
+    """What stands in an ONNX file, and how far its results are from those of PyTorch, for random inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: _random(example, generator) for name, example in part.inputs.items()}
+    with torch.no_grad():
+        expected = part.module(*inputs.values())
+    expected = [expected] if isinstance(expected, Tensor) else expected
+    found = session.run(list(part.outputs), {name: value.numpy() for name, value in inputs.items()})
+    difference = 0.0
+    for name, ours, theirs in zip(part.outputs, expected, found):
+        off = float(np.abs(ours.numpy().astype(np.float64) - theirs).max()) if theirs.size else 0.0
+        if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
+            raise RuntimeError(f"onnxruntime's {name!r} is {off:.3g} away from PyTorch's")
+        difference = max(difference, off)
+    shapes = (
+        {value.name: list(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs())
+    )
+    return Graph(data, *shapes, difference)
+
+
+def _random(example: Tensor, generator: torch.Generator) -> Tensor:
+    if not example.is_floating_point():
+        return example
+    return torch.randn(example.shape, generator=generator)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notices of the exporter, which speak of its inside."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
