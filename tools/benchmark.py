@@ -79,16 +79,17 @@ def main() -> None:
         return
     if len(args.config) > 1:
         raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table for several")
-    if args.mode == "data" and (args.size or args.amp or args.compile or args.against_reference):
+    if args.mode == "data" and (args.size or args.amp or args.compile):
         raise ConfigError(
-            "--size, --amp, --compile or --against-reference with --mode data",
+            "--size, --amp or --compile with --mode data",
             "none of them: the data alone are made, as the config says",
             "change the config, as with --options data.train...",
         )
     job = make_job(args, args.config[0], args.mode)
     rows = []
-    if args.against_reference and args.mode in ("stream", "train"):
-        rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=min(job.repeats, 3)))
+    if args.against_reference and args.mode != "memory":
+        repeats = job.repeats if args.mode == "data" else min(job.repeats, 3)
+        rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=repeats))
     rows = in_own_process(_MEASURES[args.mode], job) + rows
     print(_TABLES.get(args.mode, speed_tables)(rows))
     for line in [*comparison(rows), *worst_case(rows)]:
@@ -203,12 +204,14 @@ def loading_table(rows: Sequence[Row]) -> str:
     """Batches, clips and images per second, by the number of workers."""
     lines = [
         [
-            row["what"], _by(row["size"]), str(row["workers"]), f"{1000 * row['seconds']:.1f}",
+            row["what"], row["formulation"], _by(row["size"]), str(row["workers"]), f"{1000 * row['seconds']:.1f}",
             f"{row['clips'] / row['seconds']:.2f}", f"{row['images'] / row['seconds']:.1f}", row["device"],
         ]
         for row in rows
     ]  # fmt: skip
-    return text_table(["what", "size", "workers", "ms per batch", "clips/s", "images/s", "device"], lines)
+    return text_table(
+        ["what", "formulation", "size", "workers", "ms per batch", "clips/s", "images/s", "device"], lines
+    )
 
 
 _TABLES = {"memory": memory_table, "data": loading_table}
@@ -220,7 +223,12 @@ def comparison(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in (row for row in rows if row["formulation"] == "product"):
         for other in reference:
+            if row.get("workers") != other.get("workers"):
+                continue
             ratio = other["seconds"] / row["seconds"]
+            if "workers" in row:
+                lines.append(f"{row['workers']} workers: {ratio:.2f} times as fast as the reference")
+                continue
             line = f"{row['what']} ({row['cache']}): {ratio:.2f} times as fast as the reference"
             if "resize+argmax" in row["stages"]:
                 line += f"; network alone {_network_seconds(other) / _network_seconds(row):.2f} times"

@@ -31,6 +31,8 @@ def _reduction_table() -> np.ndarray:
 
 def reduce_labels(mask: np.ndarray) -> np.ndarray:
     """Raw labels to network labels: 0 and 255 become 255 (ignored), v becomes v - 1. Shapes (H, W) uint8."""
+    if mask.dtype == np.uint8 and mask.max(initial=0) < IGNORED:
+        return mask - np.uint8(1)  # 0 becomes 255
     return cv2.LUT(mask, _reduction_table())
 
 
@@ -191,8 +193,8 @@ def check_labels(labels: np.ndarray, num_classes: int | None, path: str | Path, 
         path: file they came from.
         reduced: whether raw labels are one higher, for the message.
     """
-    if num_classes is None:
-        return
+    if num_classes is None or (labels.dtype == np.uint8 and (labels + np.uint8(1)).max(initial=0) <= num_classes):
+        return  # 255 + 1 is 0
     wrong = labels[(labels >= num_classes) & (labels != 255)]
     if wrong.size:
         shift = int(reduced)

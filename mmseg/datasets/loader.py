@@ -12,6 +12,7 @@ import torch
 
 from mmseg import distributed
 from mmseg.datasets.base import VideoDataset
+from mmseg.datasets.batches import batch_of
 from mmseg.datasets.sampler import BatchSampler, PositionSampler, SampleKey, position_of
 from mmseg.datasets.workers import Workers
 from mmseg.datasets.wrappers import RepeatDataset
@@ -138,18 +139,24 @@ def _batch(
 ) -> dict[str, Any] | SegError:
     """The batch of some samples. Errors of the data are values, so that they can come from another process."""
     try:
-        return collate(
-            [
-                dataset.clip(index, np.random.default_rng(seed), progress and progress(position_of(seed)))
-                for index, seed in keys
-            ]
-        )
+        with batch_of(len(keys)) as batch:
+            samples = []
+            for index, seed in keys:
+                batch.next_sample()
+                samples.append(
+                    dataset.clip(index, np.random.default_rng(seed), progress and progress(position_of(seed)))
+                )
+            return collate(samples, batch.joined)
     except SegError as error:
         return error
 
 
-def collate(samples: Sequence[dict[str, Any] | SegError]) -> dict[str, Any] | SegError:
+def collate(
+    samples: Sequence[dict[str, Any] | SegError], join: Callable[[Sequence[torch.Tensor]], torch.Tensor] = torch.stack
+) -> dict[str, Any] | SegError:
     """Join samples into a batch: tensors get a batch axis, anything else (``img_metas``, texts, numbers) is listed.
+
+    `join` gives tensors of one shape their batch axis.
 
     An error among the samples takes the place of the batch, as does one that the samples make together: tensors of
     different shapes, or entries that only some of the samples have.
@@ -176,7 +183,7 @@ def collate(samples: Sequence[dict[str, Any] | SegError]) -> dict[str, Any] | Se
                 "clips of one size",
                 "end the train pipeline with RandomCrop and Pad to one size",
             )
-        batch[key] = torch.stack(values)  # (B, ...)
+        batch[key] = join(values)  # (B, ...)
     return batch
 
 

@@ -24,6 +24,7 @@ import cv2
 import torch
 import torch.multiprocessing  # lets pipes pass tensors through shared memory
 
+from mmseg.datasets.batches import share_batches
 from mmseg.errors import DataError, SegError
 from mmseg.parent import end_with_parent
 
@@ -158,6 +159,7 @@ def _serve(pipe: Connection, make: Callable[[Any], Any], count: int, parent: int
     end_with_parent(parent)
     cv2.setNumThreads(0)  # the workers are the threads
     torch.set_num_threads(1)
+    share_batches()
     with contextlib.suppress(EOFError, OSError):  # the main process has closed the pipe
         while True:
             result = _result(make, pipe.recv())

@@ -1,7 +1,8 @@
-"""Finds the formulas of the tests (``tests/reference`` of a checkout), to measure or count them beside a model."""
+"""Finds the formulas of the tests (``tests/reference`` of a checkout), to measure or count them beside the product."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -20,7 +21,29 @@ def reference_of(model: VideoModel) -> ModuleType:
     Raises:
         ConfigError: the package is not used from a checkout, or no file states what this model computes.
     """
-    folder = Path(mmseg.__file__).resolve().parent.parent / "tests" / "reference"
+    found = _references().reference_of(model)
+    if found is None:
+        name = type(getattr(model, "decode_head", model)).__name__
+        raise ConfigError(
+            f"no reference for a {name} in {_folder()}",
+            "a system whose formulas are written there",
+            "add a file for it; tools/benchmark.py works without --against-reference",
+        )
+    return found
+
+
+def reference_pipeline() -> ModuleType:
+    """The literal train pipeline of clips, from ``tests/reference``. Raises ConfigError without a checkout."""
+    return importlib.import_module(f"{_references().__name__}.clip_pipeline")
+
+
+def _folder() -> Path:
+    return Path(mmseg.__file__).resolve().parent.parent / "tests" / "reference"
+
+
+def _references() -> ModuleType:
+    """``tests/reference`` as a package."""
+    folder = _folder()
     if not (folder / "__init__.py").is_file():
         raise ConfigError(
             f"{folder}: no such folder, so there is no reference to measure against",
@@ -31,12 +54,4 @@ def reference_of(model: VideoModel) -> ModuleType:
         spec = importlib.util.spec_from_file_location(_REFERENCE, folder / "__init__.py")
         sys.modules[_REFERENCE] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[_REFERENCE])
-    found = sys.modules[_REFERENCE].reference_of(model)
-    if found is None:
-        name = type(getattr(model, "decode_head", model)).__name__
-        raise ConfigError(
-            f"no reference for a {name} in {folder}",
-            "a system whose formulas are written there",
-            "add a file for it; tools/benchmark.py works without --against-reference",
-        )
-    return found
+    return sys.modules[_REFERENCE]

@@ -10,10 +10,12 @@ import torch
 import mmseg
 from mmseg.apis.inference import init_segmentor
 from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
 from tests.datasets.vos_folder import vos_config, write_vos
+from tests.datasets.vspw_folder import TRAIN, write_vspw
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT
 
@@ -109,6 +111,22 @@ def test_training_data(tmp_path, call):
         assert f"{3 / row['seconds']:.1f}" in out
     refused = call("benchmark.py", config, "--mode", "data", "--size", "64", "64", status=2)
     assert "none of them: the data alone" in refused
+
+
+def test_training_data_beside_the_literal_pipeline(tmp_path):
+    write_vspw(tmp_path, train=dict(a=10, b=10))
+    data = dict(type="VSPWDataset", data_root=str(tmp_path), split="train", pipeline=TRAIN)
+    config = tmp_path / "config.py"
+    config.write_text(f"data = dict(samples_per_gpu=2, train={data!r})\n")
+    job = Job(str(config), repeats=1, threads=1)
+    rows = [row for literal in (False, True) for row in measure_loading(replace(job, reference=literal))]
+    assert [(row["formulation"], row["workers"]) for row in rows] == [
+        (formulation, workers) for formulation in ("product", "reference") for workers in (0, 1, 2)
+    ]
+    data["pipeline"] = [step for step in TRAIN if step["type"] != "RandomFlip"]
+    config.write_text(f"data = dict(samples_per_gpu=2, train={data!r})\n")
+    with pytest.raises(ConfigError, match="--against-reference for a VSPWDataset"):
+        measure_loading(replace(job, reference=True))
 
 
 def test_a_model_of_frame_and_flow(tmp_path):

@@ -7,7 +7,7 @@ float arithmetic, then looked up, which gives the same numbers several times fas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -46,10 +46,26 @@ def adjust_hue(image: np.ndarray, delta: int) -> np.ndarray:
 
 
 def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
-    tables = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)  # (1, 256, 3)
-    tables[0, :, channel] = table
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables)
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
+
+class Distortion(NamedTuple):
+    """What was drawn for one picture."""
+
+    before: np.ndarray | None  # (256,) uint8: brightness and, if it comes first, contrast
+    saturation: float | None
+    hue: int | None
+    after: np.ndarray | None  # (256,) uint8: contrast, if it comes last
+
+    def colours(self, image: np.ndarray) -> np.ndarray:
+        """All but the last step, of (H, W, 3) uint8 BGR."""
+        if self.before is not None:
+            image = cv2.LUT(image, self.before)
+        if self.saturation is not None:
+            image = adjust_saturation(image, self.saturation)
+        return image if self.hue is None else adjust_hue(image, self.hue)
 
 
 @TRANSFORMS.register_module()
@@ -75,21 +91,30 @@ class PhotoMetricDistortion:
         self.brightness_delta, self.hue_delta = brightness_delta, hue_delta
         self.contrast_range, self.saturation_range = tuple(contrast_range), tuple(saturation_range)
 
+    def draw(self, rng: np.random.Generator) -> Distortion:
+        """One draw for one picture. What two tables do one after the other, one table does."""
+        before = after = saturation = hue = None
+        if rng.integers(2):
+            before = _linear_table(beta=rng.uniform(-self.brightness_delta, self.brightness_delta))
+        contrast_first = rng.integers(2)
+        if contrast_first and (table := self._draw_contrast(rng)) is not None:
+            before = table if before is None else table[before]
+        if rng.integers(2):
+            saturation = rng.uniform(*self.saturation_range)
+        if rng.integers(2) and self.hue_delta:
+            hue = int(rng.integers(-self.hue_delta, self.hue_delta))
+        if not contrast_first:
+            after = self._draw_contrast(rng)
+        return Distortion(before, saturation, hue, after)
+
+    def _draw_contrast(self, rng: np.random.Generator) -> np.ndarray | None:
+        return _linear_table(alpha=rng.uniform(*self.contrast_range)) if rng.integers(2) else None
+
     def distort(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One draw for one frame (H, W, 3) uint8 BGR."""
-        if rng.integers(2):
-            image = adjust_brightness(image, rng.uniform(-self.brightness_delta, self.brightness_delta))
-        contrast_first = rng.integers(2)
-        if contrast_first:
-            image = self._contrast(image, rng)
-        if rng.integers(2):
-            image = adjust_saturation(image, rng.uniform(*self.saturation_range))
-        if rng.integers(2) and self.hue_delta:
-            image = adjust_hue(image, int(rng.integers(-self.hue_delta, self.hue_delta)))
-        return image if contrast_first else self._contrast(image, rng)
-
-    def _contrast(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return adjust_contrast(image, rng.uniform(*self.contrast_range)) if rng.integers(2) else image
+        drawn = self.draw(rng)
+        image = drawn.colours(image)
+        return image if drawn.after is None else cv2.LUT(image, drawn.after)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Frames, then pictures of optical flow: their colours, which tell directions, are distorted as well."""
@@ -129,9 +154,26 @@ class Normalize:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return cv2.LUT(image, self._table) if image.dtype == np.uint8 else self._apply(image)
 
+    def planes(self, image: np.ndarray, out: np.ndarray, after: np.ndarray | None = None) -> None:
+        """Write :meth:`normalize` of an (H, W, 3) uint8 BGR image to `out` (3, H, W) float32.
+
+        Args:
+            after: (256,) uint8, a change of all levels that comes before.
+        """
+        tables = self._table[0] if after is None else self._table[0, after]  # (256, 3)
+        planes = cv2.split(image)
+        for plane, table, target in zip(reversed(planes) if self.to_rgb else planes, tables.T, out):
+            written = cv2.LUT(plane, np.ascontiguousarray(table), dst=target)
+            if written is not target:
+                target[...] = written
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         for key in PICTURES:
             if key in results:
                 results[key] = [self.normalize(image) for image in results[key]]
-        results["meta"]["img_norm_cfg"] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)
+        self.note(results["meta"])
         return results
+
+    def note(self, meta: dict[str, Any]) -> None:
+        """Write into `meta` what was done."""
+        meta["img_norm_cfg"] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from annotated_types import Len
 
+from mmseg.datasets.batches import new_tensor
 from mmseg.errors import ConfigError
 from mmseg.registry import TRANSFORMS
 
@@ -16,7 +17,7 @@ from mmseg.registry import TRANSFORMS
 def to_tensor(*kinds: Sequence[np.ndarray]) -> torch.Tensor:
     """T frames (H, W, 3), and T further pictures of each kind -> (T, 3 * kinds, H, W) float32."""
     height, width, channels = kinds[0][-1].shape
-    clip = torch.empty((len(kinds[0]), channels * len(kinds), height, width), dtype=torch.float32)
+    clip = new_tensor((len(kinds[0]), channels * len(kinds), height, width), torch.float32)
     for number, images in enumerate(kinds):
         for out, image in zip(clip.numpy()[:, channels * number : channels * (number + 1)], images):
             out[...] = image.transpose(2, 0, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -124,21 +125,32 @@ class Resize:
             sizes.append(tuple(-(-side // self.size_divisor) * self.size_divisor for side in size))
         return sizes
 
-    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        meta = results["meta"]
+    def scale(self, results: dict[str, Any]) -> Sequence[int]:
+        """The scale of a clip: preset, drawn, or the only one.
+
+        Raises:
+            ConfigError: there is none.
+        """
         scale = results.get("scale") or (self.draw_scale(results["rng"]) if self.img_scale is not None else None)
         if scale is None:
             raise ConfigError(
                 "Resize: no img_scale", "a scale here or in MultiScaleFlipAug", "add img_scale=(853, 480)"
             )
-        height, width = results["img"][-1].shape[:2]
-        for size in self.sizes(height, width, scale):
-            resize_all(results, size)
-        new_height, new_width = results["img"][-1].shape[:2]
-        factors = [new_width / width, new_height / height] * 2
-        shape = results["img"][-1].shape
+        return scale
+
+    def note(self, meta: dict[str, Any], before: Size, after: Size, channels: int) -> None:
+        """Write into `meta` that frames of one size have become frames of another."""
+        (height, width), (new_height, new_width) = before, after
+        shape = (new_height, new_width, channels)
         meta.update(img_shape=shape, pad_shape=shape, keep_ratio=self.keep_ratio)
-        meta["scale_factor"] = np.array(factors, dtype=np.float32)
+        meta["scale_factor"] = np.array([new_width / width, new_height / height] * 2, dtype=np.float32)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        before = results["img"][-1].shape[:2]
+        for size in self.sizes(*before, self.scale(results)):
+            resize_all(results, size)
+        height, width, channels = results["img"][-1].shape
+        self.note(results["meta"], before, (height, width), channels)
         return results
 
 
@@ -197,14 +209,19 @@ class RandomCrop:
         counts[self.ignore_index] = 0
         return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
 
-    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        height, width = results["img"][-1].shape[:2]
-        corner = self.draw(height, width, results["rng"])
-        if self.cat_max_ratio < 1 and "gt" in results:
+    def corner(self, size: Size, window: Callable[[Size], np.ndarray] | None, rng: np.random.Generator) -> Size:
+        """The (top, left) corner for a frame of `size`; `window` gives the labels of the last frame at a corner."""
+        corner = self.draw(*size, rng)
+        if self.cat_max_ratio < 1 and window is not None:
             for _ in range(10):
-                if self.is_mixed(self.crop(results["gt"][-1], corner)):
+                if self.is_mixed(window(corner)):
                     break
-                corner = self.draw(height, width, results["rng"])
+                corner = self.draw(*size, rng)
+        return corner
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        window = partial(self.crop, results["gt"][-1]) if "gt" in results else None
+        corner = self.corner(results["img"][-1].shape[:2], window, results["rng"])
         for key in (*PICTURES, "gt"):
             if key in results:
                 results[key] = [self.crop(array, corner) for array in results[key]]
@@ -271,13 +288,15 @@ class Pad:
             )
         self.size, self.size_divisor, self.pad_val, self.seg_pad_val = size, size_divisor, pad_val, seg_pad_val
 
+    def margins(self, height: int, width: int) -> Size:
+        """How many rows and columns a frame of this size gets."""
+        if self.size is not None:
+            return max(self.size[0] - height, 0), max(self.size[1] - width, 0)
+        return -height % self.size_divisor, -width % self.size_divisor
+
     def pad(self, array: np.ndarray, value: float) -> np.ndarray:
         """`array` (h, w) or (h, w, 3) padded to (H, W); one that is large enough already stays as it is."""
-        height, width = array.shape[:2]
-        if self.size is not None:
-            below, right = max(self.size[0] - height, 0), max(self.size[1] - width, 0)
-        else:
-            below, right = -height % self.size_divisor, -width % self.size_divisor
+        below, right = self.margins(*array.shape[:2])
         if not (below or right):
             return array
         return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=[value] * 3)
