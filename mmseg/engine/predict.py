@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from mmseg.datasets.transforms import TestPipeline
+from mmseg.engine.ahead import at, made_ahead, place_of, side_by_side, works_side_by_side
 from mmseg.engine.answers import Geometry, Returned, answer, check_returns
-from mmseg.errors import ConfigError, DataError, SegError
+from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
 from mmseg.structures import Frame, Result, Scores, Size, Video, View
 
 _AHEAD = 4  # frames whose views are made in advance
 _LARGEST_ID = 255  # label maps are 8-bit
+Waiting = tuple[Frame | None, Size | None, Sequence[Geometry]]  # a frame, its size, geometry of each view
 
 
 def predict(
@@ -58,10 +60,17 @@ def predict(
         SegError: bad input; the message names the frame.
     """
     predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp, returns=returns)
-    views_of = partial(pipeline.checked_views, takes_flow=model.takes_flow)
-    with closing(_with_views(frames, views_of, predictor.device.type == "cuda")) as items:
-        for frame, views in items:
-            yield from predictor.push_views(frame, views)
+    if works_side_by_side(predictor):
+        with closing(side_by_side(predictor, frames)) as results:
+            yield from results
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="views")
+    try:
+        with closing(made_ahead(frames, predictor.views, pool, _AHEAD)) as items:
+            for frame, views in items:
+                yield from predictor.push_views(frame, views)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     yield from predictor.finish()
 
 
@@ -104,8 +113,7 @@ class VideoPredictor:
         """Forget all frames: the next one is the first of a video."""
         self.streams: list | None = None
         self._size: Size | None = None
-        # frames that wait for their result, oldest first: (frame, its size, geometry of each view)
-        self._waiting: deque[tuple[Frame, Size, list[Geometry]]] = deque()
+        self._waiting: deque[Waiting] = deque()  # frames that wait for their result, oldest first
 
     @property
     def num_waiting(self) -> int:
@@ -122,7 +130,7 @@ class VideoPredictor:
 
     def push_views(self, frame: Frame, views: Sequence[View]) -> Iterator[Result]:
         """:meth:`push` for a frame whose views were made elsewhere (in a loader thread, say)."""
-        with at(_place(frame)):
+        with at(place_of(frame)):
             size = self._checked_size(frame)
             self._open(len(views))
             with self._precision():
@@ -133,6 +141,49 @@ class VideoPredictor:
             yield from self._results(answers)
         if self._waiting and self._waiting[-1][0] is frame and (frame.reload is not None or not self.keep_images):
             frame.image = frame.flow = frame.given = None
+
+    def views(self, frame: Frame) -> list[View]:
+        """The views of a frame, where they can be copied to a GPU without a wait; in any thread."""
+        with at(place_of(frame)):
+            views = self.pipeline.checked_views(frame, self.model.takes_flow)
+        if self.device.type == "cuda":
+            for view in views:
+                view.inputs["img"] = view.inputs["img"].pin_memory()
+        return views
+
+    def prepare(self, frame: Frame) -> list[tuple[View, Any]]:
+        """The views of a frame, each with what the model computes of it without other frames; in any thread."""
+        views = [self._on_device(view) for view in self.views(frame)]
+        with at(place_of(frame)), self._precision():
+            return [(view, self.model.prepare(view)) for view in views]
+
+    def admit(self, frame: Frame, parts: Sequence[tuple[View, Any]]) -> Callable[[], list[Result]]:
+        """:meth:`push` for threads: take in a frame as :meth:`prepare` gave it; what it returns computes the results.
+
+        That may be called in any thread, after further frames, too.
+        """
+        with at(place_of(frame)):
+            size = self._checked_size(frame)
+            self._open(len(parts))
+            with self._precision():
+                work = [stream.admit(*part) for stream, part in zip(self.streams, parts, strict=True)]
+        self._size = size
+        waiting = (frame, size, [(view.size, view.steps) for view, _ in parts])
+        return partial(self._computed, waiting, work)
+
+    def _computed(self, waiting: Waiting, work: Sequence[Sequence[Callable[[], Scores]]]) -> list[Result]:
+        frame = waiting[0]
+        with at(place_of(frame)), self._precision(), torch.no_grad():
+            if any(len(of_view) != frame.wanted for of_view in work):
+                raise RuntimeError(
+                    f"{type(self.model).__name__}: not one result, or one for a frame that is not wanted"
+                )
+            return [self._result([compute() for compute in per_view], waiting) for per_view in zip(*work)]
+
+    def require_unchanged(self) -> None:
+        """Raise ConfigError if weights or mode of the model have changed since the first frame."""
+        for stream in self.streams or ():
+            stream.require_unchanged()
 
     def finish(self) -> Iterator[Result]:
         """The results that are still due; afterwards the next frame is the first of a video.
@@ -206,11 +257,11 @@ class VideoPredictor:
                 per_view = [next(iterator, None) for iterator in iterators]
             if per_view[0] is None:
                 return
-            yield self._result(per_view)
+            yield self._result(per_view, self._waiting.popleft() if self._waiting else (None, None, ()))
 
     @torch.no_grad()
-    def _result(self, per_view: Sequence[Scores]) -> Result:
-        frame, frame_size, geometry = self._waiting.popleft() if self._waiting else (None, None, ())
+    def _result(self, per_view: Sequence[Scores], waiting: Waiting) -> Result:
+        frame, frame_size, geometry = waiting
         first = per_view[0]
         if frame is None or any(s is None or (s.number, s.ids) != (frame.number, first.ids) for s in per_view):
             due = "none" if frame is None else frame.number
@@ -228,66 +279,6 @@ def _ids_table(ids: Sequence[int]) -> np.ndarray:
     if max(ids) > _LARGEST_ID or min(ids) < 0:
         raise DataError(f"object ids {list(ids)}", f"0 to {_LARGEST_ID}, label maps are 8-bit", "renumber the objects")
     return np.asarray(ids, np.uint8)
-
-
-def _with_views(
-    frames: Iterable[Frame], views_of: Callable[[Frame], list[View]], pin_memory: bool
-) -> Iterator[tuple[Frame, list[View]]]:
-    """Every frame with its views, which a background thread makes while the model computes."""
-
-    def make(frame: Frame) -> list[View]:
-        with at(_place(frame)):
-            views = views_of(frame)
-        if pin_memory:  # else copies to the GPU would wait for each other
-            for view in views:
-                view.inputs["img"] = view.inputs["img"].pin_memory()
-        return views
-
-    ahead: deque[tuple[Frame, Future]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="views")
-    failure: Exception | None = None
-    number = -1
-    iterator = iter(frames)
-    try:
-        while True:
-            try:
-                with at(f"frame {number + 1}"):
-                    frame = next(iterator, None)
-            except Exception as error:  # raised when its turn comes: the frames before it have results first
-                frame, failure = None, error
-            if frame is None:
-                break
-            number = frame.number
-            ahead.append((frame, pool.submit(make, frame)))
-            if len(ahead) > _AHEAD:
-                frame, views = ahead.popleft()
-                yield frame, views.result()
-        while ahead:
-            frame, views = ahead.popleft()
-            yield frame, views.result()
-        if failure is not None:
-            raise failure
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        if hasattr(iterator, "close"):
-            iterator.close()
-
-
-@contextmanager
-def at(place: str, separator: str = ": ") -> Iterator[None]:
-    """Errors inside get `place` in front of their message, unless they name it already."""
-    try:
-        yield
-    except SegError as error:
-        if f"{place}{separator}" in error.found:
-            raise
-        raise type(error)(f"{place}{separator}{error.found}", error.expected, error.action) from error
-    except (RuntimeError, ValueError, OSError) as error:
-        raise RuntimeError(f"{place}{separator}{error}") from error
-
-
-def _place(frame: Frame) -> str:
-    return f"frame {frame.number} ({frame.path or frame.name})"
 
 
 def stream_settings(

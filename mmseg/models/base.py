@@ -19,7 +19,7 @@ from mmseg.models.checks import checked_labels, require_keys
 from mmseg.models.exportable import ExportParts
 from mmseg.models.sharing import Shared
 from mmseg.models.stream import Stream
-from mmseg.structures import ScoreKind, Size
+from mmseg.structures import ScoreKind, Size, View
 
 Purpose = Literal["train", "finetune", "test", "resume"]
 
@@ -35,6 +35,7 @@ class VideoModel(Shared, nn.Module):
         stream_settings: names of the settings that :meth:`stream` takes.
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
+        in_parts: its streams let threads share a frame's work: :meth:`prepare` and :meth:`Stream.admit`.
         takes_flow: frames come with a picture of their optical flow, and network inputs have 6 channels.
         view_inputs: names of the inputs of a view that its streams look at; None: whatever there is.
         score_kind: what its streams give, see :class:`mmseg.structures.Scores`.
@@ -52,6 +53,7 @@ class VideoModel(Shared, nn.Module):
     view_inputs: tuple[str, ...] | None = None
     score_kind: ScoreKind = "logits"
     finetune_trains: str | None = None
+    in_parts = False
     batch_keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -107,6 +109,14 @@ class VideoModel(Shared, nn.Module):
             ConfigError: the model is in training mode, or a setting that it does not have or that does not fit it.
         """
         raise NotImplementedError
+
+    def prepare(self, view: View) -> Any:
+        """What can be computed of a frame without those before it; in any thread, for several frames at once.
+
+        Raises:
+            ConfigError, DataError: see :meth:`Stream.push`.
+        """
+        return None
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError for settings that :meth:`stream` would refuse."""

@@ -6,7 +6,7 @@ prediction looks at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,8 +27,9 @@ class Stream:
     Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
     Weights are folded at the first frame of a video; weights that change before its last one are an error.
 
-    Subclasses write :meth:`_take` and, if results come late, :meth:`_rest` and `answers_at_once`; what to do to get
-    them at once, if that is possible; and how many frames are answered together.
+    Subclasses write :meth:`_take` (of models that work `in_parts`, :meth:`_admit`) and, if results come late,
+    :meth:`_rest` and `answers_at_once`; what to do to get them at once, if that is possible; and how many frames are
+    answered together.
     """
 
     answers_at_once = True
@@ -76,12 +77,29 @@ class Stream:
             DataError: a frame of another size than those before it.
             ConfigError: weights, mode or autocast have changed since the first frame, or results were not taken.
         """
-        autocast = self._check(view)
-        with torch.no_grad():
-            answer = self._take(view)
-        self.count += 1
-        self._autocast, self._size = autocast, view.size
-        return self._offered(answer)
+        return self._offered(self._next(view, lambda: self._take(view)))
+
+    def admit(self, view: View, prepared: Any) -> list[Callable[[], Scores]]:
+        """:meth:`push` for threads: take in the next frame, and put off what its results are computed with.
+
+        Only for models that work `in_parts`, all of whose streams answer at once.
+
+        Args:
+            view: see :meth:`push`.
+            prepared: what :meth:`VideoModel.prepare` gave for it.
+
+        Returns:
+            What gives a result each, in frame order. It may be called in any thread, after further frames, too.
+
+        Raises:
+            DataError, ConfigError: see :meth:`push`.
+        """
+        return self._next(view, lambda: self._admit(view, prepared))
+
+    def require_unchanged(self) -> None:
+        """Raise ConfigError if weights or mode have changed since the first frame."""
+        if self._changes not in (None, self.model.changes):
+            raise _changed("weights, device or type of the model have changed", self.count)
 
     def finish(self) -> Iterable[Scores]:
         """Results of the frames that still wait for theirs; afterwards the stream is as after :meth:`reset`.
@@ -120,10 +138,23 @@ class Stream:
             )
         return resize(results[0].values[None], tuple(img.shape[-2:]))[0]
 
+    def _next(self, view: View, take: Callable[[], Any]) -> Any:
+        """What `take` gives for the next frame, once it has been checked."""
+        autocast = self._check(view)
+        with torch.no_grad():
+            answer = take()
+        self.count += 1
+        self._autocast, self._size = autocast, view.size
+        return answer
+
     # ------------------------------------------------------------------ what subclasses write
 
     def _take(self, view: View) -> Iterable[Scores]:
         """Take in frame number `self.count`; a list of results, or a generator that computes them."""
+        return [work() for work in self._admit(view, self.model.prepare(view))]
+
+    def _admit(self, view: View, prepared: Any) -> list[Callable[[], Scores]]:
+        """See :meth:`admit`; for models that work in parts, whose streams need no :meth:`_take`."""
         raise NotImplementedError
 
     def _rest(self) -> Iterable[Scores]:
@@ -151,8 +182,7 @@ class Stream:
         return autocast
 
     def _require_unchanged(self, autocast: tuple) -> None:
-        if self._changes != self.model.changes:
-            raise _changed("weights, device or type of the model have changed", self.count)
+        self.require_unchanged()
         if self._autocast not in (None, autocast):
             raise _changed("autocast has changed", self.count)
 

@@ -104,6 +104,10 @@ class ClipHead(FusionHead):
     def observe(self, target: Any, context: dict[str, Any]) -> None:
         """Take notice of the target state of the next frame of a stream, whose context is `context`."""
 
+    def present(self, context: dict[str, Any]) -> dict[str, Any]:
+        """`context` as it is now: later frames do not change what :meth:`decode` is given for this one."""
+        return context
+
     # ------------------------------------------------------------------ what they share
 
     def clip_context(self, img_metas: Sequence[dict] | None, context: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mmseg.clips import inference_clip
 from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor
+from mmseg.models.checks import check_view
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.exportable import ExportParts, Formula, Part, named_tensors, state_of
 from mmseg.models.layers.resize import resize
@@ -31,6 +33,17 @@ class ClipSegmentor(Segmentor):
     def stream_settings(self) -> tuple[str, ...]:
         """``dilation``, and what the head takes besides frames (``prototypes``)."""
         return ("dilation", *self.decode_head.context_keys)
+
+    in_parts = True
+
+    @torch.no_grad()
+    def prepare(self, view: View) -> tuple[Any, Any]:
+        """The head's state of a frame, and what later targets need of it."""
+        self.require_eval()
+        check_view(self, view.inputs, view.number)
+        head, folded = self.decode_head, self.folded()
+        target = head.embed(self.backbone(view.inputs["img"][None]), folded)
+        return target, head.remember(target, folded)
 
     @torch.no_grad()
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
@@ -152,18 +165,24 @@ class ClipStream(Stream):
         self._references.clear()
         self._context = self._given or self.head.stream_context(self._video, self.model.backbone)
 
-    def _take(self, view: View) -> list[Scores]:
-        target = self.head.embed(self.model.backbone(view.inputs["img"][None]), self._folded)
+    def _admit(self, view: View, prepared: tuple[Any, Any]) -> list[Callable[[], Scores]]:
+        target, memory = prepared
         self.head.observe(target, self._context)
-        answer = [Scores(view.number, self._decode(target)[0])] if view.wanted else []
-        self._references[self.count] = self.head.remember(target, self._folded)
+        work = [self._decoder(view.number, target)] if view.wanted else []
+        self._references[self.count] = memory
         self._references.pop(self.count + min(self.dilation, default=0), None)
-        return answer
+        return work
 
-    def _decode(self, target: Any) -> Tensor:
-        """Logits (1, K, h, w) of the frame whose number is `self.count`."""
+    def _decoder(self, number: int, target: Any) -> Callable[[], Scores]:
+        """What computes the scores of the frame whose place is `self.count`, with what is known of the video now."""
         clip = inference_clip(self.count, self.dilation)
         if len(clip) != self.head.num_clips:
-            return self.head.decode_single(target, self._folded)
-        references = [self._references[number] for number in clip[:-1]]
-        return self.head.decode(target, references, self._folded, **self._context)
+            return partial(_scores, number, self.head.decode_single, target, self._folded)
+        references = [self._references[place] for place in clip[:-1]]
+        context = self.head.present(self._context)
+        return partial(_scores, number, self.head.decode, target, references, self._folded, **context)
+
+
+@torch.no_grad()
+def _scores(number: int, decode: Callable[..., Tensor], *states: Any, **context: Any) -> Scores:
+    return Scores(number, decode(*states, **context)[0])

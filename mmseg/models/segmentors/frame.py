@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class FrameSegmentor(Segmentor):
     are seen in overlapping windows.
     """
 
+    in_parts = True
     windows: tuple | None = None  # crop size and stride of mode='slide'
 
     def _check_mode(self, mode: Any) -> None:
@@ -99,7 +101,9 @@ class FrameSegmentor(Segmentor):
 class FrameStream(Stream):
     """A stream without memory; unwanted frames are not looked at."""
 
-    def _take(self, view: View) -> list[Scores]:
-        if not view.wanted:
-            return []
-        return [Scores(view.number, self.model.frame_scores(view.inputs["img"], self._folded))]
+    def _admit(self, view: View, prepared: None) -> list[Callable[[], Scores]]:
+        return [partial(self._scores, view, self._folded)] if view.wanted else []
+
+    @torch.no_grad()
+    def _scores(self, view: View, folded: Any) -> Scores:
+        return Scores(view.number, self.model.frame_scores(view.inputs["img"], folded))

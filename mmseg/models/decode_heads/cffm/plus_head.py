@@ -186,6 +186,11 @@ class CFFMPlusHead(CFFMHead):
         if isinstance(context.get("prototypes"), LivePrototypes):
             context["prototypes"].observe(to_tokens(target.half).flatten(0, 1))
 
+    def present(self, context: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`ClipHead.present`: the prototypes of a live stream after its latest frame."""
+        prototypes = context.get("prototypes")
+        return {"prototypes": [prototypes.centers()]} if isinstance(prototypes, LivePrototypes) else context
+
     def _checked(self, prototypes: Any, half: Tensor) -> Tensor | list[Tensor]:
         """The prototypes of a batch as (B, n, C) or one (n, C) per sample, with device and type of the weights."""
         if prototypes is None:
@@ -194,8 +199,6 @@ class CFFMPlusHead(CFFMHead):
                 "prototypes=..., or img_metas with the 'video' of every sample, or a stream of a named video",
                 "give one of them, or use a stream with decode_head.prototypes='auto'",
             )
-        if isinstance(prototypes, LivePrototypes):
-            prototypes = [prototypes.centers()]
         if not isinstance(prototypes, Tensor):
             prototypes = [rows.reshape(-1, rows.shape[-1]) for rows in prototypes]
         shapes = [tuple(rows.shape) for rows in prototypes]
