@@ -21,7 +21,7 @@ from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
-from mmseg.models.cpu.pieces import rows_in_strips
+from mmseg.models.cpu.pieces import in_strips, rows_of_strips
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -90,8 +90,13 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
-        out = rows_in_strips(x, h, self.fc1.out_features, lambda rows, height: self._whole(rows, height, w))
-        return self._whole(x, h, w) if out is None else out
+        rows = rows_of_strips(x, h, self.fc1.out_features)
+        return in_strips(x, h, rows, self.fc1, lambda strip: self._rows(strip, w)) if rows else self._whole(x, h, w)
+
+    def _rows(self, x: Tensor, w: int) -> Tensor:
+        """Hidden tokens (n, (r + 2) * w, 4C) of a strip of rows and those above and below it -> (n, r * w, C)."""
+        maps = depthwise_conv3x3(tokens_to_map(x, x.shape[1] // w, w), self.dwconv.dwconv, padding=(0, 1))
+        return self.fc2(F.gelu(map_to_tokens(maps)))
 
     def _whole(self, x: Tensor, h: int, w: int) -> Tensor:
         x = self.fc1(x)  # (n, h * w, 4C)

@@ -19,7 +19,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
 from mmseg.models.layers.size_tables import table
 
-_WINDOWS = 4  # whose keys are gathered at a time
+_WINDOWS = 1  # whose keys are gathered at a time: half a megabyte for 256 channels
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,35 @@
 """From logits to a label map, without ever holding all classes at full size.
 
 The formula is: resize the logits to the network's input size, resize the result to the size of the original frame
-(two bilinear steps; merging them would change numbers), take the best class. Done literally that writes and reads
+(two bilinear steps), take the best class. Done literally that writes and reads
 K full-size maps three times over (200 MB each at 124 classes and 480x853), which a GPU does in four kernels. On a CPU
 two shortcuts have the same result:
 
-- The classes are independent until the argmax, so a few at a time pass through all steps while they are in the
-  cache, and a running maximum keeps the best class so far. Ties go to the lowest class, as with ``argmax``.
-- Bilinear interpolation never leaves the range of the values around a point. A class whose local maximum is
-  everywhere below the best local minimum can win nowhere and is not resized at all. A trained network leaves some
-  tens of 124 classes per frame, and fewer in a band of its rows.
+- Bilinear interpolation never leaves the range of the values around a point. A class whose local maximum is below the
+  best local minimum cannot win there. Of 124 classes a few remain at a position, some tens in a tile of the map, and
+  the others are not resized.
+- A tile of the classes that remain is resized by two matrix products, with the weights of all resizes in one matrix
+  per axis, and its best classes are found while it is in the cache. Ties go to the lowest class, as with ``argmax``.
+  The sums are rounded in another order than those of two resizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.errors import ConfigError
+from mmseg.models.layers.size_tables import table
 from mmseg.structures import Size
 
 _MAX_CLASSES = 255  # uint8, and 255 means "ignored"
 _GROUP = 4  # classes resized together: at 480x853 they fit in the cache
-_BAND = 20  # rows of logits at a time: fewer have more rows that are resized twice, more have more classes that can win
+_TILE = (10, 18)  # logits of a tile: fewer have fewer classes that can win, more are worth the steps that a tile takes
 _SMALL = 2**20  # values that may be held at once, where the shortcuts save nothing
 
 
@@ -60,45 +64,96 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
     small = num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL
     if logits.device.type != "cpu" or small:
         return resize_logits(logits, sizes).argmax(dim=0).to(torch.uint8)
-    return _label_map_in_bands(logits, sizes, size)
+    axes = _axes(tuple(logits.shape[1:]), tuple(map(tuple, sizes)), logits.dtype)
+    if axes is None:
+        return _best_classes(logits, sizes)
+    if not torch.isfinite(logits.sum()):  # a weight of zero times infinity would be no number
+        logits = logits.nan_to_num(nan=torch.finfo(logits.dtype).min)
+    return _label_map_in_tiles(logits, *axes)
 
 
-def _label_map_in_bands(logits: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
-    """:func:`label_map`, band by band of rows where that changes no number: each has fewer classes that can win.
+@dataclass(frozen=True)
+class _Strip:
+    """A range of the pixels along an axis, and what it takes of the logits.
 
-    A band is resized with a row of logits more above and below it. All resizes keep the rows or multiply them by a
-    power of two, whose positions are exact, so that the weights are the same wherever a band begins.
+    Attributes:
+        pixels: of the result.
+        logits: that have a share in them.
+        nearest: logits whose next neighbours on both sides are all that one of the pixels is made of.
+        weights: (pixels, logits).
     """
-    height, factor = logits.shape[1], _row_factor(logits.shape[1], sizes)
-    if not factor:
-        return _best_classes(logits, sizes, possible_winners(logits, sizes))
-    labels = torch.empty(size, dtype=torch.uint8, device=logits.device)
-    for top in range(0, height, _BAND):
-        bottom = min(top + _BAND, height)
-        first, last = max(top - 1, 0), min(bottom + 1, height)
-        part, own = logits[:, first:last], slice(top - first, bottom - first)
-        part_sizes = [((last - first) * factor, width) for _, width in sizes]
-        best = _best_classes(part, part_sizes, possible_winners(part, part_sizes, own))
-        labels[top * factor : bottom * factor] = best[own.start * factor : own.stop * factor]
+
+    pixels: slice
+    logits: slice
+    nearest: slice
+    weights: Tensor
+
+
+@table
+def _axes(
+    size: Size, sizes: tuple[Size, ...], dtype: torch.dtype
+) -> tuple[tuple[_Strip, ...], tuple[_Strip, ...]] | None:
+    """Strips of rows and of columns, for the resizes of maps of `size` to `sizes`; None where a pixel is made of more
+    than three logits along an axis."""
+    if dtype not in (torch.float32, torch.float64):
+        return None
+    axes = [_strips([size[i], *(s[i] for s in sizes)], _TILE[i], dtype) for i in range(2)]
+    return None if None in axes else tuple(axes)
+
+
+def _strips(lengths: list[int], logits_per_strip: int, dtype: torch.dtype) -> tuple[_Strip, ...] | None:
+    weights = torch.eye(lengths[0], dtype=torch.float64)  # (pixels, logits)
+    for length in lengths[1:]:
+        if length != len(weights):
+            weights = F.interpolate(weights.t()[None], size=length, mode="linear", align_corners=False)[0].t()
+    shares = weights != 0
+    first = shares.int().argmax(dim=1)
+    last = lengths[0] - 1 - shares.flip(1).int().argmax(dim=1)
+    if (last - first).max() > 2:
+        return None
+    nearest, weights, strips = (first + last + 1) // 2, weights.to(dtype), []
+    number = max(1, round(lengths[0] / logits_per_strip))
+    bounds = [i * lengths[-1] // number for i in range(number + 1)]
+    for pixels in (slice(*ends) for ends in itertools.pairwise(bounds) if ends[0] < ends[1]):
+        logits = slice(int(first[pixels].min()), int(last[pixels].max()) + 1)
+        around = slice(int(nearest[pixels].min()), int(nearest[pixels].max()) + 1)
+        strips.append(_Strip(pixels, logits, around, weights[pixels, logits].contiguous()))
+    return tuple(strips)
+
+
+def _label_map_in_tiles(logits: Tensor, rows: Sequence[_Strip], columns: Sequence[_Strip]) -> Tensor:
+    labels = logits.new_empty(rows[-1].pixels.stop, columns[-1].pixels.stop, dtype=torch.uint8)
+    order = torch.arange(len(logits), 0, -1, dtype=torch.uint8)[:, None, None]  # of two equal classes the lower one
+    weights = [strip.weights.t().contiguous() for strip in columns]
+    # Interpolation weights are rounded: their sum may miss 1 by a few units in the last place.
+    margin = 16 * torch.finfo(logits.dtype).eps * max(logits.amax(), -logits.amin())
+    for row in rows:
+        first = max(row.nearest.start - 1, 0)
+        own = slice(row.nearest.start - first, row.nearest.stop - first)
+        possible = possible_winners(logits[:, first : row.nearest.stop + 1], margin)[:, own]
+        anywhere = possible.view(torch.uint8).amax(dim=1)  # (K, w)
+        for column, weight in zip(columns, weights):
+            chance = anywhere[:, column.nearest].amax(dim=1)
+            classes = chance.nonzero().flatten()
+            tile = labels[row.pixels, column.pixels]
+            if len(classes) == 1:
+                tile.copy_(classes)
+                continue
+            scores = logits[:, row.logits, column.logits].index_select(0, classes)
+            scores = (row.weights @ scores) @ weight  # (n, rows, columns)
+            winner = (scores == scores.amax(dim=0)).view(torch.uint8)  # the same memory: 0 or 1 per pixel
+            torch.sub(len(logits), winner.mul_(order[classes]).amax(dim=0), out=tile)
     return labels
 
 
-def _row_factor(height: int, sizes: Sequence[Size]) -> int:
-    """By how much the first resize multiplies the rows, if it is a power of two and no other one changes them; or 0."""
-    heights = {size[0] for size in sizes}
-    factor = max(heights, default=0) // height
-    exact = heights == {height * factor} and factor > 1 and factor & (factor - 1) == 0
-    return factor if exact else 0
-
-
-def _best_classes(logits: Tensor, sizes: Sequence[Size], classes: list[int]) -> Tensor:
-    """The best of the `classes` at every pixel, with a running maximum over them."""
+def _best_classes(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """The best class at every pixel, a few classes at a time, with a running maximum over them."""
     size = tuple(sizes[-1]) if sizes else tuple(logits.shape[-2:])
     best = torch.full(size, -torch.inf, dtype=logits.dtype, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     better = torch.empty(size, dtype=torch.bool, device=logits.device)
     winner = better.view(torch.uint8)  # the same memory: 0 or 1 per pixel
-    for group in _groups(classes, len(logits)):
+    for group in _groups(len(logits)):
         for label, scores in zip(group, resize_logits(logits[group], sizes)):  # (H, W) each
             torch.gt(scores, best, out=better)
             torch.maximum(best, scores, out=best)
@@ -108,51 +163,36 @@ def _best_classes(logits: Tensor, sizes: Sequence[Size], classes: list[int]) -> 
     return labels
 
 
-def _groups(classes: list[int], num_classes: int) -> list[list[int]]:
-    """`classes` in ascending groups of equal size, filled up with classes that cannot win or have been seen.
+def _groups(num_classes: int) -> list[list[int]]:
+    """All classes in ascending groups of equal size, the last one with classes that have been seen.
 
     PyTorch picks another kernel, which rounds differently, for some small numbers of channels.
     """
-    spare = (label for label in range(num_classes) if label not in set(classes))
-    while len(classes) < _GROUP:
-        classes = sorted([*classes, next(spare)])
-    starts = [min(start, len(classes) - _GROUP) for start in range(0, len(classes), _GROUP)]
-    return [classes[start : start + _GROUP] for start in starts]
+    starts = [min(start, num_classes - _GROUP) for start in range(0, num_classes, _GROUP)]
+    return [list(range(start, start + _GROUP)) for start in starts]
 
 
-def possible_winners(logits: Tensor, sizes: Sequence[Size], rows: slice = slice(None)) -> list[int]:
-    """The classes, ascending, that may be the best at some pixel after the resizes; the others cannot be.
+def possible_winners(logits: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """Which classes may be the best somewhere in the 3x3 neighbourhood of a position, (K, h, w) bool.
 
-    Only the pixels whose nearest logit lies in `rows` are looked at.
-
-    A value after the first resize is a weighted mean of the logits at most one position away from its place; each
-    further step reaches one position of the map before it farther. While that adds up to no more than half a
-    position, everything stays within the 3x3 neighbourhood of the nearest logit. Otherwise, and where the first
-    resize does not at least double both sides and little can be saved, all classes are returned.
+    The others cannot be, wherever all that is interpolated lies in that neighbourhood.
     """
-    num_classes, height, width = logits.shape
-    reach = max((sum(side / size[i] for size in sizes[:-1]) for i, side in enumerate((height, width))), default=0.0)
-    worthwhile = bool(sizes) and sizes[0][0] >= 2 * height and sizes[0][1] >= 2 * width
-    if reach > 0.5 or not worthwhile:
-        return list(range(num_classes))
-    upper = _local_maximum(logits)
-    lower = -_local_maximum(-logits)
-    # Interpolation weights are rounded: their sum may miss 1 by a few units in the last place.
-    margin = 16 * torch.finfo(logits.dtype).eps * logits.abs().amax()
-    hopeless = (upper < lower.amax(dim=0) - margin)[:, rows]  # (K, h, w)
-    return torch.nonzero(~hopeless.flatten(1).all(dim=1)).flatten().tolist()
+    best = _local_extreme(logits, torch.minimum).amax(dim=0)
+    return _local_extreme(logits, torch.maximum) >= best - margin
 
 
-def _local_maximum(x: Tensor) -> Tensor:
-    """The maximum over the 3x3 neighbourhood of each position that lies inside the map: (K, h, w) -> (K, h, w)."""
+def _local_extreme(x: Tensor, choose: Callable[..., Tensor]) -> Tensor:
+    """The maximum or minimum over the part of the 3x3 neighbourhood that lies in the map: (K, h, w) -> (K, h, w)."""
     for dim in (-1, -2):
-        if x.shape[dim] == 1:
+        length = x.shape[dim]
+        if length == 1:
             continue
-        before, after = x.narrow(dim, 0, x.shape[dim] - 1), x.narrow(dim, 1, x.shape[dim] - 1)
-        pairs = torch.maximum(before, after)  # (i, i + 1)
-        out = x.clone()
-        out.narrow(dim, 0, x.shape[dim] - 1).copy_(pairs)
-        head = out.narrow(dim, 1, x.shape[dim] - 1)
-        torch.maximum(head, pairs, out=head)
+        pairs = choose(x.narrow(dim, 0, length - 1), x.narrow(dim, 1, length - 1))  # (i, i + 1)
+        out = torch.empty_like(x)
+        for end, place in ((0, 0), (length - 2, length - 1)):
+            out.narrow(dim, place, 1).copy_(pairs.narrow(dim, end, 1))
+        if length > 2:
+            inside = (pairs.narrow(dim, i, length - 2) for i in range(2))
+            choose(*inside, out=out.narrow(dim, 1, length - 2))
         x = out
     return x

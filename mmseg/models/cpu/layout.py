@@ -7,13 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d) -> Tensor:
-    """``conv(maps)`` of channels-last maps (n, C, h, w), for a 3x3 convolution of every channel by itself."""
+def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d, padding: int | tuple[int, int] = 1) -> Tensor:
+    """``conv(maps)`` of channels-last maps (n, C, h, w), for a 3x3 convolution of every channel by itself.
+
+    Args:
+        padding: that of `conv` is 1; strips of a map come with their neighbours above and below, (0, 1).
+    """
     if maps.device.type != "cpu":
         return conv(maps)
     # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
     weight = conv.weight.view(-1, 3, 3, 1).permute(0, 3, 1, 2)  # (C, 1, 3, 3)
-    return F.conv2d(maps, weight, conv.bias, padding=1, groups=conv.groups)
+    return F.conv2d(maps, weight, conv.bias, padding=padding, groups=conv.groups)
 
 
 def visible_layout(x: Tensor) -> Tensor:

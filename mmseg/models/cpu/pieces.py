@@ -10,8 +10,8 @@ from torch import Tensor, nn
 _TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
 _SLICE = 1024  # tokens of an element-wise chain
 _ENCODED = 2048  # of a layer of an encoder, whose pieces must be worth their many steps
-_ROWS = 1 << 20  # numbers of the hidden rows of a perceptron with a convolution, that exist at once
-_FEW = 1 << 22  # hidden numbers that are not worth the trouble
+_ROWS = 1 << 18  # hidden numbers of a strip of rows in a perceptron with a convolution
+_LEAST = 400  # tokens of a strip, for which a matrix product is as fast as for many
 _MAPS = 64  # of an affinity refinement, which makes a map of every token
 
 
@@ -69,26 +69,48 @@ def tokens_in_slices(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor
     return out
 
 
-def rows_in_strips(x: Tensor, h: int, hidden: int, function: Callable[[Tensor, int], Tensor]) -> Tensor | None:
-    """``function(x, h)`` of tokens (n, h * w, C), row-major, each result depending on the rows around it alone.
-
-    Strips of rows are worked on with one further row above and below; where there is none, the function meets the
-    border of the map as it would without strips.
+def rows_of_strips(x: Tensor, h: int, hidden: int) -> int:
+    """How many rows of a map of `h` rows in row-major tokens (n, S, C) :func:`in_strips` should take at a time.
 
     Args:
-        hidden: channels of what lies between the steps of `function`.
+        hidden: channels of what lies between its steps.
 
     Returns:
-        (n, h * w, C), or None where strips are of no use: with a graph, on other devices, for small maps.
+        0 where strips are of no use: with a graph, on other devices, for small maps.
     """
-    rows = max(8, _ROWS // (x.shape[1] // h * hidden))
+    width = x.shape[1] // h
+    rows = max(1, round(_ROWS / (width * hidden)))
     whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
-    if whole or x.shape[1] * hidden < _FEW or rows >= h:
-        return None
-    width, out = x.shape[1] // h, torch.empty_like(x)
+    return 0 if whole or rows >= h or rows * width < _LEAST else rows
+
+
+def in_strips(
+    x: Tensor, h: int, rows: int, first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``then(first(x))`` of a map in row-major tokens, a strip of rows at a time.
+
+    What `first` gives of a row is kept for the strip below, where it is needed once more.
+
+    Args:
+        x: (n, h * w, C).
+        rows: of a strip.
+        first: of tokens, each by itself: (n, L, C) -> (n, L, hidden).
+        then: of (n, (r + 2) * w, hidden) the result (n, r * w, C) for all rows but the first and the last, which are
+            their neighbours; outside of the map they are zero.
+
+    Returns:
+        (n, h * w, C).
+    """
+    out, width, known = torch.empty_like(x), x.shape[1] // h, 0  # rows of which the result of `first` is there
+    above = None
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
-        first, last = max(top - 1, 0), min(bottom + 1, h)
-        part = function(x[:, first * width : last * width], last - first)
-        out[:, top * width : bottom * width] = part[:, (top - first) * width : (bottom - first) * width]
+        needed = min(bottom + 1, h)
+        parts = [above]
+        if needed > known:
+            parts.append(first(x[:, known * width : needed * width]))
+        border = parts[-1].new_zeros(len(x), width, parts[-1].shape[-1])
+        strip = torch.cat([border if part is None else part for part in parts] + [border] * (bottom == h), dim=1)
+        above, known = strip[:, -2 * width :], needed
+        out[:, top * width : bottom * width] = then(strip)
     return out
