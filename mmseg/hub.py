@@ -21,7 +21,7 @@ from mmseg.version import WRITER, __version__
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^@]*)(?:@(?P<revision>.+))?")  # one slash: pathlib takes the other
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _INSTALL = "pip install huggingface_hub (or pip install 'mmseg-video[hub]')"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def is_address(name: Any) -> bool:
@@ -180,7 +180,7 @@ def _error_for(error: Exception, repo_id: str, revision: str | None, writing: bo
             "user/name of a model",
             "check the spelling; for a private one: hf auth login",
         )
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and status is None and (error.errno in _NO_SPACE or error.filename is not None):
         return write_error(error.filename or "the cache of the Hub", error, "HF_HOME says where downloads go")
     if status is None and (isinstance(error, errors.LocalEntryNotFoundError | OSError) or "Connect" in said):
         return kind(

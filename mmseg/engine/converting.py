@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmseg import compat
 from mmseg.carried_config import config_of, packed_config
 from mmseg.compat import translate
-from mmseg.config import load_config
+from mmseg.config import load_config, override
 from mmseg.engine.publishing import published_meta
 from mmseg.errors import CheckpointError, ConfigError, WriteError
 from mmseg.evaluation.tables import jsonable
@@ -109,7 +109,7 @@ class Conversion:
 def convert(
     source: str | Path,
     target: str | Path,
-    config: str | Path | None = None,
+    config: str | Path | Config | None = None,
     options: Mapping[str, Any] | None = None,
     form: str = "ours",
     overwrite: bool = False,
@@ -170,10 +170,10 @@ def _check_target(target: Path, form: str, overwrite: bool) -> None:
 
 
 def _config_for(
-    source: str | Path, config: str | Path | None, options: Mapping[str, Any] | None, meta: Mapping[str, Any]
+    source: str | Path, config: str | Path | Config | None, options: Mapping[str, Any] | None, meta: Mapping[str, Any]
 ) -> Config | None:
     if config is not None:
-        return load_config(config, options)
+        return override(config, options or {}) if isinstance(config, Config) else load_config(config, options)
     if meta.get("writer") == WRITER and CONFIG in meta:
         return config_of(source, options)
     if options:
