@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mmseg import compat
@@ -185,7 +186,11 @@ def _through_model(
     cfg: Config, checkpoint: dict[str, Any], source: str | Path
 ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The state dict of the config's model with the weights, and the entries of the file under its names."""
-    model: nn.Module = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    with torch.device("meta"):  # the file has all entries, but counters of old ones, which start at 0
+        model: nn.Module = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
+    model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.zero_()
     adapted = load_content(model, checkpoint, source, purpose="test")["state_dict"]
     return model.state_dict(), adapted
 
