@@ -17,6 +17,7 @@ import torch
 
 from mmseg import distributed
 from mmseg.apis import cli
+from mmseg.apis.exports import BACKENDS, exported_model, require_backend
 from mmseg.apis.inference import init_segmentor
 from mmseg.apis.many_videos import Row, finished_rows, segment_videos, settings_of, shard_of, table_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions, segment_video
@@ -27,6 +28,8 @@ from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import LazySource, video_sources
 from mmseg.engine.interrupts import Interrupted
 from mmseg.errors import ConfigError, DataError
+from mmseg.exporting.export_folder import DESCRIPTION
+from mmseg.exporting.exported_model import is_export
 from mmseg.files import read_json
 from mmseg.hub import is_address
 from mmseg.images import read_palette
@@ -49,8 +52,8 @@ Segments videos: VIDEO ... [CONFIG] CHECKPOINT --out DIR.
 A VIDEO is a file, a folder of pictures, of videos or of folders of pictures, a pattern ('clips/*.mp4'), a list (.txt,
 one path a line), the number of a camera, or the address of a stream. Results stand in DIR/<video>/. CONFIG may be left
 out: checkpoints of this package carry theirs. A CHECKPOINT is a file, a folder that save_pretrained or
-tools/publish_model.py wrote, or hf://user/name for one of the Hugging Face Hub. With --config instead: masks for the
-data set of a config (--config CONFIG --help)."""
+tools/publish_model.py wrote, hf://user/name for one of the Hugging Face Hub, or the folder of an export
+(tools/export.py). With --config instead: masks for the data set of a config (--config CONFIG --help)."""
 _SAVE = """\
 what is written, several with commas or spaces (default: labels,video).
 labels: labels/<frame>.png, mode P, pixel = class number or object id.
@@ -105,6 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
     cli.add_device(parser)
     parser.add_argument("--amp", choices=sorted(AMP), help="compute in this type where that is safe")
+    parser.add_argument(
+        "--backend", choices=["pytorch", *BACKENDS], help="what computes (default: onnx for exports, else pytorch)"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the network: a slow start, then faster (GPUs)")
     cli.add_options(parser)
     many = parser.add_argument_group("many videos")
@@ -147,12 +153,15 @@ def _split(parser: argparse.ArgumentParser, files: list[str], inputs: list[str])
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name.endswith(_WEIGHTS) or name.lower() == "none" or is_address(name) or is_model_folder(name)
+    return name.endswith(_WEIGHTS) or name.lower() == "none" or is_address(name) or _is_folder(name)
+
+
+def _is_folder(name: str) -> bool:
+    return is_model_folder(name) or is_export(name)
 
 
 def infer_videos(args: argparse.Namespace) -> int:
     """Segment one video or many; returns 1 if one of many could not be."""
-    checkpoint = None if args.checkpoint.lower() == "none" else args.checkpoint
     if (args.num_shards is None) != (args.shard is None):
         raise ConfigError("--num-shards without --shard, or the reverse", "both of them", "give both, or neither")
     device = distributed.init(args.launcher, **cli.placement(args.device))
@@ -164,11 +173,8 @@ def infer_videos(args: argparse.Namespace) -> int:
             raise ConfigError(f"--mask for {len(sources)} videos", "one video", "give --masks DIR, with DIR/<video>/")
         if args.num_shards is not None:
             sources, several = shard_of(sources, args.num_shards, args.shard), True
-        cfg = config_for(args.config, args.checkpoint, args.options)
         options = options_of(args)
-        if checkpoint is None:
-            torch.manual_seed(0)  # the same untrained network in every process and every run
-        model = init_segmentor(cfg, checkpoint, device)
+        model, cfg = _model(args, device)
         options = _with_flow(args, model, options, device)
         options.check(model)
     settings = _settings(args, cfg, options)
@@ -181,6 +187,21 @@ def infer_videos(args: argparse.Namespace) -> int:
     cli.say(f"{done.num_frames} frames in {done.seconds:.1f} s")
     cli.say(f"written: {', '.join(str(done.folder / name) for name in done.files)}")
     return 0
+
+
+def _model(args: argparse.Namespace, device: torch.device) -> tuple[Any, Config]:
+    """The model that the arguments name, and its config; of an export the part that speaks of frames."""
+    if is_export(args.checkpoint):
+        if args.config is not None:
+            raise ConfigError(f"{args.config} beside an export", "the export alone", "leave the config out")
+        model = exported_model(args.checkpoint, args.backend or BACKENDS[0], args.amp, args.options).to(device)
+        return model, model.cfg
+    require_backend(args.backend, args.checkpoint)
+    cfg = config_for(args.config, args.checkpoint, args.options)
+    if args.checkpoint.lower() != "none":
+        return init_segmentor(cfg, args.checkpoint, device), cfg
+    torch.manual_seed(0)  # the same untrained network in every process and every run
+    return init_segmentor(cfg, None, device), cfg
 
 
 def _check_places(sources: Sequence[LazySource], out: Path) -> None:
@@ -280,13 +301,13 @@ def _with_flow(args: argparse.Namespace, model: Any, options: SegmentOptions, de
 def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) -> dict[str, Any]:
     """What decides the results, as JSON, by the names of the arguments."""
     test = (cfg.get("data") or {}).get("test") or {}
-    model = {"model": cfg.model, "test_cfg": cfg.get("test_cfg"), "pipeline": test.get("pipeline")}
+    model = {"model": cfg.get("model"), "test_cfg": cfg.get("test_cfg"), "pipeline": test.get("pipeline")}
     streams = {name: value for name, value in test.items() if name not in ("pipeline", "data_root")}
     text = json.dumps({**model, "test": streams}, default=str, sort_keys=True)
     path = args.mask or args.masks
     painted = {"overlay", "video"} & set(options.save)
     return {
-        "checkpoint": _content(args.checkpoint if args.checkpoint.lower() == "none" else locate(args.checkpoint)[0]),
+        "checkpoint": _content(_file_of(args.checkpoint)),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
         "save": list(options.save),
         **(
@@ -307,6 +328,13 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
         "flow": args.flow,
         "flow_weights": _content(args.flow_weights),
     }
+
+
+def _file_of(checkpoint: str) -> str | Path:
+    """The file that tells a checkpoint from others; ``none`` stands for itself."""
+    if is_export(checkpoint):
+        return Path(checkpoint, DESCRIPTION)
+    return checkpoint if checkpoint.lower() == "none" else locate(checkpoint)[0]
 
 
 def _content(given: str | Path | None) -> str | None:

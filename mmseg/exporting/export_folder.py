@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mmseg.errors import ConfigError, WriteError
-from mmseg.exporting import onnx_runner
+from mmseg.exporting import onnx_runner, runner_prototypes
 from mmseg.exporting.onnx_graphs import Graph, export_graph, require_onnx
+from mmseg.exporting.picture_parts import Pictures
 from mmseg.files import make_folder, writing
 from mmseg.folder_lock import FolderLock
 from mmseg.models.base import VideoModel
+from mmseg.models.exportable import ExportParts, Part
 from mmseg.structures import Size
 
 DESCRIPTION = "model.json"
@@ -28,10 +30,11 @@ def export_model(
     size: Size,
     out: str | Path,
     about: Mapping[str, Any] | None = None,
+    pictures: Pictures | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
     opset: int | None = None,
-    dynamic: bool = True,
+    batch: bool = True,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Graph]:
     """Write the folder `out` with all parts of a model.
@@ -41,9 +44,10 @@ def export_model(
         size: (h, w) of the network's input.
         out: must not exist.
         about: further entries of ``model.json``.
+        pictures: how frames become that input, for graphs that do it; None: the runner takes inputs and gives logits.
         settings: of the model's stream.
         opset: of ONNX.
-        dynamic: let the batch have any length where that is possible.
+        batch: let it have any length where that is possible.
         tell: is told what is done.
 
     Returns:
@@ -58,14 +62,19 @@ def export_model(
     graphs: dict[str, Graph] = {}
     with new_folder(Path(out)) as folder:
         exported = model.export_parts(size, **(settings or {}))
-        for number, (name, part) in enumerate(exported.parts.items(), start=1):
-            tell(f"{name} ({number} of {len(exported.parts)})")
-            graphs[name] = export_graph(part, **({} if opset is None else {"opset": opset}), dynamic=dynamic)
+        parts = {**exported.parts, **_around(model, exported, pictures)}
+        for number, (name, part) in enumerate(parts.items(), start=1):
+            tell(f"{name} ({number} of {len(parts)})")
+            graphs[name] = export_graph(part, **({} if opset is None else {"opset": opset}), batch=batch)
             _write(folder / f"{name}.onnx", graphs[name].data)
         content = {
             "format": onnx_runner.FORMAT,
             "model": type(model).__name__,
-            "input": {"size": list(size)},
+            "input": {
+                "size": list(size),
+                "channels": 6 if model.takes_flow else 3,
+                **(pictures.record() if pictures else {}),
+            },
             "result": {"kind": model.score_kind, "classes": model.num_classes},
             "policy": exported.policy,
             "graphs": {name: _description(name, graph) for name, graph in graphs.items()},
@@ -73,9 +82,18 @@ def export_model(
             "palette": None if model.PALETTE is None else [list(map(int, colour)) for colour in model.PALETTE],
             **(about or {}),
         }
-        _write(folder / "onnx_runner.py", Path(onnx_runner.__file__).read_bytes())
+        for source in (onnx_runner, *([runner_prototypes] if "prototypes" in exported.policy else [])):
+            _write(folder / Path(source.__file__).name, Path(source.__file__).read_bytes())
         _write(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
     return graphs
+
+
+def _around(model: VideoModel, exported: ExportParts, pictures: Pictures | None) -> dict[str, Part]:
+    """The graphs before and behind the network, where they are wanted, and logits are what comes out."""
+    decoder = exported.parts.get("decode")
+    if pictures is None or decoder is None or decoder.outputs != ("logits",):
+        return {}
+    return pictures.parts(6 if model.takes_flow else 3, decoder.example()["logits"].shape)
 
 
 def _description(name: str, graph: Graph) -> dict[str, Any]:

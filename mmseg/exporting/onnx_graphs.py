@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,35 +49,53 @@ def require_onnx() -> None:
         )
 
 
-def traced(part: Part, dynamic: bool = True) -> torch.export.ExportedProgram:
+def traced(part: Part, batch: bool = True) -> torch.export.ExportedProgram:
     """A part as ``torch.export`` sees it.
 
     Args:
-        dynamic: False fixes all axes to those of the example.
+        batch: False fixes the length of the batch to 1.
     """
-    examples, shapes = [x.clone() for x in part.inputs.values()], None  # one tensor twice would become one input
-    if dynamic and part.dynamic:
-        axes = [part.dynamic.get(name, {}) for name in part.inputs]
-        # an axis of length 1 is taken for one that is always 1
-        examples = [torch.cat([x] * (2 if 0 in of_input else 1)) for x, of_input in zip(examples, axes)]
-        shapes = (tuple(dict.fromkeys(of_input, torch.export.Dim.DYNAMIC) or None for of_input in axes),)
+    examples = [x.clone() for x in part.inputs.values()]  # one tensor twice would become one input
+    shapes: list[dict[int, Any] | None] = []
+    for number, name in enumerate(part.inputs):
+        axes = {axis: role for axis, role in part.dynamic.get(name, {}).items() if batch or role != "batch"}
+        for axis in axes:
+            if examples[number].shape[axis] == 1:  # would be taken for one that is always 1
+                examples[number] = torch.cat([examples[number]] * 2, axis)
+        shapes.append({axis: torch.export.Dim(role) for axis, role in axes.items()} or None)
+    part.example()  # makes the tables of this size
     with torch.no_grad():
-        return torch.export.export(part.module, tuple(examples), dynamic_shapes=shapes)
+        return torch.export.export(
+            part.module, tuple(examples), dynamic_shapes=(tuple(shapes),) if any(shapes) else None
+        )
 
 
-def export_graph(part: Part, opset: int = OPSET, dynamic: bool = True) -> Graph:
+def export_graph(part: Part, opset: int = OPSET, batch: bool = True) -> Graph:
     """The ONNX graph of a part. Raises RuntimeError if its results are not those of PyTorch."""
     with _quiet():
         program = torch.onnx.export(
-            traced(part, dynamic),
+            traced(part, batch),
             input_names=list(part.inputs),
             output_names=list(part.outputs),
             opset_version=opset,
             dynamo=True,
             verbose=False,
         )
-    data = program.model_proto.SerializeToString()
-    return check_graph(data, part)
+    return check_graph(_with_named_axes(program.model_proto, part).SerializeToString(), part)
+
+
+def _with_named_axes(model: Any, part: Part) -> Any:
+    """An ONNX model whose axes of any length are called as the part says; the tracer calls them s21 and the like."""
+    names = {}
+    for value in model.graph.input:
+        for axis, role in part.dynamic.get(value.name, {}).items():
+            names[value.type.tensor_type.shape.dim[axis].dim_param] = role
+    names.pop("", None)  # an axis that has been fixed
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+    return model
 
 
 def check_graph(data: bytes, part: Part) -> Graph:

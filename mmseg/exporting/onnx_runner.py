@@ -6,6 +6,7 @@ for frame in video:                        # (C, H, W) float32, normalised as mo
 """
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -24,15 +25,16 @@ def open_graph(path):
 class Runner:
     """One video; :meth:`reset` begins another one. A policy is a method ``_<kind>`` that takes a frame."""
 
-    def __init__(self, folder, open_graph=open_graph):
+    def __init__(self, folder, open_graph=open_graph, prototypes=None):
         self.about = read_export(folder)
         self.policy, self.graphs = self.about["policy"], self.about["graphs"]
         self.runs = {name: open_graph(Path(folder) / graph["file"]) for name, graph in self.graphs.items()}
+        self.prototypes = prototypes  # (n, C) of CFFM++, if they are at hand
         self.reset()
 
     def reset(self):
         """Forget all frames."""
-        self.count, self.memory = 0, {}
+        self.count, self.memory, self.live = 0, {}, None
 
     def run(self, part, values, outputs=None):
         """The outputs of a graph, or those that are named, from a dict that holds its inputs."""
@@ -56,6 +58,11 @@ class Runner:
         [(_, values)] = self.push(img, **inputs)
         return values
 
+    def segment(self, frame):
+        """The label map (H, W) uint8 of the next frame (H, W, 3) uint8 BGR; with flow (H, W, 6), its picture behind."""
+        img = self.run("prepare", {"frame": frame[None]})["img"][0]
+        return self.run("labels", {"logits": self.step(img)[None]})["labels"][0]
+
     def _frame(self, img):
         return [(self.count, self.run("decode", {"img": img})["logits"][0])]
 
@@ -63,13 +70,30 @@ class Runner:
         policy, early, kept = self.policy, self.policy["early"], self.policy["memory"]
         clip = early[self.count] if self.count < len(early) else [self.count + o for o in policy["offsets"]]
         part = "decode" if clip else "single"
-        needed = [name for name in self.graphs["embed"]["outputs"] if name in (*kept, *self.graphs[part]["inputs"])]
+        used = (*kept, *self.graphs[part]["inputs"], *self.graphs["decode"]["inputs"])
+        needed = [name for name in self.graphs["embed"]["outputs"] if name in used]
         state = self.run("embed", {"img": img}, needed)
         references = {f"{name}_{k}": self.memory[t][name] for k, t in enumerate(clip) for name in kept}
-        logits = self.run(part, {**state, **references})["logits"]
+        logits = self.run(part, {**state, **references, **self.context(state)})["logits"]
         self.memory[self.count] = {name: state[name] for name in kept}
         self.memory.pop(self.count - policy["keep"], None)
         return [(self.count, logits[0])]
+
+    def context(self, state):
+        """The prototypes of the video, if the model has them: those that are given, or those of the frames so far."""
+        if "prototypes" not in self.policy:
+            return {}
+        if self.prototypes is not None:
+            return {"prototypes": self.prototypes[None]}
+        prototypes = _prototypes()
+        self.live = self.live or prototypes.LivePrototypes(self.policy["prototypes"]["clusters"])
+        self.live.observe(prototypes.rows_of(state["half"]))
+        return {"prototypes": self.live.centers()[None]}
+
+
+def _prototypes():
+    """The file beside this one that makes prototypes."""
+    return importlib.import_module(f"{__package__}.runner_prototypes" if __package__ else "runner_prototypes")
 
 
 def read_export(folder):

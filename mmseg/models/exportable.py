@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -49,7 +50,8 @@ class Part:
 
     def example(self) -> dict[str, Tensor]:
         """The outputs for the example inputs."""
-        found = self.module(*self.inputs.values())
+        with torch.no_grad():
+            found = self.module(*self.inputs.values())
         return dict(zip(self.outputs, (found,) if isinstance(found, Tensor) else found, strict=True))
 
 

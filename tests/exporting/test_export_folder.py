@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmseg.exporting.export_folder import export_model
+from mmseg.errors import CheckpointError, ConfigError, DataError, WriteError
+from mmseg.exporting.export_folder import export_model, new_folder
+from mmseg.exporting.exported_model import ExportedModel
+from mmseg.folder_lock import FolderLock
 from tests.contract.systems import SYSTEMS, System
 from tests.contract.test_compiled_parts import shallow
 from tests.tools.processes import patience
 
-EXPORTED = ("SegFormer", "CFFM", "MRCFA", "HFAN")
+EXPORTED = ("SegFormer", "CFFM", "CFFM++", "MRCFA", "HFAN")
 FRAMES = 20
 RUN = """
 import sys
@@ -24,17 +28,18 @@ sys.path.insert(0, ".")
 import numpy as np
 from onnx_runner import Runner
 
-runner, frames = Runner("."), np.load("frames.npy")
-answers = [values for frame in frames for values in runner.push(frame)] + runner.finish()
-assert [number for number, _ in answers] == list(range(len(frames)))
+inputs = np.load("inputs.npz")
+runner = Runner(".", prototypes=inputs.get("prototypes"))
+answers = [values for frame in inputs["frames"] for values in runner.push(frame)] + runner.finish()
+assert [number for number, _ in answers] == list(range(len(inputs["frames"])))
 np.save("found.npy", np.stack([values for _, values in answers]))
-assert not {"torch", "mmseg"} & {name.partition(".")[0] for name in sys.modules}
+assert not {"torch", "mmseg", "onnx", "cv2"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
-def run_alone(folder: Path, frames: torch.Tensor) -> torch.Tensor:
+def run_alone(folder: Path, **inputs: torch.Tensor) -> torch.Tensor:
     """The values (n, K, h, w) that the runner of an export gives in a process of its own."""
-    np.save(folder / "frames.npy", frames.numpy())
+    np.savez(folder / "inputs.npz", **{name: value.numpy() for name, value in inputs.items()})
     done = subprocess.run(
         [sys.executable, "-c", RUN], cwd=folder, capture_output=True, text=True, timeout=patience(100)
     )
@@ -45,10 +50,65 @@ def run_alone(folder: Path, frames: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("system", [pytest.param(s, id=s.name) for s in SYSTEMS if s.name in EXPORTED])
 def test_the_runner_gives_what_the_stream_gives(system: System, tmp_path: Path):
     system = shallow(system)
-    model, frames = system.model(), system.video(FRAMES)
+    model, frames, settings = system.model(), system.video(FRAMES), system.settings()
     stream = system.stream(model)
     expected = torch.stack([stream.step(frame) for frame in frames])
-    export_model(model, system.size, tmp_path / "out", settings=system.settings(), dynamic=False)
-    found = run_alone(tmp_path / "out", frames)
+    export_model(model, system.size, tmp_path / "out", settings=settings, batch=False)
+    given = {name: value[0] for name, value in settings.items() if name == "prototypes"}
+    found = run_alone(tmp_path / "out", frames=frames, **given)
     found = F.interpolate(found, size=system.size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        (folder / "decode.onnx").write_bytes(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as folder:
+        (folder / "decode.onnx").write_bytes(b"whole")
+        assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["decode.onnx"] and len(list(out.parent.iterdir())) == 1
+    with pytest.raises(ConfigError, match="exists"), new_folder(out):
+        pass
+    other = out.with_name("other")
+    with FolderLock(other.with_name(".other.unfinished"), "an export"), pytest.raises(WriteError), new_folder(other):
+        pass
+
+
+def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path):
+    systems = {system.name: shallow(system) for system in SYSTEMS}
+    cases = [
+        (systems["MRCFA"].model(), (36, 36), {}, DataError, "MRCFA cannot use"),
+        (systems["SegFormer"].model(), (16, 16), {}, DataError, "at least 29 pixels"),
+        (systems["SegFormer"].model("train"), (64, 96), {}, ConfigError, "training mode"),
+        (systems["CFFM"].model(), (64, 96), {"dilation": (-2, -1)}, ConfigError, "num_clips"),
+    ]
+    for model, size, settings, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            export_model(model, size, tmp_path / "out", settings=settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_of_another_export_are_told(tmp_path: Path):
+    system = shallow(SYSTEMS[0])
+    model, out = system.model(), tmp_path / "out"
+    export_model(model, system.size, out, batch=False)
+    stream, frame = ExportedModel(out).stream(), system.video(1)[0]
+    torch.testing.assert_close(stream.step(frame), model.stream().step(frame), rtol=0, atol=1e-4)
+    with pytest.raises(DataError, match="export again"):
+        ExportedModel(out).stream().step(frame[:, 8:])
+    for name, text, words in [
+        ("model.json", b'{"format": 999}', "format 999"),
+        ("decode.onnx", b"other", "is not the file that model.json speaks of"),
+        ("decode.onnx", None, "decode.onnx"),
+        ("model.json", b"{", "model"),
+    ]:
+        shutil.copytree(out, broken := tmp_path / "broken")
+        (broken / name).unlink()
+        if text is not None:
+            (broken / name).write_bytes(text)
+        with pytest.raises(CheckpointError, match=words):
+            ExportedModel(broken)
+        shutil.rmtree(broken)

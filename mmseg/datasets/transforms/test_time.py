@@ -115,6 +115,11 @@ class TestPipeline:
             if self._multi.scales is None and self._multi.img_ratios is None:
                 self._multi.img_ratios = augment_ratios
 
+    @property
+    def transforms(self) -> list[Any]:
+        """What is done to a frame, in order, loaders left out."""
+        return self._apply.transforms
+
     def augmented(self) -> TestPipeline:
         """The same pipeline with `aug_test`."""
         return TestPipeline(self._config, True, self._where, self._ratios)

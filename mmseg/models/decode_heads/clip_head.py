@@ -31,12 +31,14 @@ class ClipHead(FusionHead):
 
     Attributes:
         default_dilation: offsets of the references relative to the target that the method was published with.
-        decode_reads: names of the tensors of a target state whose values :meth:`decode` looks at; of others it takes
-            the shape alone. :meth:`decode_single` looks at ``fused``.
+        decode_reads: names of the tensors of a target state whose values :meth:`decode` looks at, of others it
+            takes the shape alone; None: all. Exports leave the others out.
+        single_reads: the same for :meth:`decode_single`.
     """
 
     default_dilation: tuple[int, ...] = ()
-    decode_reads: tuple[str, ...] = ()
+    decode_reads: tuple[str, ...] | None = None
+    single_reads: tuple[str, ...] | None = None
 
     segmentor = "ClipSegmentor"
     compiled_methods = ("train_logits",)
@@ -95,6 +97,11 @@ class ClipHead(FusionHead):
                 ``network_input(t)``, which gives frame t as the network sees it, (3, h, w); or None.
             backbone: what turns such frames (n, 3, h, w) into maps.
         """
+        return {}
+
+    @property
+    def export_policy(self) -> dict[str, Any]:
+        """Plain data about them."""
         return {}
 
     def export_context(self) -> dict[str, Tensor]:

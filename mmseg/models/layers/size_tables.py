@@ -16,15 +16,23 @@ _KEPT = 64  # results of one function
 def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
     """`make`, a function of sizes, device and the like, with a memory; its tensors fit into graphs, whoever asks first.
 
-    A compiled region makes its tables anew, as part of what is compiled.
+    A compiled region makes its tables anew, as part of what is compiled. An export takes those that are there, as
+    constants: it is for one size, and what it traces has run before.
     """
-    kept = functools.lru_cache(maxsize=_KEPT)(_for_graphs(make))
+    kept, known = functools.lru_cache(maxsize=_KEPT)(_for_graphs(make)), set()
 
     @functools.wraps(make)
     def look_up(*args) -> Tables:
-        return make(*args) if torch.compiler.is_compiling() else kept(*args)
+        if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() and args in known):
+            return make(*args)
+        known.add(args)
+        return kept(*args)
 
-    look_up.cache_clear = kept.cache_clear
+    def cache_clear() -> None:
+        kept.cache_clear()
+        known.clear()
+
+    look_up.cache_clear = cache_clear
     return look_up
 
 

@@ -20,6 +20,8 @@ from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
 from mmseg.structures import Scores, Size, View
 
+_MEMORY = "memory_"  # before the names of its tensors in an export
+
 
 @MODELS.register_module()
 class ClipSegmentor(Segmentor):
@@ -87,32 +89,39 @@ class ClipSegmentor(Segmentor):
         head, folded, img = self.decode_head, self.fold(), torch.zeros(1, 3, *size)
         embedded = head.embed(self.backbone(img), folded)
         entry = head.remember(embedded, folded)
-        target, kept = named_tensors(embedded, "target"), named_tensors(entry, "entry")
-        reads = {name: target[name] for name in head.decode_reads}
+        target, kept = named_tensors(embedded, "target"), _memory(entry)
+        reads, alone = ({n: target[n] for n in names or target} for names in (head.decode_reads, head.single_reads))
         references = {f"{name}_{k}": value for k in range(head.num_clips - 1) for name, value in kept.items()}
         context = head.export_context()
 
         def embed(frames: Tensor) -> tuple[Tensor, ...]:
             state = head.embed(self.backbone(frames), folded)
-            values = {**named_tensors(state, "target"), **named_tensors(head.remember(state, folded), "entry")}
+            values = {**named_tensors(state, "target"), **_memory(head.remember(state, folded))}
             return tuple(values[name] for name in made)
 
         def decode(*tensors: Tensor) -> Tensor:
             values = dict(zip((*reads, *references, *context), tensors))
             state = state_of(embedded, {name: values.get(name, value) for name, value in target.items()})
             entries = [
-                state_of(entry, {name: values[f"{name}_{k}"] for name in kept}) for k in range(head.num_clips - 1)
+                state_of(entry, {name.removeprefix(_MEMORY): values[f"{name}_{k}"] for name in kept})
+                for k in range(head.num_clips - 1)
             ]
             return head.decode(state, entries, folded, **{name: values[name] for name in context})
 
-        def single(fused: Tensor) -> Tensor:
-            return head.decode_single(state_of(embedded, {**target, "fused": fused}), folded)
+        def single(*tensors: Tensor) -> Tensor:
+            return head.decode_single(state_of(embedded, {**target, **dict(zip(alone, tensors))}), folded)
 
-        made = tuple(dict.fromkeys((*reads, "fused", *kept)))
+        decode(*reads.values(), *references.values(), *context.values())  # raises for a size that cannot be
+        made = tuple(dict.fromkeys((*reads, *alone, *kept)))
         parts = {
             "embed": Part(Formula(self, embed), {"img": img}, made, {"img": {0: "batch"}}),
-            "decode": Part(Formula(self, decode), {**reads, **references, **context}, ("logits",)),
-            "single": Part(Formula(self, single), {"fused": target["fused"]}, ("logits",), {"fused": {0: "batch"}}),
+            "decode": Part(
+                Formula(self, decode),
+                {**reads, **references, **context},
+                ("logits",),
+                {name: {1: name} for name in context},
+            ),
+            "single": Part(Formula(self, single), alone, ("logits",), {name: {0: "batch"} for name in alone}),
         }
         return ExportParts(parts, self._export_policy(tuple(kept), self._dilation(settings)))
 
@@ -126,6 +135,7 @@ class ClipSegmentor(Segmentor):
             # frames before there are frames at all offsets; [] means `single`
             "early": [clip if len(clip) == len(dilation) else [] for clip in early],
             "keep": -min(dilation),
+            **self.decode_head.export_policy,
         }
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
@@ -149,6 +159,11 @@ class ClipSegmentor(Segmentor):
 
     def _dilation(self, settings: Mapping[str, Any]) -> Sequence[int]:
         return settings.get("dilation", self.decode_head.default_dilation)
+
+
+def _memory(entry: Any) -> dict[str, Tensor]:
+    """The tensors of an entry of the memory, whose names are not those of a target's."""
+    return {f"{_MEMORY}{name}": value for name, value in named_tensors(entry, "entry").items()}
 
 
 class ClipStream(Stream):

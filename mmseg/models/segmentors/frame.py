@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmseg.errors import ConfigError
 from mmseg.models.base import Segmentor
 from mmseg.models.checks import require_keys
 from mmseg.models.decode_heads.clip_head import ClipHead
@@ -75,10 +76,17 @@ class FrameSegmentor(Segmentor):
     def _coarse_logits(self, frames: Tensor, folded: Any) -> Tensor:
         return self.decode_head.frame_logits(self.decode_head.fuse(self.features(frames), folded))
 
+    @torch.no_grad()
     def export_parts(self, size: Size, **settings: Any) -> ExportParts:
         """See :meth:`VideoModel.export_parts`: one part, ``decode``, from frames to coarse logits."""
         self.check_settings(settings)
         self.require_eval()
+        if self.windows is not None:
+            raise ConfigError(
+                "an export of a model with test_cfg.mode='slide'",
+                "'whole'; a graph sees the frame at once",
+                "give --options model.test_cfg.mode=whole, which changes the numbers",
+            )
         img, folded = torch.zeros(1, 6 if self.takes_flow else 3, *size), self.fold()
         return ExportParts(
             {

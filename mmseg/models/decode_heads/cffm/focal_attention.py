@@ -22,7 +22,7 @@ def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
 
     An embedding lookup, because its backward pass adds up rows many times faster than that of indexing.
     """
-    first = torch.arange(len(table), device=rows.device) * table.shape[1]
+    first = torch.arange(table.shape[0], device=rows.device) * table.shape[1]
     rows = rows + first.view(-1, *[1] * rows.ndim)  # (B, ...)
     return F.embedding(rows, table.flatten(0, 1))
 

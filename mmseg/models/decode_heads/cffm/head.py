@@ -59,6 +59,7 @@ class CFFMHead(ClipHead):
 
     default_dilation = CFFM_DILATION
     decode_reads = ("half",)
+    single_reads = ("fused",)
 
     def __init__(
         self,

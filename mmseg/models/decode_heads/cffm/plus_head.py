@@ -177,6 +177,11 @@ class CFFMPlusHead(CFFMHead):
         self.store.put(name, centers)
         return {"prototypes": [centers]}
 
+    @property
+    def export_policy(self) -> dict[str, Any]:
+        """How many prototypes a runner makes."""
+        return {"prototypes": {"clusters": self.n_clusters}}
+
     def export_context(self) -> dict[str, Tensor]:
         """As many prototypes as are computed on the fly."""
         return {"prototypes": self.linear_pred3.weight.new_zeros(1, self.n_clusters, self.embed_dim)}

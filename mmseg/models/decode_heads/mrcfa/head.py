@@ -76,6 +76,7 @@ class MRCFAHead(ClipHead):
 
     default_dilation = CFFM_DILATION
     decode_reads = ("c2", "c3", "c4", "half")
+    single_reads = ("fused",)
     compiled_constants = (rounds_products,)
 
     def __init__(
