@@ -39,6 +39,7 @@ def side_by_side(predictor: VideoPredictor, frames: Iterable[Frame]) -> Iterator
     Raises:
         SegError: see :func:`mmseg.engine.predict.predict`; results of the frames before come first.
     """
+    predictor.begin()
     due: deque[tuple[Frame, Future[list[Result]]]] = deque()
     failure: Exception | None = None
     with _threads() as pool, closing(made_ahead(frames, predictor.prepare, pool, _SIDE_BY_SIDE)) as prepared:

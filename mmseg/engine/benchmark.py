@@ -135,7 +135,8 @@ def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Seque
     block = model.stream(VIDEO, **settings).block_length
     warm_up, measured = math.ceil(_WARM_UP / block), math.ceil(job.repeats / block)
     numbers = itertools.count()
-    with timer.watch(*_watched(model)):
+    predictor.begin()
+    with timer.watch(*_watched(predictor.network)):
         for step in range(warm_up + measured):
             if step == warm_up:
                 timer.clear()

@@ -51,7 +51,8 @@ def predict(
         settings: of the model's stream, see :func:`stream_settings`.
         video: what the results are said to belong to.
         source: name of the video, or all of it, for models that keep something per video.
-        amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in the type of the weights.
+        amp: type to compute in under autocast, e.g. ``torch.bfloat16``; None computes in the type of the weights. On a
+            CPU bfloat16 is, for models that keep their precision so, the type of all weights and activations instead.
         returns: what the results carry beside the labels: "scores", "logits", "probabilities", "confidence"; see
             :class:`Result`.
 
@@ -81,6 +82,9 @@ class VideoPredictor:
         model, pipeline, settings, video, source, amp, returns: see :func:`predict`.
         keep_images: False drops the pictures of waiting frames even where they cannot be read again.
 
+    Attributes:
+        network: what computes: the model, or the same with weights in bfloat16.
+
     Raises:
         ConfigError: `returns` holds what this model cannot give.
     """
@@ -102,6 +106,7 @@ class VideoPredictor:
         self.model, self.pipeline, self.settings = model, pipeline, dict(settings or {})
         self.video, self.source, self.amp, self.keep_images = video, source, amp, keep_images
         self.returns = tuple(returns)
+        self.network = model
         self.reset()
 
     @property
@@ -112,6 +117,7 @@ class VideoPredictor:
     def reset(self) -> None:
         """Forget all frames: the next one is the first of a video."""
         self.streams: list | None = None
+        self._changes: int | None = None  # of the model, when the streams were opened
         self._size: Size | None = None
         self._waiting: deque[Waiting] = deque()  # frames that wait for their result, oldest first
 
@@ -155,7 +161,7 @@ class VideoPredictor:
         """The views of a frame, each with what the model computes of it without other frames; in any thread."""
         views = [self._on_device(view) for view in self.views(frame)]
         with at(place_of(frame)), self._precision():
-            return [(view, self.model.prepare(view)) for view in views]
+            return [(view, self.network.prepare(view)) for view in views]
 
     def admit(self, frame: Frame, parts: Sequence[tuple[View, Any]]) -> Callable[[], list[Result]]:
         """:meth:`push` for threads: take in a frame as :meth:`prepare` gave it; what it returns computes the results.
@@ -182,6 +188,7 @@ class VideoPredictor:
 
     def require_unchanged(self) -> None:
         """Raise ConfigError if weights or mode of the model have changed since the first frame."""
+        self._tell_of_changes()
         for stream in self.streams or ():
             stream.require_unchanged()
 
@@ -210,11 +217,31 @@ class VideoPredictor:
                 self.streams[0].at_once or "iterate over what they return",
             )
 
+    def begin(self) -> None:
+        """Decide what computes, before the first frame of a video; called by itself where nobody has.
+
+        Autocast casts weights and activations anew in every frame, so on a CPU a model that is cast already is taken.
+        """
+        weight = next(self.model.parameters())
+        rounds = self.amp is torch.bfloat16 and weight.dtype == torch.float32 and weight.device.type == "cpu"
+        rounds &= self.model.bfloat16_weights and not _is_compiled(self.model)
+        self.network = self.model.in_bfloat16() if rounds else self.model
+        self._changes = self.model.changes
+
     def _open(self, num_views: int) -> None:
         """One stream per view."""
-        self.streams = self.streams or []
+        if not self.streams:
+            self.begin()
+            self.streams = []
         while len(self.streams) < num_views:
-            self.streams.append(self.model.stream(self.source, **self.settings))
+            self.streams.append(self.network.stream(self.source, **self.settings))
+        self._tell_of_changes()
+
+    def _tell_of_changes(self) -> None:
+        """Streams know the model that computes alone."""
+        if self.network is not self.model and self._changes != self.model.changes:
+            self._changes = self.model.changes
+            self.network.changes += 1
 
     def remove(self, ids: Iterable[int]) -> None:
         """Stop following objects. Raises ConfigError for models of classes."""
@@ -238,10 +265,11 @@ class VideoPredictor:
         return size
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
+        mixed = self.amp is not None and self.network is self.model
+        return torch.autocast(self.device.type, dtype=self.amp, enabled=mixed)
 
     def _on_device(self, view: View) -> View:
-        dtype = next(self.model.parameters()).dtype
+        dtype = next(self.network.parameters()).dtype
         moved = {
             name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in view.inputs.items()
@@ -273,6 +301,11 @@ class VideoPredictor:
         if first.ids is not None:
             said["labels"] = _ids_table(first.ids)[said["labels"]]
         return Result(self.video, frame, ids=first.ids, **said)
+
+
+def _is_compiled(model: VideoModel) -> bool:
+    """What is compiled belongs to these weights and to no copy of them."""
+    return any(module._compiled_call_impl is not None for module in model.modules())
 
 
 def _ids_table(ids: Sequence[int]) -> np.ndarray:

@@ -6,6 +6,7 @@ A video model is a per-frame encoder (`embed`, each frame once), a bounded memor
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ class VideoModel(Shared, nn.Module):
         stream_settings: names of the settings that :meth:`stream` takes.
         synchronised_norms: prefixes of the norms that take the statistics of all processes; "" is all, () none.
         batch_keys: entries of a batch that :meth:`loss` cannot do without.
+        bfloat16_weights: it keeps its precision if all weights and activations are bfloat16, as it does under autocast.
         in_parts: its streams let threads share a frame's work: :meth:`prepare` and :meth:`Stream.admit`.
         takes_flow: frames come with a picture of their optical flow, and network inputs have 6 channels.
         view_inputs: names of the inputs of a view that its streams look at; None: whatever there is.
@@ -53,6 +55,7 @@ class VideoModel(Shared, nn.Module):
     view_inputs: tuple[str, ...] | None = None
     score_kind: ScoreKind = "logits"
     finetune_trains: str | None = None
+    bfloat16_weights = False
     in_parts = False
     batch_keys: tuple[str, ...] = ()
 
@@ -60,6 +63,7 @@ class VideoModel(Shared, nn.Module):
         super().__init__()
         self.changes = 0  # raised by whatever may change weights under a stream
         self._folded: tuple[Any, Any] | None = None  # (fingerprint, what fold() gave)
+        self._rounded: tuple[Any, list[VideoModel]] | None = None  # (fingerprint, the model in bfloat16)
 
     # ------------------------------------------------------------------ training
 
@@ -164,6 +168,19 @@ class VideoModel(Shared, nn.Module):
             with torch.autocast(next(self.parameters()).device.type, enabled=False):
                 self._folded = folded = (fingerprint, self.fold())
         return folded[1]
+
+    def in_bfloat16(self) -> VideoModel:
+        """This model with weights in bfloat16, made once for the present weights and shared by all streams.
+
+        Raises:
+            ConfigError: the model is in training mode.
+        """
+        self.require_eval()
+        fingerprint, rounded = self._fingerprint(), self._rounded
+        if rounded is None or rounded[0] != fingerprint:
+            rest = {id(kept): None for kept in (self._folded, rounded) if kept is not None}  # is not copied
+            self._rounded = rounded = (fingerprint, [copy.deepcopy(self, rest).bfloat16()])
+        return rounded[1][0]
 
     def _fingerprint(self) -> tuple:
         """Tells whether any weight or buffer has been replaced, moved, converted or written to."""

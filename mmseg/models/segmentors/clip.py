@@ -36,7 +36,7 @@ class ClipSegmentor(Segmentor):
         """``dilation``, and what the head takes besides frames (``prototypes``)."""
         return ("dilation", *self.decode_head.context_keys)
 
-    in_parts = True
+    in_parts = bfloat16_weights = True
 
     @torch.no_grad()
     def prepare(self, view: View) -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ class FrameSegmentor(Segmentor):
     are seen in overlapping windows.
     """
 
-    in_parts = True
+    in_parts = bfloat16_weights = True
     windows: tuple | None = None  # crop size and stride of mode='slide'
 
     def _check_mode(self, mode: Any) -> None:
