@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|data|table]."""
+"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|data|table|growth]."""
 
 import argparse
 import sys
@@ -14,28 +14,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_growth import HEIGHTS, growth_rows
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.errors import ConfigError
 from mmseg.evaluation.tables import text_table
-from mmseg.files import write_json
+from mmseg.files import write_bytes, write_json
 from mmseg.values import NonNegativeInt, PositiveInt
+from mmseg.visualization.plots import plot_curves
 
 _MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory, "data": measure_loading}
-_SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853), "data": (0, 0)}
-_REPEATS = {"stream": 10, "train": 3, "memory": 2000, "data": 10}
+_SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853), "data": (0, 0), "growth": (480, 852)}
+_REPEATS = {"stream": 10, "train": 3, "memory": 2000, "data": 10, "growth": 4}
 _MIB = 2**20
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Frames per second, times of the stages and peak memory")
-    parser.add_argument("config", nargs="+", help="config files; several with --mode table")
+    parser.add_argument("config", nargs="+", help="config files; several with --mode table and --mode growth")
     parser.add_argument(
         "--mode",
-        choices=[*_MEASURES, "table"],
+        choices=[*_MEASURES, "table", "growth"],
         default="stream",
         help="streaming inference, a training step, the memory of the test loop along a video, the training data of "
-        "the config with 0, 1 and 2 workers, or one table with streams and training steps of all configs in several "
-        "precisions",
+        "the config with 0, 1 and 2 workers, one table with streams and training steps of all configs in several "
+        "precisions, or how the cost of streams grows with the frame, the classes, the clip, the objects and processes",
     )
     parser.add_argument(
         "--size",
@@ -47,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--frames",
         type=cli.number(PositiveInt),
-        help="frames (in whole blocks), steps or batches measured (10, 3, 10), length of the video (2000)",
+        help="frames (in whole blocks), steps or batches measured (10, 3, 10; growth 4), length of the video (2000)",
     )
     parser.add_argument(
         "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"
@@ -65,12 +67,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--objects", type=number, default=2, help="objects that are followed (GSFM; default: 2)")
     parser.add_argument("--memory-frames", type=number, default=12, help="frames in memory (GSFM; default: 12)")
     parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--plot", type=Path, help="draw the curves of --mode growth there, as a PNG")
+    parser.add_argument(
+        "--heights", type=number, nargs="+", metavar="H", help=f"of the frames of --mode growth ({_words(HEIGHTS)})"
+    )
     cli.add_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    if (args.plot or args.heights) and args.mode != "growth":
+        raise ConfigError(f"--plot or --heights with --mode {args.mode}", "--mode growth", "leave them out")
+    if args.mode == "growth":
+        show_growth(args)
+        return
     if args.mode == "table":
         rows = [row for config in args.config for row in table_rows(args, config)]
         print(overview_table(rows))
@@ -78,7 +89,7 @@ def main() -> None:
             write_json(args.json, {"torch": torch.__version__, "rows": rows})
         return
     if len(args.config) > 1:
-        raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table for several")
+        raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table or growth")
     if args.mode == "data" and (args.size or args.amp or args.compile):
         raise ConfigError(
             "--size, --amp or --compile with --mode data",
@@ -96,6 +107,26 @@ def main() -> None:
         print(line)
     if args.json is not None:
         write_json(args.json, {"config": args.config[0], "torch": torch.__version__, "rows": rows})
+
+
+def show_growth(args: argparse.Namespace) -> None:
+    """Measure how the cost of every config grows; a line on the way, then the table and the plot."""
+    if args.against_reference:
+        raise ConfigError("--against-reference with --mode growth", "the product alone", "use --mode stream for both")
+    rows: list[Row] = []
+    refused: list[str] = []
+    for config in args.config:
+        name = Path(config).stem
+        for row in growth_rows(make_job(args, config, "growth"), args.heights or HEIGHTS, refused):
+            rows.append(row)
+            sys.stderr.write(f"{name}, {row['axis']} {row['value']}: {row['seconds']:.3f} s a frame\n")
+    for line in refused:
+        sys.stderr.write(f"left out: {line}\n")
+    print(growth_table(rows))
+    if args.json is not None:
+        write_json(args.json, {"torch": torch.__version__, "rows": rows, "left_out": refused})
+    if args.plot is not None:
+        write_bytes(args.plot, growth_plot(rows))
 
 
 def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -> Job:
@@ -144,6 +175,38 @@ def overview_table(rows: Sequence[Row]) -> str:
             ]
         )  # fmt: skip
     return f"{text_table(header, lines)}\n\n{rows[0]['device']}"
+
+
+def growth_table(rows: Sequence[Row]) -> str:
+    """One line per measurement, in the order of the axes."""
+    header = ["what grows", "config", "value", "frames/s", "ms", "peak MiB"]
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    lines = [
+        [
+            row["axis"], Path(row["config"]).stem, str(row["value"]), f"{1 / row['seconds']:.2f}",
+            f"{1000 * row['seconds']:.0f}", f"{row['peak_memory'] / _MIB:.0f}",
+        ]
+        for row in sorted(rows, key=lambda row: axes.index(row["axis"]))
+    ]  # fmt: skip
+    return f"{text_table(header, lines)}\n\n{rows[0]['device']}"
+
+
+def growth_plot(rows: Sequence[Row]) -> bytes:
+    """A PNG with two panels for every axis: frames per second, and memory."""
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    panels: dict[str, Any] = {}
+    for axis in axes:
+        for title, of_row in _GROWTH.items():
+            curves: dict[str, tuple[list[int], list[float]]] = {}
+            for row in (row for row in rows if row["axis"] == axis):
+                values, numbers = curves.setdefault(Path(row["config"]).stem, ([], []))
+                values.append(row["value"])
+                numbers.append(of_row(row))
+            panels[f"{title}, by {axis}"] = curves
+    return plot_curves(panels, [axis for axis in axes for _ in _GROWTH], log=True)
+
+
+_GROWTH = {"frames per second": lambda row: 1 / row["seconds"], "peak MiB": lambda row: row["peak_memory"] / _MIB}
 
 
 def speed_tables(rows: Sequence[Row]) -> str:
@@ -249,6 +312,10 @@ def worst_case(rows: Sequence[Row]) -> list[str]:
 def _network_seconds(row: Row) -> float:
     """Without reading the frames and without the final resize and argmax."""
     return row["seconds"] - row["stages"]["read"] - row["stages"]["resize+argmax"]
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def _by(size: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour blindness tell apart; black last
@@ -20,11 +21,17 @@ _READABLE = 20  # classes whose shares are written into their cells
 _LONGEST_NAME = 18
 
 
-def plot_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]]) -> bytes:
+def plot_curves(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
+    xlabels: Sequence[str] = (),
+    log: bool = False,
+) -> bytes:
     """A PNG with a panel for every number and a curve for every run, of the same colour in all panels.
 
     Args:
         panels: number -> run -> iterations and values.
+        xlabels: what stands below the panels in place of "iteration".
+        log: both axes are logarithmic.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     columns = min(_COLUMNS, len(panels))
@@ -39,11 +46,27 @@ def plot_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[
             marker = "o" if len(values) <= _FEW else None
             [lines[name]] = axes.plot(iterations, values, marker=marker, markersize=3, linewidth=1.4, **style)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("iteration", fontsize=8)
+        axes.set_xlabel(xlabels[number - 1] if xlabels else "iteration", fontsize=8)
+        if log:
+            _logarithmic(axes, sorted({x for iterations, _ in curves.values() for x in iterations}))
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
     figure.legend([lines[n] for n in names], names, loc="outside lower center", ncols=min(3, len(names)), fontsize=8)
     return _png(figure)
+
+
+def _logarithmic(axes: Axes, values: Sequence[int]) -> None:
+    """Logarithmic axes, whose marks below are the `values` themselves."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(values, [str(value) for value in values])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 2, 2 * high)  # a nearly level curve looks level, and has numbers beside it
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> bytes:

@@ -1,0 +1,122 @@
+"""How the cost of a stream grows: with the frame, the classes, the clip, objects, memory and processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmseg.config import load_config, require
+from mmseg.engine.benchmark import Job, Row, measure_stream
+from mmseg.errors import ConfigError
+from mmseg.parent import end_with_parent
+
+HEIGHTS = (240, 360, 480, 720, 1080)
+_ASPECT = 16 / 9
+_CLASSES = (8, 32, 124, 255)  # a label map is uint8, and 255 means "ignored"
+_CLIPS = (3, 4, 6, 8)
+_TEST_SIZES = (1, 2, 4)
+_OBJECTS = (1, 2, 4, 8)
+_MEMORY_FRAMES = (1, 3, 6, 12)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement of a curve.
+
+    Attributes:
+        axis: what grows, in words.
+        value: how much of it there is.
+        job: what is measured.
+        processes: that measure it at the same time, a video each.
+    """
+
+    axis: str
+    value: int
+    job: Job
+    processes: int = 1
+
+
+def growth_points(job: Job, heights: Sequence[int] = HEIGHTS) -> list[Point]:
+    """What is to be measured of a config; on each axis the other values are those of `job` and of the config.
+
+    Frames of `heights` are 16:9.
+
+    Raises:
+        ConfigError: the config cannot be read, or has no model.
+    """
+    cfg = load_config(job.config, job.options)
+    require(cfg, "model", "data.test")
+    points = [
+        Point("frame height", height, replace(job, size=(height, int(height * _ASPECT) // 2 * 2))) for height in heights
+    ]
+    if "decode_head" not in cfg.model:
+        points += [Point("objects", n, replace(job, objects=n)) for n in _OBJECTS]
+        points += [Point("frames in memory", n, replace(job, memory_frames=n)) for n in _MEMORY_FRAMES]
+    else:
+        points += [_changed("classes", n, job, {"model.decode_head.num_classes": n}) for n in _CLASSES]
+        points += _clip_points(job, cfg.data.test)
+    return points + [Point("processes", n, job, n) for n in _process_counts()]
+
+
+def _clip_points(job: Job, test: Mapping[str, Any]) -> Iterator[Point]:
+    """Longer clips, where frames look at others: three frames apart, as published."""
+    if "test_size" in test:
+        for length in _TEST_SIZES:
+            yield _changed("clip length", length, job, {"data.test.test_size": length})
+    elif test.get("dilation"):
+        for length in _CLIPS:
+            dilation = list(range(-3 * (length - 1), 0, 3))
+            keys = {"model.decode_head.num_clips": length, "data.test.dilation": dilation}
+            yield _changed("clip length", length, job, keys)
+
+
+def _changed(axis: str, value: int, job: Job, keys: Mapping[str, Any]) -> Point:
+    return Point(axis, value, replace(job, options={**job.options, **keys}))
+
+
+def _process_counts() -> list[int]:
+    """1, 2, 4 ... as many as there are processors."""
+    counts, available = [1], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    while 2 * counts[-1] <= available:
+        counts.append(2 * counts[-1])
+    return counts
+
+
+def measure_point(point: Point) -> Row:
+    """The row of a steady stream, with ``axis``, ``value`` and ``processes``.
+
+    Of several processes at once, ``seconds`` are those per frame of all of them together, ``peak_memory`` is the sum.
+
+    Raises:
+        ConfigError: the model does not take this value.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(point.processes, context, end_with_parent, (os.getpid(),)) as pool:
+        results = [pool.submit(measure_stream, point.job) for _ in range(point.processes)]
+        rows = [result.result()[0] for result in results]
+    together = {
+        "seconds": 1 / sum(1 / row["seconds"] for row in rows),
+        "peak_memory": sum(row["peak_memory"] for row in rows),
+        "added_memory": sum(row["added_memory"] for row in rows),
+    }
+    return {**rows[0], **together, "axis": point.axis, "value": point.value, "processes": point.processes}
+
+
+def growth_rows(job: Job, heights: Sequence[int], refused: list[str]) -> Iterator[Row]:
+    """Rows of all points of a config, one after the other; values that the model does not take go to `refused`.
+
+    Raises:
+        ConfigError: the config itself cannot be measured.
+    """
+    own = measure_point(Point("", 0, job))  # lies on several axes
+    for point in growth_points(job, heights):
+        try:
+            row = own if point.job == job and point.processes == 1 else measure_point(point)
+        except ConfigError as error:
+            refused.append(f"{point.axis} {point.value}: {error.found}")
+            continue
+        yield {**row, "config": job.config, "axis": point.axis, "value": point.value}

@@ -1,0 +1,54 @@
+"""What the growth of costs is measured at, and what rows and curves hold."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mmseg.engine.benchmark import Job
+from mmseg.engine.benchmark_growth import Point, growth_points, growth_rows, measure_point
+from mmseg.errors import ConfigError
+from mmseg.visualization.plots import plot_curves
+from tests.engine.tiny_vspw import write_config
+from tests.tools.processes import ROOT
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    return Job(str(write_config(tmp_path / "config.py", tmp_path, clip=True)), size=(32, 48), repeats=1)
+
+
+def test_axes_of_a_model_of_classes(job):
+    points = growth_points(job, [90, 180])
+    values = {axis: [p.value for p in points if p.axis == axis] for axis in dict.fromkeys(p.axis for p in points)}
+    assert list(values) == ["frame height", "classes", "clip length", "processes"]
+    assert values["frame height"] == [90, 180] and values["processes"][0] == 1
+    assert [p.job.size for p in points[:3]] == [(90, 160), (180, 320), (32, 48)]
+    longest = points[-1 - len(values["processes"])].job.options
+    assert longest["model.decode_head.num_clips"] == len(longest["data.test.dilation"]) + 1 == 8
+    assert longest["data.test.dilation"][0] == -21
+
+
+def test_axes_of_a_model_of_objects():
+    config = ROOT / "local_configs/toy/gsfm_stage3.py"
+    points = growth_points(Job(str(config), objects=3, memory_frames=5), [90])
+    assert {p.axis for p in points} == {"frame height", "objects", "frames in memory", "processes"}
+    assert all(p.job.memory_frames == 5 for p in points if p.axis == "objects")
+    assert all(p.job.objects == 3 for p in points if p.axis == "frames in memory")
+
+
+def test_processes_share_the_work_and_add_their_memory(job):
+    one, two = (measure_point(Point("processes", n, job, n)) for n in (1, 2))
+    assert two["processes"] == 2 and two["peak_memory"] > 1.8 * one["peak_memory"]
+    assert two["seconds"] > 0
+
+
+def test_a_config_that_cannot_be_measured_is_an_error(job, tmp_path):
+    with pytest.raises(ConfigError, match=r"missing\.py does not exist"):
+        list(growth_rows(Job(str(tmp_path / "missing.py")), [32], []))
+
+
+def test_logarithmic_curves(tmp_path):
+    curves = {"frames per second": {"a": ([1, 2, 4], [4.0, 2.0, 1.0]), "b": ([1, 2], [3.0, 2.9])}}
+    pictures = [plot_curves(curves, ["objects"], log=log) for log in (False, True)]
+    level, logarithmic = (cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR) for picture in pictures)
+    assert level.shape == logarithmic.shape and (level != logarithmic).any()
