@@ -61,11 +61,8 @@ def main() -> None:
         cli.say(f"written: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
     else:
         folder = save_pretrained(args.checkpoint, args.out, **_chosen(args, _OF_FOLDERS))
-        files = [
-            f"{path.name} ({path.stat().st_size / 2**20:.1f} MiB)"
-            for path in (folder / FACTS, folder / WEIGHTS, folder / CARD)
-        ]
-        cli.say(f"written: {folder}: {', '.join(files)}")
+        size = (folder / WEIGHTS).stat().st_size / 2**20
+        cli.say(f"written: {folder}: {FACTS}, {WEIGHTS} ({size:.1f} MiB), {CARD}")
 
 
 def _chosen(args: argparse.Namespace, taken: tuple[str, ...]) -> dict[str, object]:
