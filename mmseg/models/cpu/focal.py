@@ -1,6 +1,6 @@
-"""Focal attention without masks: windows sorted by which keys exist for them, a few of a kind at a time.
+"""Focal attention without masks: windows sorted by which keys exist for them, one or a few of a kind at a time.
 
-The keys of a few windows are gathered and attended to while they are in the cache. For gradients the same is done once
+The keys of a window are gathered and attended to while they are in the cache. For gradients the same is done once
 more in the backward pass, so that neither gathered keys nor attention matrices are kept in between.
 """
 
@@ -19,7 +19,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
 from mmseg.models.layers.size_tables import table
 
-_WINDOWS = 1  # whose keys are gathered at a time: half a megabyte for 256 channels
+_WINDOWS = 4  # whose keys are gathered at a time for gradients
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,13 @@ def _attend(
     query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
 ) -> Tensor:
     out = torch.empty_like(query)
-    for sample, number, windows, rows in _chunks(len(query), groups):
-        keys = F.embedding(rows, table[sample])
-        out[sample, windows] = window_attention(query[sample, windows], keys, biases[number], scale)
+    for queries, rows_of_sample, results in zip(
+        query.unsqueeze(2), table, out
+    ):  # (W, 1, 49, C), (rows, 2C), as queries
+        for group, bias in zip(groups, biases):
+            for window, rows in zip(group.windows.tolist(), group.keys.split(1)):
+                keys = F.embedding(rows, rows_of_sample)  # (1, L, 2C): half a megabyte for 256 channels
+                results[window] = window_attention(queries[window], keys, bias, scale)[0]
     return out
 
 
