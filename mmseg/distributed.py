@@ -27,6 +27,8 @@ from mmseg.parent import is_alive
 
 LAUNCHERS = launchers.LAUNCHERS
 _CHUNK = 64 * 2**20  # bytes of a file in flight at a time
+# for an answer of another process: torch's 10 minutes are too short where the slowest finishes an evaluation
+_LONGEST_WAIT = datetime.timedelta(hours=1)
 # gloo and nccl have no class of their own for it in all versions
 _LOST = re.compile(
     r"connection (was )?(closed|reset)|broken pipe|caused pair closure|socket timeout|timed out waiting|remote process",
@@ -45,7 +47,8 @@ def init(launcher: str = "none", backend: str | None = None, gpu: int | None = N
         gpu: number of the GPU of a single process; None takes the first one, if any; negative means the CPU.
 
     Raises:
-        ConfigError: the launcher is unknown or has not started this process, or the processes cannot meet.
+        ConfigError: the launcher is unknown or has not started this process, or the processes cannot meet within
+            ``$JOIN_TIMEOUT`` seconds.
     """
     global _device
     place = None if launcher == "none" else launchers.find_place(launcher, os.environ)
@@ -63,25 +66,57 @@ def _meet(place: launchers.Place, address: str, port: int) -> None:
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world_size), LOCAL_RANK=str(place.local_rank))
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     on_gpu = device().type == "cuda"
+    patience = launchers.join_timeout(os.environ)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            # the default of 10 minutes is too short for processes that wait for the slowest to finish an evaluation
-            timeout=datetime.timedelta(hours=1),
+            store=_store_of_all(place, patience),
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=_LONGEST_WAIT,
             **({"device_id": device()} if on_gpu else {}),
         )
     except (RuntimeError, ValueError) as error:
-        in_use = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
+        said = str(error).splitlines()[0]
+        if "EADDRINUSE" in said or "address already in use" in said.lower():
+            raise ConfigError(
+                f"port {port} is in use", "a free port", "set PORT (MASTER_PORT) to another one"
+            ) from error
         raise ConfigError(
-            f"port {port} is in use"
-            if in_use
-            else f"process {place.rank} cannot join the others at {address}:{port}: {str(error).splitlines()[0]}",
-            "a free port" if in_use else f"{place.world_size} processes that reach each other, each with its own GPU",
-            "set PORT (MASTER_PORT) to another one" if in_use else "check MASTER_ADDR, PORT and the number of GPUs",
+            f"process {place.rank} cannot join the others at {address}:{port}: {said}",
+            f"{place.world_size} processes that reach each other, each with its own GPU",
+            "check MASTER_ADDR, PORT and the number of GPUs, and that all of them have started; JOIN_TIMEOUT says how "
+            f"many seconds they wait for each other (now {patience})",
         ) from error
     home = (socket.gethostname(), _process_namespace())
     everyone = all_gather_object((home, os.getpid()))
     _neighbours[:] = [pid for where, pid in everyone if where == home and pid != os.getpid()]
+
+
+def _store_of_all(place: launchers.Place, patience: int) -> dist.Store:
+    """Where the processes leave words for each other, once all of them have come.
+
+    Raises:
+        RuntimeError: some have not, within `patience` seconds.
+    """
+    wait = datetime.timedelta(seconds=patience)
+    store = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=wait))[0]
+    # torchrun keeps the store over a restart, with the words of processes that are no more
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    came = [f"came {rank}" for rank in range(place.world_size)]
+    store.set(came[place.rank], "")
+    try:
+        store.wait(came, wait)
+    except RuntimeError as error:
+        missing = [rank for rank, key in enumerate(came) if not store.check([key])]
+        if not missing:
+            raise
+        numbers = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        raise RuntimeError(
+            f"{len(missing)} of {place.world_size} have not come within {patience} s (number {numbers})"
+        ) from error
+    store.set_timeout(_LONGEST_WAIT)
+    return store
 
 
 def _process_namespace() -> str:

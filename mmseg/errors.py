@@ -20,9 +20,11 @@ class SegError(Exception):
 
     Attributes:
         rank: of several processes that raise it together, the one that prints it; None: whoever meets it.
+        status: exit status of a program that it ends. 2: it would be met again if nothing is changed.
     """
 
     rank: int | None = None
+    status = 2
 
     def __init__(self, found: str, expected: str | None = None, action: str | None = None) -> None:
         self.found, self.expected, self.action = found, expected, action
@@ -43,6 +45,12 @@ class ConfigError(SegError):
 
 class DataError(SegError):
     """A file or folder of a data set that is missing, damaged or does not fit."""
+
+
+class DeadWorkerError(DataError):
+    """A process that loads data has been killed: the next start of the program may do well."""
+
+    status = 1
 
 
 class CheckpointError(SegError):

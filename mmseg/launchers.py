@@ -23,6 +23,7 @@ logger = logging.getLogger("mmseg.engine")
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 LAUNCHER_PID = "MMSEG_LAUNCHER_PID"  # tools/launch.py tells its processes whose children they are
+RUN_ID = "MMSEG_RUN_ID"  # tools/launch.py tells its processes which start of theirs they belong to
 LOST_STATUS = 75  # exit status of a process that stops because another has failed; the launcher names that one
 _PATIENCE = 60.0  # seconds to finish an iteration and save when the launcher has gone
 _VARIABLES = {  # rank, number of processes, the same on this machine
@@ -36,6 +37,7 @@ _VARIABLES = {  # rank, number of processes, the same on this machine
     ),
 }
 _JOB = ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE")  # the same in all processes of a job
+JOIN_TIMEOUT = 600  # seconds in which all processes must come; $JOIN_TIMEOUT sets it
 _PORTS = range(20000, 29000)  # to draw from: none that the system hands out or that is anybody's default
 
 
@@ -189,6 +191,41 @@ def check_port(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 65535):
         raise ConfigError(f"PORT is {text!r}", "a number from 1 to 65535", "correct it, or leave PORT unset")
     return int(text)
+
+
+def join_timeout(environ: Mapping[str, str]) -> int:
+    """Seconds that a process waits for the others to start.
+
+    Raises:
+        ConfigError: $JOIN_TIMEOUT is no such number.
+    """
+    text = environ.get("JOIN_TIMEOUT") or str(JOIN_TIMEOUT)
+    if not (text.isdecimal() and 1 <= int(text) <= 86400):
+        raise ConfigError(
+            f"JOIN_TIMEOUT is {text!r}", "a number of seconds from 1 to 86400", "correct it, or leave it unset"
+        )
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How often a launcher has started a run anew.
+
+    Attributes:
+        run: what all starts of the run have in common, and no other run; None if it is started once only.
+        number: 0 is the first start.
+    """
+
+    run: str | None
+    number: int
+
+
+def restart(environ: Mapping[str, str]) -> Restart:
+    """Whether tools/launch.py has started this process anew after a crash, or slurm its job after a preemption."""
+    job = environ.get("SLURM_JOB_ID")
+    run = environ.get(RUN_ID) or (job and f"slurm {job}") or None
+    counts = [environ.get(name, "") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")]
+    return Restart(run, sum(int(count) for count in counts if count.isdecimal()) if run else 0)
 
 
 def first_slurm_node(environ: Mapping[str, str]) -> str:

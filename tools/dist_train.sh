@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train with several processes: ./tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 #
-# GPUS=0 is one CPU process. Environment: PORT (default: a free one; 43412 with several machines) and what
-# processes.sh names.
+# GPUS=0 is one CPU process. Environment: MAX_RESTARTS (default 0: how often to go on from the newest checkpoint after a
+# crash), PORT (default: a free one; 43412 with several machines) and what processes.sh names (docs/many_machines.md).
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG GPUS [arguments of tools/train.py]" >&2

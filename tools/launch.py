@@ -1,8 +1,9 @@
-"""torchrun for dist_train.sh and dist_test.sh: launch.py DEFAULT_PORT PROCESSES SCRIPT [arguments of SCRIPT].
+"""torchrun for dist_*.sh: launch.py DEFAULT_PORT PROCESSES SCRIPT [arguments of SCRIPT].
 
-Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT. Unlike torchrun it takes a free port where none is given (several
-machines must agree on one: DEFAULT_PORT), says in one line what is wrong, and adds no traceback of its own to the
-message of the process that failed.
+Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, JOIN_TIMEOUT and MAX_RESTARTS. Unlike torchrun it takes a free port
+where none is given (several machines must agree on one: DEFAULT_PORT), says in one line what is wrong, adds no
+traceback of its own to the message of the process that failed, and restarts after crashes only: what a user has to
+change, or has asked for by a signal, is not done over again.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from mmseg.errors import ConfigError, SegError
-from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, check_port
+from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, RUN_ID, check_port, join_timeout, restart
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 # exit statuses of a process that has printed a message, a traceback, or which of many videos have failed
-_HAS_SAID_WHY = (1, 2, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+_ASKED_TO_STOP = tuple(128 + signum for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
+_HAS_SAID_WHY = (1, 2, *_ASKED_TO_STOP)
+_FINAL = (2, *_ASKED_TO_STOP)  # the next start would end in the same way, or nobody wants it
 
 
 def main(default_port: str, processes: str, *command: str) -> int:
@@ -33,18 +37,30 @@ def main(default_port: str, processes: str, *command: str) -> int:
     nnodes, node_rank = _number("NNODES", 1, least=1), _number("NODE_RANK", 0, least=0)
     if node_rank >= nnodes:
         raise ConfigError(f"NODE_RANK is {node_rank}", f"less than NNODES = {nnodes}", "number the machines from 0")
+    restarts, patience = _number("MAX_RESTARTS", 0, least=0), join_timeout(os.environ)
     port = _port(int(default_port), alone=nnodes == 1, meets_here=node_rank == 0)
 
-    # Only now, after mistakes have been told: importing PyTorch takes seconds.
+    # Only now, after mistakes have been told: importing PyTorch takes seconds. Where a machine does not come, its C++
+    # code writes two screens of stack, unless told otherwise at its start.
+    quiet = {"TORCH_CPP_LOG_LEVEL": "FATAL"} if "TORCH_CPP_LOG_LEVEL" not in os.environ else {}
+    os.environ.update(quiet)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    for name in quiet:  # the processes may say what they like
+        del os.environ[name]
     os.environ[LAUNCHER_PID] = str(os.getpid())
+    # of a slurm job that is requeued, the next start belongs to the same run
+    os.environ[RUN_ID] = restart(os.environ).run or uuid.uuid4().hex
+    _stop_by_warning()
+    _restart_after_crashes_only()
     places = [f"--nnodes={nnodes}", f"--node_rank={node_rank}", f"--nproc_per_node={processes}"]
+    places += [f"--max_restarts={restarts}", f"--rdzv_conf=timeout={patience}"]
     address = os.environ.get("MASTER_ADDR") or "127.0.0.1"
     # a free port is drawn right before it is used, so that nobody else gets it meanwhile
-    meeting = [f"--master_addr={address}", f"--master_port={port or _usable(0)}", "--monitor_interval=0.1"]
+    port = port or _usable(0)
+    meeting = [f"--master_addr={address}", f"--master_port={port}", "--monitor_interval=0.1"]
     try:
         torchrun([*places, *meeting, *command])
     except ChildFailedError as error:
@@ -52,12 +68,40 @@ def main(default_port: str, processes: str, *command: str) -> int:
     except SignalException as error:
         sys.stderr.write(f"{signal.Signals(error.sigval).name}: all processes have been stopped\n")
         return 128 + error.sigval
-    except (RuntimeError, OSError) as error:  # torchrun cannot bind, or cannot reach MASTER_ADDR
+    except (RuntimeError, OSError) as error:  # torchrun cannot bind, or not all machines have come
+        said = str(error).splitlines()[0]
+        waited = f"; they wait {patience} s for each other (JOIN_TIMEOUT)" if nnodes > 1 else ""
+        who = f"machine {node_rank} of {nnodes} cannot meet the others" if nnodes > 1 else "the processes cannot meet"
         sys.stderr.write(
-            f"error: the processes cannot meet: {str(error).splitlines()[0]}; check MASTER_ADDR and PORT\n"
+            f"error: {who} at {address}:{port}: {said}; check that all have started, MASTER_ADDR and PORT{waited}\n"
         )
         return 2
     return 0
+
+
+def _stop_by_warning() -> None:
+    """A scheduler's SIGUSR1 is what SIGTERM is: torchrun would die of it."""
+    signal.signal(signal.SIGUSR1, lambda signum, frame: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _restart_after_crashes_only() -> None:
+    """torchrun restarts after every failure, and has no option about it; it takes this agent instead of its own."""
+    from torch.distributed.launcher import api
+
+    class Agent(api.LocalElasticAgent):
+        def _monitor_workers(self, *arguments: Any, **named: Any) -> Any:
+            result = super()._monitor_workers(*arguments, **named)
+            if result.is_failed() and self._remaining_restarts > 0:
+                failures = list(result.failures.values())
+                if _first(failures).exitcode in _FINAL:
+                    self._remaining_restarts = 0
+                else:
+                    _explain(failures)
+                    number = 1 + _number("MAX_RESTARTS", 0, least=0) - self._remaining_restarts
+                    sys.stderr.write(f"restart {number} of {os.environ['MAX_RESTARTS']}\n")
+            return result
+
+    api.LocalElasticAgent = Agent
 
 
 def _number(name: str, default: int, least: int) -> int:
@@ -95,10 +139,14 @@ def _usable(port: int) -> int:
         return probe.getsockname()[1]
 
 
+def _first(failures: list[ProcessFailure]) -> ProcessFailure:
+    """The process that failed first: those that only lost the connection to it may have ended before it was looked."""
+    return min(failures, key=lambda failure: (failure.exitcode == LOST_STATUS, failure.timestamp))
+
+
 def _explain(failures: list[ProcessFailure]) -> int:
     """Say which process failed first, unless it has said so itself; returns the exit status."""
-    # those that only lost the connection to it may have ended before this process looked
-    first = min(failures, key=lambda failure: (failure.exitcode == LOST_STATUS, failure.timestamp))
+    first = _first(failures)
     if first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
         memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""

@@ -164,7 +164,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a user's mistake becomes one message instead of a traceback.
 
     Of several processes only the first that has met it prints it. Exit status: what `main` returns (None means 0), 2
-    after a :class:`SegError`, 128 + number after a signal.
+    after a :class:`SegError` (1 if the next start may do well), 128 + number after a signal.
     """
     _warn_about_other_mmseg()
     several = "RANK" in os.environ
@@ -251,7 +251,7 @@ def _report(error: SegError) -> int:
     launcher_prints = isinstance(error, OtherProcessError) and LAUNCHER_PID in os.environ
     if error.rank in (None, _own_rank()) and not launcher_prints:
         sys.stderr.write(f"{_rank_prefix()}{type(error).__name__}: {error}\n")
-    return LOST_STATUS if isinstance(error, OtherProcessError) else 2
+    return LOST_STATUS if isinstance(error, OtherProcessError) else error.status
 
 
 def _leave_at_once(status: int) -> None:

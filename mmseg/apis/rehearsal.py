@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmseg import distributed
-from mmseg.engine.checkpoints import find_latest
+from mmseg.engine.resuming import agree_on_newest
 from mmseg.files import write_error
 from mmseg.models.base import VideoModel
 
@@ -61,7 +61,7 @@ def rehearse(train: Callable[..., dict[str, float]], work_dir: str | Path, **arg
     with distributed.together():
         _require_writable(Path(work_dir))
     if arguments.pop("auto_resume", False):
-        arguments["resume_from"] = arguments.get("resume_from") or find_latest(work_dir)
+        arguments["resume_from"] = arguments.get("resume_from") or agree_on_newest(work_dir)
     with tempfile.TemporaryDirectory(prefix="mmseg-dry-run-") as folder:
         return train(work_dir=folder, rehearsal=True, **arguments)
 

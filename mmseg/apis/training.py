@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmseg import distributed
+from mmseg import distributed, launchers
 from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.carried_config import packed_config
@@ -20,12 +21,11 @@ from mmseg.data_entries import data_sets
 from mmseg.datasets import VideoFiles, build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
-from mmseg.engine.checkpoints import find_latest
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import at, stream_settings
-from mmseg.engine.resuming import SavedRun, saved_run
+from mmseg.engine.resuming import SavedRun, agree_on_newest, saved_run
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
 from mmseg.engine.step import amp_dtype
 from mmseg.engine.train import Trainer
@@ -67,7 +67,8 @@ def train_segmentor(
         load_from: checkpoint whose weights the training starts from.
         finetune_from: the same, and only what the method fine-tunes is trained (``model.finetune_trains``).
         resume_from: checkpoint of a run that is to go on.
-        auto_resume: go on from the newest checkpoint in `work_dir`, if there is one.
+        auto_resume: go on from the newest checkpoint in `work_dir` that is whole, if there is one. A run that its
+            launcher has started anew goes on from the newest one that it has written, whatever is asked for.
         replace_by: checkpoint whose weights replace those of the run that goes on, as in GSFM's script; else as
             `load_from`.
         rehearsal: of the training: one iteration, one checkpoint, the shortest video of the validation.
@@ -89,7 +90,10 @@ def train_segmentor(
             require(cfg, *_SECTIONS)
             cfg = with_data_sets_of_method(cfg)
             _try_optimizer(cfg)
-        resume_from = resume_from or (auto_resume and find_latest(folder)) or cfg.get("resume_from")
+        start = launchers.restart(os.environ)
+        own = _own_checkpoint(folder, start) if start.number else None
+        resume_from = own or resume_from or (auto_resume and agree_on_newest(folder)) or cfg.get("resume_from")
+        replace_by = None if own else replace_by
         resume_from = distributed.broadcast_object(resume_from)  # disks that are shared may not look the same to all
         with distributed.together():
             resumed = saved_run(resume_from) if resume_from else None
@@ -119,7 +123,12 @@ def train_segmentor(
             seed,
             evaluate=validation and partial(validation, amp=amp_dtype(cfg.get("amp"), distributed.device())),
             resume_from=resume_from,
-            meta={"CLASSES": dataset.CLASSES, "PALETTE": dataset.PALETTE, **packed_config(cfg)},
+            meta={
+                "CLASSES": dataset.CLASSES,
+                "PALETTE": dataset.PALETTE,
+                **packed_config(cfg),
+                **({"run": start.run} if start.run else {}),
+            },
             log_name=name,
             score_names=validation.score_names if validation else (),
             why_undefined=validation.why_undefined if validation else lambda name: "",
@@ -148,6 +157,16 @@ def _lock(folder: Path) -> FolderLock | None:
     """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together."""
     with distributed.together():
         return FolderLock(folder, "a training") if distributed.is_main() else None
+
+
+def _own_checkpoint(folder: Path, start: launchers.Restart) -> Path | None:
+    """Where a run that its launcher has started anew goes on: its newest checkpoint, not one that it found there."""
+    newest = agree_on_newest(folder, start.run)
+    if newest is None:
+        logger.info("restart %d: this run has saved nothing yet, it starts as it did before", start.number)
+    else:
+        logger.info("restart %d: going on from %s (%s)", start.number, newest, newest.resolve().name)
+    return newest
 
 
 def _try_optimizer(cfg: Config) -> None:

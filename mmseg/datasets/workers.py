@@ -25,7 +25,7 @@ import torch
 import torch.multiprocessing  # lets pipes pass tensors through shared memory
 
 from mmseg.datasets.batches import share_batches
-from mmseg.errors import DataError, SegError
+from mmseg.errors import DeadWorkerError, SegError
 from mmseg.parent import end_with_parent
 
 _AHEAD = 2  # batches that each worker makes in advance
@@ -72,7 +72,7 @@ class Workers(Iterator[Any]):
         """The next result.
 
         Raises:
-            DataError: a worker has died.
+            DeadWorkerError: a worker has died.
         """
         if not self._pending:
             raise StopIteration
@@ -130,14 +130,14 @@ def _kill(processes: list[BaseProcess]) -> None:
         process.join()
 
 
-def _worker_error(found: str, count: int) -> DataError:
+def _worker_error(found: str, count: int) -> DeadWorkerError:
     """What people's workers usually die of, and the remedy."""
     try:
         usage = shutil.disk_usage(_SHARED_MEMORY)
         place = f"{_SHARED_MEMORY} has {usage.free / 2**20:.0f} of {usage.total / 2**20:.0f} MiB free"
     except OSError:
         place = f"there is no {_SHARED_MEMORY}"
-    return DataError(
+    return DeadWorkerError(
         f"{found}; {place}",
         f"enough memory, and enough shared memory ({_SHARED_MEMORY}) for {_AHEAD} batches per worker: the system kills "
         "workers when either runs out",

@@ -100,13 +100,19 @@ def iteration_checkpoints(folder: str | Path) -> list[Path]:
     return [file for _, file in sorted((int(match[1]), file) for match, file in numbered if match)]
 
 
-def find_latest(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a work folder, or None."""
-    latest = Path(folder) / LATEST
-    if latest.is_file():
-        return latest
-    numbered = iteration_checkpoints(folder)
-    return numbered[-1] if numbered else None
+def newest_first(folder: str | Path) -> list[Path]:
+    """The checkpoints of a work folder from which a run can go on, in the order in which to try them.
+
+    What latest.pth leads to comes first, by the name latest.pth, then those before it. Those with higher numbers, which
+    an earlier run may have left, come last.
+    """
+    latest, numbered = Path(folder) / LATEST, iteration_checkpoints(folder)[::-1]
+    if not latest.is_file():
+        return numbered
+    names = [file.name for file in numbered]
+    target = latest.resolve().name
+    place = names.index(target) if target in names else 0
+    return [latest, *(file for file in (*numbered[place:], *numbered[:place]) if file.name != target)]
 
 
 def prune(folder: str | Path, keep: int) -> None:

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT as requests to finish the iteration, save and leave; a second one ends the process at once."""
+"""SIGTERM, SIGINT, SIGUSR1 as requests to finish the iteration, save and leave; a second one ends the process at once.
+
+SIGUSR1 is the warning of a scheduler (``sbatch --signal``), which SIGTERM follows: that is no second request.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from types import FrameType
 
 from mmseg import distributed
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_WARNING = getattr(signal, "SIGUSR1", None)  # not on Windows
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([_WARNING] if _WARNING else []))
 _SAME = 1.0  # seconds in which signals are one request: torchrun passes on a Ctrl-C that its processes had already
 _ALONE = 10.0  # seconds after a request that are left when another process of this machine has ended
 _STUCK = 10.0  # seconds after a request that are left for what needs no finishing
@@ -27,7 +31,7 @@ class Interrupted(SystemExit):
 
 
 class Interrupts:
-    """While entered, SIGTERM and SIGINT set :attr:`received` instead of ending the process. May be nested.
+    """While entered, SIGTERM, SIGINT and SIGUSR1 set :attr:`received` instead of ending the process. May be nested.
 
     Python runs a signal handler between two of its own instructions only, hence never while it waits in a library for
     processes that do not answer. A thread therefore sees the signals, too, and ends the process without further ado
@@ -102,8 +106,10 @@ class Interrupts:
                     self._look(*Interrupts._first)
 
     def _count(self, signum: int) -> None:
-        if Interrupts._first is None:
+        if Interrupts._first is None or (Interrupts._first[1] == _WARNING and signum != _WARNING):
             Interrupts._first = time.monotonic(), signum
+        elif signum == _WARNING:  # a scheduler may give it to a job and to each of its processes
+            return
         elif time.monotonic() - Interrupts._first[0] > _SAME:
             _end(signum, "a second time")
 

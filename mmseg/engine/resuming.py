@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from mmseg import distributed
 from mmseg.engine.average import AveragedWeights, restore_weights
+from mmseg.engine.checkpoints import newest_first
 from mmseg.engine.optim import load_optimizer_state, short
 from mmseg.errors import CheckpointError
 from mmseg.version import WRITER
@@ -102,6 +106,54 @@ def saved_run(path: str | Path) -> SavedRun:
         raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {short(part)}")
     is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     return SavedRun(_is_ours(meta), seed, part, classes if is_list else None)
+
+
+def agree_on_newest(folder: str | Path, run: str | None = None) -> Path | None:
+    """The newest checkpoint of a work folder that is whole; the same in all processes, as the main one finds it.
+
+    Args:
+        folder: may be missing.
+        run: only a checkpoint that this run has written (:class:`mmseg.launchers.Restart`).
+
+    Returns:
+        None if there is no checkpoint, or the newest whole one is of another run.
+
+    Raises:
+        CheckpointError: there are some, and all are damaged.
+    """
+    newest = None
+    with distributed.together():
+        if distributed.is_main():
+            newest = _newest_whole(folder, run)
+    return distributed.broadcast_object(newest)
+
+
+def _newest_whole(folder: str | Path, run: str | None) -> Path | None:
+    damage: CheckpointError | None = None
+    for path in newest_first(folder):
+        try:
+            meta = read_checkpoint(path)["meta"]
+            _check_sums(path)
+        except CheckpointError as error:
+            logger.warning("not resumed from, the checkpoint before it is tried: %s", error.found)
+            damage = damage or error
+            continue
+        return path if run in (None, meta.get("run")) else None
+    if damage is not None and run is None:
+        raise damage
+    return None
+
+
+def _check_sums(path: Path) -> None:
+    """Raise CheckpointError for a file whose bytes are not those that were written; PyTorch does not look."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                wrong = archive.testzip()
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            wrong = str(error)
+        if wrong is not None:
+            raise _damaged(path, f"some of its bytes are not those that were written ({wrong})")
 
 
 def _is_ours(meta: Mapping[str, Any]) -> bool:

@@ -53,6 +53,19 @@ def test_a_second_signal_ends_a_process_that_is_stuck_but_not_the_first_one_pass
     assert f"{signum.name} a second time: leaving at once" in output
 
 
+def test_a_warning_may_come_often_and_sigterm_after_it_is_no_second_request():
+    with stuck("finishes") as process:
+        read_until(process, "waiting")
+        time.sleep(0.3)
+        for signum in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
+            process.send_signal(signum)
+            time.sleep(interrupts._SAME + 0.3)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=patience(2))
+    assert process.returncode == 143 and "SIGTERM a second time: leaving at once" in output
+
+
 def test_one_signal_is_enough_where_nothing_needs_finishing():
     with stuck("at once") as process:
         read_until(process, "waiting")
@@ -63,7 +76,7 @@ def test_one_signal_is_enough_where_nothing_needs_finishing():
 
 
 def test_nested_interrupts_leave_everything_as_it_was():
-    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    handlers = [signal.getsignal(s) for s in interrupts._SIGNALS]
     with interrupts.Interrupts() as outer:
         with interrupts.Interrupts() as inner:
             signal.raise_signal(signal.SIGTERM)
@@ -73,6 +86,6 @@ def test_nested_interrupts_leave_everything_as_it_was():
             assert leaving.value.code == 143
         signal.raise_signal(signal.SIGINT)
         assert outer.received == signal.SIGINT
-    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert [signal.getsignal(s) for s in interrupts._SIGNALS] == handlers
     assert signal.set_wakeup_fd(-1) == -1
     assert interrupts.Interrupts._first is None

@@ -136,9 +136,11 @@ def test_a_killed_data_worker_ends_all_with_one_message(tmp_path, config):
     statuses, said, _ = zip(*finish_all(both))
     wait_until(lambda: gone(workers), 5)
     output = "".join(said)
-    assert statuses == (2, 2) and "Traceback" not in output
-    assert re.findall(r".*Error: .*", output) == re.findall(r"\[rank 1\] DataError: data worker \d .*SIGKILL.*", output)
-    assert output.count("DataError") == 1 and "/dev/shm" in output and "workers_per_gpu" in output
+    assert statuses == (1, 1) and "Traceback" not in output
+    assert re.findall(r".*Error: .*", output) == re.findall(
+        r"\[rank 1\] DeadWorkerError: data worker \d .*SIGKILL.*", output
+    )
+    assert output.count("DeadWorkerError") == 1 and "/dev/shm" in output and "workers_per_gpu" in output
     assert read_checkpoint(tmp_path / "w" / "latest.pth")["meta"]["iter"] >= 6  # nothing is lost
 
 
