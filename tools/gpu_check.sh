@@ -4,7 +4,8 @@
 #   ./tools/gpu_check.sh [--out DIR] [--wheels DIR]     on the machine with the GPU; no network is needed
 #   ./tools/gpu_check.sh --collect DIR                  beforehand, with network: fetch the wheels that it lacks
 #
-#   --out DIR      the table as DIR/benchmark.txt and DIR/benchmark.json, the tests' report as DIR/tests.txt (default: gpu_check)
+#   --out DIR      the table as DIR/benchmark.txt and DIR/benchmark.json, whole videos with decoding as DIR/video.txt,
+#                  the tests' report as DIR/tests.txt (default: gpu_check)
 #   --wheels DIR   where the wheels of --collect are (default: wheels, if it is there)
 #
 # The machine is taken to have PyTorch, torchvision, numpy, OpenCV and timm; what else is needed comes as wheels.
@@ -17,7 +18,7 @@ while [ $# -gt 0 ]; do
         --out) out=${2:?--out needs a folder} && shift ;;
         --wheels) wheels=${2:?--wheels needs a folder} && shift ;;
         --collect) collect=${2:?--collect needs a folder} && shift ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
         *) echo "error: unknown argument $1 (see $0 --help)" >&2 && exit 2 ;;
     esac
     shift
@@ -80,4 +81,16 @@ configs+=(local_configs/cffm/B1/cffm.b1.480x480.vspw2_fine_w_proto.40k.py local_
     tee "$out/benchmark.txt"
 "$python" tools/benchmark.py "${configs[1]}" --mode table --device cuda --frames 5 --against-reference --compile \
     --json "$out/benchmark_b1.json" | tee "$out/benchmark_b1.txt"
+
+# A whole video with decoding, label maps and their PNGs, which random weights make as slow to write as can be.
+"$python" -c 'import cv2, sys, numpy as np
+noise = cv2.resize(np.random.default_rng(0).integers(0, 256, (120, 213, 3), np.uint8), (1706, 960))
+writer = cv2.VideoWriter(sys.argv[1], cv2.VideoWriter_fourcc(*"mp4v"), 24, (853, 480))
+for t in range(int(sys.argv[2])):
+    writer.write(np.ascontiguousarray(noise[t : t + 480, 2 * t : 2 * t + 853]))
+writer.release()' "$out/moving.mp4" 300
+for config in "${configs[1]}" "${configs[3]}"; do
+    echo "whole video, $(basename "$config" .py): $("$python" tools/infer.py "$out/moving.mp4" "$config" none \
+        --out "$out/video" --save labels --device cuda --amp bfloat16 --overwrite 2>&1 | grep ' frames in ')"
+done | tee "$out/video.txt"
 exit "$status"
