@@ -17,7 +17,7 @@ from torch import Tensor
 from mmseg.models.cpu.linear import linear, uses_onednn
 
 _TILE = 4  # results of a tile along a side; its inputs are two more
-_TILES = 256  # at a time: what belongs to them fits the cache
+_TILES = 384  # at a time: what belongs to them fits the cache
 _LEAST_PIXELS, _LEAST_CHANNELS = 1024, 128  # below, the transforms take longer than they save
 # the transform of the weights, 3 -> 6
 _G = (
@@ -58,23 +58,31 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = 
 
 
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = False, relu: bool = False) -> Tensor:
-    (n, channels, height, width), places = x.shape, _transformed(weight)
+    (n, _, height, width), places, image = x.shape, _transformed(weight), x.permute(0, 2, 3, 1)
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    padded = x.new_empty(n, _TILE * (down + 1), _TILE * (across + 1), channels)
-    for margin in (padded[:, 0], padded[:, height + 1 :], padded[:, :, 0], padded[:, :, width + 1 :]):
-        margin.zero_()
-    inside, image = padded[:, 1 : height + 1, 1 : width + 1], x.permute(0, 2, 3, 1)
-    torch.clamp_min(image, 0, out=inside) if of_relu else inside.copy_(image)
     out = x.new_empty(n, _TILE * down, _TILE * across, len(weight))
-    inputs, results, rows = _blocks(padded), _blocks(out), max(1, _TILES // (n * across))
+    results, rows = _blocks(out), max(1, _TILES // (n * across))
     for top in range(0, down, rows):
         bottom = min(top + rows, down)
-        transformed = _inputs_of_tiles(inputs[:, :, top : bottom + 1].contiguous())
+        transformed = _inputs_of_tiles(_blocks(_strip(image, top, bottom, across, of_relu)))
         products = torch.bmm(transformed.flatten(1, 3), places)  # (36, n * r * c, C_out)
         if bias is not None:
             products[_BIAS] += bias
         _results_of_tiles(products, results[:, :, top:bottom], relu)
     return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+
+
+def _strip(image: Tensor, top: int, bottom: int, across: int, of_relu: bool) -> Tensor:
+    """What the tiles of rows `top` to `bottom` see of an image (n, h, w, C): (n, 4 (r + 1), 4 (c + 1), C)."""
+    n, height, width, channels = image.shape
+    strip = image.new_empty(n, _TILE * (bottom - top + 1), _TILE * (across + 1), channels)
+    start = _TILE * top - 1  # a row above, a column left, and the rest below and right
+    first, last = max(start, 0), min(start + strip.shape[1], height)
+    inside = strip[:, first - start : last - start, 1 : width + 1]
+    for margin in (strip[:, : first - start], strip[:, last - start :], strip[:, :, :1], strip[:, :, width + 1 :]):
+        margin.zero_()
+    torch.clamp_min(image[:, first:last], 0, out=inside) if of_relu else inside.copy_(image[:, first:last])
+    return strip
 
 
 def _blocks(image: Tensor) -> Tensor:
@@ -92,8 +100,8 @@ def _along_both_axes(transform: tuple[tuple[float, ...], ...]) -> Tensor:
 
 def _transformed(weight: Tensor) -> Tensor:
     """The weights (C_out, C, 3, 3) of all 36 places of a tile, (36, C, C_out)."""
-    places = linear(_along_both_axes(_G), weight.flatten(2).flatten(0, 1))
-    return places.unflatten(1, weight.shape[:2]).transpose(1, 2)
+    lines = weight.permute(0, 2, 3, 1).flatten(1, 2)  # (C_out, 9, C), copied unless it is channels-last
+    return torch.bmm(_along_both_axes(_G).expand(len(lines), -1, -1), lines).permute(1, 2, 0)
 
 
 def _inputs_of_tiles(strip: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import ConfigError, DataError
+from mmseg.models.cpu.pages import keep_pages_on_cpu
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.aggregation import aggregate
 from mmseg.models.layers.padding import Margins, centred_margins, pad, unpad
@@ -74,6 +75,7 @@ class GSFMStream(Stream):
     ) -> None:
         self.mem_every, self.top_k, self.include_last = mem_every, top_k, include_last
         self.max_memory_frames = max_memory_frames
+        keep_pages_on_cpu(next(model.parameters()).device)
         super().__init__(model)
 
     def reset(self) -> None:
