@@ -19,7 +19,9 @@ from mmseg.models.exportable import Part
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
+OPSETS = (18, 23)  # the lowest and the highest
 TOLERANCE = 1e-3  # of the largest value of an output
+WRONG_SHARE = 1e-3  # of its values may miss that
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def traced(part: Part, batch: bool = True) -> torch.export.ExportedProgram:
 
 
 def export_graph(part: Part, opset: int = OPSET, batch: bool = True) -> Graph:
-    """The ONNX graph of a part. Raises RuntimeError if its results are not those of PyTorch."""
+    """The ONNX graph of a part. Raises ConfigError for an opset there is not, or results that are not PyTorch's."""
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ConfigError(f"--opset {opset}", f"{OPSETS[0]} to {OPSETS[1]}", f"leave it out: {OPSET} is usual")
     with _quiet():
         program = torch.onnx.export(
             traced(part, batch),
@@ -99,7 +103,11 @@ def _with_named_axes(model: Any, part: Part) -> Any:
 
 
 def check_graph(data: bytes, part: Part) -> Graph:
-    """What stands in an ONNX file, and how far its results are from those of PyTorch, for random inputs."""
+    """What stands in an ONNX file, and how far its results are from those of PyTorch, for random inputs.
+
+    Raises:
+        ConfigError: they are other numbers.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -111,10 +119,16 @@ def check_graph(data: bytes, part: Part) -> Graph:
     found = session.run(list(part.outputs), {name: value.numpy() for name, value in inputs.items()})
     difference = 0.0
     for name, ours, theirs in zip(part.outputs, expected, found):
-        off = float(np.abs(ours.numpy().astype(np.float64) - theirs).max()) if theirs.size else 0.0
-        if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
-            raise RuntimeError(f"onnxruntime's {name!r} is {off:.3g} away from PyTorch's")
-        difference = max(difference, off)
+        off = np.abs(ours.numpy().astype(np.float64) - theirs)
+        # of whole numbers (grey levels, labels) a few are decided by the last digit
+        wrong = ~(off <= TOLERANCE * max(1.0, float(ours.abs().max())))
+        if wrong.mean() > WRONG_SHARE:
+            raise ConfigError(
+                f"{name}: {wrong.mean():.2%} of onnxruntime's numbers are not PyTorch's, by up to {off.max():.3g}",
+                "the same numbers up to rounding",
+                "update onnx, onnxscript and onnxruntime, or try another --opset",
+            )
+        difference = max(difference, float(off.max(initial=0)))
     shapes = (
         {value.name: list(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs())
     )
@@ -122,6 +136,8 @@ def check_graph(data: bytes, part: Part) -> Graph:
 
 
 def _random(example: Tensor, generator: torch.Generator) -> Tensor:
+    if example.dtype == torch.uint8:
+        return torch.randint(0, 256, example.shape, generator=generator, dtype=torch.uint8)
     if not example.is_floating_point():
         return example
     return torch.randn(example.shape, generator=generator)

@@ -16,6 +16,8 @@ from mmseg.errors import ConfigError
 from mmseg.models.exportable import Part
 from mmseg.structures import Flipped, Padded, Resized, Size, Step
 
+_HALF_UP = 0.5 + 1e-3  # rounds as OpenCV does; the halves, of which there are many, whatever the last digit says
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -96,8 +98,9 @@ class _Prepare(nn.Module):
         x = torch.cat([x[:, c : c + 1] for c in self.order], 1)
         steps = self.pictures.sizes()
         for step, size in steps:
-            if isinstance(step, Resized) and size != step.before:  # pictures have whole grey levels
-                x = F.interpolate(x, size=size, mode="bilinear", align_corners=False).round()
+            if isinstance(step, Resized) and size != step.before:
+                x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+                x = (x + _HALF_UP).floor()  # pictures have whole grey levels
         x = (x - self.mean) * self.scale
         for step, (height, width) in steps:
             if isinstance(step, Padded):

@@ -1,0 +1,73 @@
+"""An export in the place of the model that it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from mmseg.apis import VideoStream, init_segmentor
+from mmseg.apis.exports import export, exported_model, require_backend
+from mmseg.config import load_config
+from mmseg.errors import ConfigError
+from mmseg.exporting import onnx_graphs
+from mmseg.exporting.exported_model import is_export
+from mmseg.exporting.onnx_graphs import traced
+from mmseg.exporting.onnx_runner import Runner
+from tests.contract.systems import SYSTEMS
+from tests.contract.test_compiled_parts import shallow
+
+SIZE = (64, 112)  # of frames, which the test pipeline enlarges to 96x160
+TOY = Path(__file__).parents[2] / "local_configs" / "toy" / "cffm.b0.py"
+
+
+def model_of_frames():
+    """A SegFormer with the test pipeline of the toy config."""
+    cfg = load_config(TOY)
+    cfg.model = shallow(SYSTEMS[0]).config()
+    torch.manual_seed(0)
+    return init_segmentor(cfg)
+
+
+def test_an_export_takes_pictures_and_gives_label_maps(tmp_path: Path):
+    model, out, told = model_of_frames(), tmp_path / "out", []
+    graphs = export(model, out, SIZE, tell=told.append)
+    assert set(graphs) == {"decode", "prepare", "labels"} and len(told) == 3 and is_export(out)
+    assert graphs["decode"].inputs == {"img": ["batch", 3, 96, 160]}
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(3)]
+    ours, theirs, alone = VideoStream(model), VideoStream(exported_model(out)), Runner(out)
+    for frame in frames:
+        labels = ours.step(frame)
+        assert (theirs.step(frame) == labels).mean() > 0.999 and len(np.unique(labels)) > 1
+        found = alone.segment(frame)
+        # grey levels that OpenCV rounds otherwise may decide between two classes here and there
+        assert found.shape == labels.shape and found.dtype == labels.dtype and (found == labels).mean() > 0.99
+    part = model.export_parts((96, 160)).parts["decode"]
+    images = torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = part.module(images)
+        torch.testing.assert_close(traced(part).module()(images), expected, rtol=0, atol=1e-4)
+    [found] = onnxruntime.InferenceSession(out / "decode.onnx").run(None, {"img": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
+def test_what_cannot_be_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, out = model_of_frames(), tmp_path / "out"
+    with pytest.raises(ConfigError, match="--opset 3"):
+        export(model, out, SIZE, opset=3)
+    with pytest.raises(ConfigError, match=r"tools/export\.py"):
+        require_backend("onnx", "some.pth")
+    for wrong in ({"amp": torch.bfloat16}, {"options": {"a": 1}}, {"backend": "pytorch"}):
+        with pytest.raises(ConfigError):
+            exported_model(out, **wrong)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match="exists"):
+        export(model, tmp_path / "there", SIZE)
+    monkeypatch.setattr(onnx_graphs, "NEEDED", ("onnx", "a_package_that_is_not_there"))
+    with pytest.raises(ConfigError, match=r"pip install -e \.\[onnx\]"):
+        export(model, out, SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
