@@ -29,6 +29,7 @@ HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 MLP_RATIO = 4
 DROP_PATH_RATE = 0.1
+_FEW_CHANNELS = 128  # up to which hidden maps are large, and the product that makes them is cheap
 _STAGE = ("patch_embed", "block", "norm")  # parts of a stage
 
 
@@ -88,22 +89,34 @@ class MixFFN(nn.Module):
         self.dwconv = DepthwiseConv(hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
 
-    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
-        """`x` (n, h * w, C) -> (n, h * w, C)."""
+    def forward(self, x: Tensor, h: int, w: int, norm: nn.Module | None = None) -> Tensor:
+        """`x` (n, h * w, C) -> (n, h * w, C); of ``norm(x)``, if `norm` is given."""
+        if torch.is_grad_enabled():
+            return self._learning(x, h, w, norm)
+        x = x if norm is None else norm(x)
         rows = rows_of_strips(x, h, self.fc1.out_features)
-        return in_strips(x, h, rows, self.fc1, lambda strip: self._rows(strip, w)) if rows else self._whole(x, h, w)
+        if rows:
+            return in_strips(x, h, rows, self.fc1, lambda strip: self._rows(strip, w))
+        return self._activate(self.fc1(x), h, w)
 
     def _rows(self, x: Tensor, w: int) -> Tensor:
         """Hidden tokens (n, (r + 2) * w, 4C) of a strip of rows and those above and below it -> (n, r * w, C)."""
         maps = depthwise_conv3x3(tokens_to_map(x, x.shape[1] // w, w), self.dwconv.dwconv, padding=(0, 1))
         return self.fc2(F.gelu(map_to_tokens(maps)))
 
-    def _whole(self, x: Tensor, h: int, w: int) -> Tensor:
-        x = self.fc1(x)  # (n, h * w, 4C)
-        if torch.is_grad_enabled():
-            # of the three hidden maps only this one is kept for backward: the other two are cheap to make again
-            return checkpoint(self._activate, x, h, w, use_reentrant=False, preserve_rng_state=False)
-        return self._activate(x, h, w)
+    def _learning(self, x: Tensor, h: int, w: int, norm: nn.Module | None) -> Tensor:
+        """What is cheap to make again is not kept for backward."""
+
+        def hidden(x: Tensor) -> Tensor:
+            return self.fc1(x if norm is None else norm(x))  # (n, h * w, 4C)
+
+        def whole(x: Tensor) -> Tensor:
+            return self._activate(hidden(x), h, w)
+
+        if self.fc1.in_features <= _FEW_CHANNELS:
+            return checkpoint(whole, x, use_reentrant=False, preserve_rng_state=False)
+        # of the three hidden maps only this one is kept
+        return checkpoint(self._activate, hidden(x), h, w, use_reentrant=False, preserve_rng_state=False)
 
     def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
         return self.fc2(F.gelu(self.dwconv(x, h, w)))
@@ -142,7 +155,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x), h, w))
-        return x + self.drop_path(self.mlp(self.norm2(x), h, w))
+        return x + self.drop_path(self.mlp(x, h, w, self.norm2))
 
 
 class OverlapPatchEmbed(nn.Module):

@@ -177,7 +177,14 @@ class FusionHead(nn.Module):
 
     def frame_logits(self, fused: Tensor) -> Tensor:
         """The per-frame prediction A (n, K, h, w) from F (n, dim, h, w)."""
-        return pointwise_conv(self.dropout(fused), self.linear_pred.weight.flatten(1), self.linear_pred.bias)
+        weight, bias = self.linear_pred.weight.flatten(1), self.linear_pred.bias
+        if not (self.training and self.dropout.p):
+            return pointwise_conv(fused, weight, bias)
+        # whole channels are dropped, which the weights do for each frame, and no second map is made and kept
+        kept = self.dropout(fused.new_ones(len(fused), fused.shape[1], 1, 1)).flatten(1)  # (n, dim)
+        weights = (weight * kept[:, None]).transpose(1, 2)  # (n, dim, K)
+        logits = fused.permute(0, 2, 3, 1).flatten(1, 2) @ weights + bias  # (n, h * w, K)
+        return logits.unflatten(1, fused.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def _check(in_index: Sequence[int], feature_strides: Sequence[int]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmseg.models.cpu.layout import visible_layout
 
@@ -23,5 +27,41 @@ def halve(x: Tensor) -> Tensor:
     """
     h, w = x.shape[-2:]
     if h % 2 == 0 and w % 2 == 0:
+        return _Halved.apply(x) if _learns_channels_last(x) else F.avg_pool2d(x, 2)
+    return resize(x, (h // 2, w // 2))
+
+
+def linear_weights(length: int, resized: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What bilinear resizing of a line is: a matrix (resized, length) with two entries in a row that add up to 1."""
+    source = (torch.arange(resized, dtype=torch.float64) + 0.5) * (length / resized) - 0.5
+    lower = source.clamp_(min=0).floor().long().clamp_(max=length - 1)
+    upper, rows, share = (lower + 1).clamp_(max=length - 1), torch.arange(resized), source - lower
+    matrix = torch.zeros(resized, length, dtype=torch.float64)
+    matrix[rows, lower] += 1 - share
+    matrix[rows, upper] += share
+    return matrix.to(dtype)
+
+
+# --- gradients on a CPU, in the memory order of their maps ------------------------------------------------------------
+
+
+def _learns_channels_last(x: Tensor) -> bool:
+    """Whether `x` is what PyTorch's own backward functions would rewrite in another memory order, and back."""
+    graph = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+    if not graph or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+class _Halved(torch.autograd.Function):
+    """Averages of two by two pixels of a channels-last map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)
-    return F.interpolate(x, size=(h // 2, w // 2), mode="bilinear", align_corners=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        quarter = grad.permute(0, 2, 3, 1)[:, :, None, :, None] * 0.25  # (n, h, 1, w, 1, C)
+        return quarter.expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)

@@ -122,8 +122,11 @@ def _cross_entropy_(
     z: Tensor, target: Tensor, valid: Tensor, factor: Tensor | None, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """Summed cross entropy of logits `z` (K, rows, W) and number of hits; leaves the gradient in `z`."""
-    highest, winner = z.max(0)
-    index = torch.where(valid, target, 0)[None]
+    highest = z.amax(0)
+    ties = torch.count_nonzero(z == highest) > highest.numel()  # then it counts which class comes first
+    winner = z.argmax(0) if ties else None
+    known = target < len(z)
+    index = torch.where(known, target, 0)[None]
     factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, W)
     z -= highest
     picked = z.gather(0, index)[0]
@@ -132,4 +135,4 @@ def _cross_entropy_(
     if needs_grad:
         z *= factor / total
         z.scatter_add_(0, index, -factor[None])
-    return loss, (winner == target).sum()
+    return loss, ((picked == 0) & known if winner is None else winner == target).sum()

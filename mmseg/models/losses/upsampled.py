@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.compiling import outside_graphs
+from mmseg.models.layers.resize import linear_weights
 
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.
@@ -27,29 +28,26 @@ Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Rows(NamedTuple):
-    """Some rows of the upsampled logits of one sample: between which coarse rows each lies."""
+    """Some rows of the upsampled logits of one sample, and what they are made of."""
 
     sample: int
     part: slice  # of the rows at label size
-    lower: Tensor  # (rows,)
-    upper: Tensor  # (rows,)
-    weight: Tensor  # (rows,) of the upper one
+    coarse: slice  # of the rows that they lie between
+    weights: Tensor  # (rows, coarse rows)
 
     def upsample(self, logits: Tensor, width: int) -> Tensor:
-        """These rows of `logits` (n, K, h, w), first between rows, then along them: (K, rows, width)."""
-        logits, weight = logits[self.sample], self.weight[:, None]
-        between = logits[:, self.lower] * (1 - weight) + logits[:, self.upper] * weight  # (K, rows, w)
-        return F.interpolate(between[None], size=(len(weight), width), mode="bilinear", align_corners=False)[0]
+        """These rows of `logits` (n, K, h, w), first along the few coarse rows, then between them: (K, rows, width)."""
+        coarse = logits[self.sample, :, self.coarse].contiguous()  # (K, c, w)
+        wide = F.interpolate(coarse[None], size=(coarse.shape[1], width), mode="bilinear", align_corners=False)[0]
+        return self.weights @ wide
 
     def add_gradient(self, grad: Tensor, z: Tensor) -> None:
         """Transpose of :meth:`upsample`: adds the gradient `z` (K, rows, width) to `grad` (n, K, h, w)."""
-        k, rows, width = z.shape
-        between = torch.ops.aten.upsample_bilinear2d_backward(
-            z[None], [rows, width], [1, k, rows, grad.shape[-1]], False, None, None
-        )[0]  # (K, rows, w)
-        weight = self.weight[:, None]
-        grad[self.sample].index_add_(1, self.lower, between * (1 - weight))
-        grad[self.sample].index_add_(1, self.upper, between * weight)
+        wide = self.weights.t() @ z  # (K, c, width)
+        k, rows, width = wide.shape
+        grad[self.sample, :, self.coarse] += torch.ops.aten.upsample_bilinear2d_backward(
+            wide[None], [rows, width], [1, k, rows, grad.shape[-1]], False, None, None
+        )[0]
 
 
 def all_rows(logits: Tensor, size: tuple[int, int], slice_numbers: int | None = None) -> Iterator[Rows]:
@@ -57,15 +55,16 @@ def all_rows(logits: Tensor, size: tuple[int, int], slice_numbers: int | None = 
     height, width = size
     slice_numbers = slice_numbers or _SLICE_NUMBERS.get(logits.device.type, 1 << 22)
     rows = max(1, slice_numbers // (logits.shape[1] * width))
-    h, dtype = logits.shape[-2], logits.dtype
-    source = ((torch.arange(height, dtype=dtype) + 0.5) * torch.tensor(h / height, dtype=dtype) - 0.5).clamp_(min=0)
-    lower = source.floor().long().clamp_(max=h - 1)
-    upper = (lower + 1).clamp_(max=h - 1)
-    lower, upper, weight = (x.to(logits.device) for x in (lower, upper, source - lower))
+    weights = linear_weights(logits.shape[-2], height, logits.dtype)
+    parts = []
+    for top in range(0, height, rows):
+        part = slice(top, min(top + rows, height))
+        taken = weights[part].any(0).nonzero().flatten()
+        coarse = slice(int(taken[0]), int(taken[-1]) + 1)
+        parts.append((part, coarse, weights[part, coarse].to(logits.device)))
     for sample in range(len(logits)):
-        for top in range(0, height, rows):
-            part = slice(top, min(top + rows, height))
-            yield Rows(sample, part, lower[part], upper[part], weight[part])
+        for part in parts:
+            yield Rows(sample, *part)
 
 
 def widened(logits: Tensor) -> Tensor:

@@ -105,3 +105,13 @@ def test_no_tensor_of_label_size_exists():
         loss, _ = upsampled_cross_entropy(logits, labels, slice_numbers=40 * 120 * 8)
         loss.backward()
     assert largest.numel <= logits.numel()  # a sixteenth of the upsampled logits
+
+
+def test_the_first_of_equal_classes_wins():
+    """Where several classes are highest, the accuracy counts as an argmax does."""
+    logits = torch.zeros(1, 5, 4, 4)
+    logits[:, 3:, :, 2:] = 1.0
+    labels = torch.arange(16 * 16).view(1, 16, 16) % 5
+    _, correct = upsampled_cross_entropy(logits, labels)
+    up = F.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
+    assert correct == (up.argmax(1) == labels).sum()

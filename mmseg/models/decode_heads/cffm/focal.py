@@ -8,6 +8,7 @@ References pass every block unchanged, so all that the blocks ever need of a ref
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -152,14 +153,18 @@ class FocalDecoder(nn.Module):
 
         The references are frames 0, 1, 2, whatever K >= 3 is.
         """
-        size = x.shape[-2:]
-        tokens = to_tokens(x)  # (B, K, N, C)
-        roles = min(len(REFERENCE_CELLS), x.shape[1] - 1)  # a clip of three has the target as its own reference
+        return torch.cat([x[:, :-1], self.mine(x.unbind(1))[:, None]], 1)
+
+    def mine(self, frames: Sequence[Tensor]) -> Tensor:
+        """The updated last frame (B, C, h, w) of a clip of K frames (B, C, h, w)."""
+        size = frames[-1].shape[-2:]
+        roles = min(len(REFERENCE_CELLS), len(frames) - 1)  # a clip of three has the target as its own reference
         folded = self.fold()
-        maps = [self.reference_maps(tokens[:, role], *size, folded) for role in range(roles)]
-        target = tokens[:, -1] if torch.is_grad_enabled() else tokens[:, -1].clone()
-        target = self.update(target, maps, *size, folded)
-        return torch.cat([x[:, :-1], to_map(target, *size)[:, None]], 1)
+        maps = [self.reference_maps(to_tokens(frame), *size, folded) for frame in frames[:roles]]
+        target = to_tokens(frames[-1])  # (B, N, C)
+        if not torch.is_grad_enabled():
+            target = target.clone()  # which the update writes into
+        return to_map(self.update(target, maps, *size, folded), *size)
 
     def reference_maps(self, x: Tensor, h: int, w: int, folded: FoldedFocal | None = None) -> Tensor:
         """All that the blocks need of reference frames, in every role.

@@ -87,9 +87,10 @@ class CFFMHead(ClipHead):
         self, feats: Sequence[Tensor], fused: Tensor, batch_size: int, num_clips: int, **context: Any
     ) -> Tensor:
         """P as (B, 1, K, h, w)."""
-        half = halve(fused).unflatten(0, (batch_size, num_clips))  # (B, T, C, h2, w2)
-        mined = self.decoder_focal(half)
-        both = torch.cat([half[:, -1], mined[:, -1]], 1)  # (B, 2C, h2, w2)
+        half = halve(fused)
+        frames = half.unflatten(0, (batch_size, num_clips)).unbind(1)  # T of (B, C, h2, w2)
+        mined = self.decoder_focal.mine(frames)
+        both = torch.cat([frames[-1], mined], 1)  # (B, 2C, h2, w2)
         return resize(self.linear_pred2(self.dropout(both)), fused.shape[-2:])[:, None]
 
     # ------------------------------------------------------------------ one frame after the other
