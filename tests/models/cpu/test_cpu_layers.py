@@ -124,7 +124,7 @@ def test_strips_of_a_perceptron_with_a_convolution_equal_the_whole(n, h, w):
     x = torch.randn(n, h * w, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert 1 <= rows_of_strips(x, h, 256) < h
-        torch.testing.assert_close(mlp(x, h, w), mlp._whole(x, h, w), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mlp(x, h, w), mlp._activate(mlp.fc1(x), h, w), rtol=1e-6, atol=1e-6)
         assert rows_of_strips(x[:, : 2 * w], 2, 256) == 0
     assert rows_of_strips(x, h, 256) == 0  # for gradients
 
