@@ -11,7 +11,8 @@ _TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte 
 _SLICE = 1024  # tokens of an element-wise chain
 _ENCODED = 2048  # of a layer of an encoder, whose pieces must be worth their many steps
 _ROWS = 1 << 18  # hidden numbers of a strip of rows in a perceptron with a convolution
-_LEAST = 400  # tokens of a strip, for which a matrix product is as fast as for many
+_LEAST = 800  # tokens of a strip: the products of fewer are slower
+_FEW = 1 << 21  # hidden numbers that are not worth the trouble
 _MAPS = 64  # of an affinity refinement, which makes a map of every token
 
 
@@ -81,7 +82,7 @@ def rows_of_strips(x: Tensor, h: int, hidden: int) -> int:
     width = x.shape[1] // h
     rows = max(1, round(_ROWS / (width * hidden)))
     whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
-    return 0 if whole or rows >= h or rows * width < _LEAST else rows
+    return 0 if whole or rows >= h or rows * width < _LEAST or width * h * hidden < _FEW else rows
 
 
 def in_strips(
