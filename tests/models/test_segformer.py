@@ -204,3 +204,18 @@ def test_train_cfg_that_asks_for_something_is_answered_in_the_log(caplog):
     assert "train_cfg" not in caplog.text
     build_segmentor(segmentor_config(), train_cfg=dict(work_dir="somewhere"))
     assert "model.train_cfg" in caplog.text
+
+
+def test_channels_dropped_by_the_weights_are_those_of_the_dropout():
+    """In training no dropped-out map is made; draws, values and gradients are those of the formula."""
+    torch.manual_seed(0)
+    head = build_head(dict(type="SegFormerHead", in_channels=[8] * 4, channels=8, num_classes=5, dropout_ratio=0.4))
+    fused = torch.randn(3, 256, 6, 7, requires_grad=True)
+    found = []
+    for logits in (head.train().frame_logits, lambda x: reference.frame_logits(head, x)):
+        torch.manual_seed(1)
+        out = logits(fused)
+        found.append([out, *torch.autograd.grad(out.square().sum(), [fused, *head.linear_pred.parameters()])])
+    assert (found[0][1].abs().amax((2, 3)) == 0).float().mean() > 0.2
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
