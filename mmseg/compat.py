@@ -189,7 +189,7 @@ def translate(registry: str, cfg: dict[str, Any], place: str = "model") -> dict[
 def _segmentor(name: str, head: Any, place: str) -> str:
     """Our segmentor for an official one and its head."""
     head_type = head.get("type") if isinstance(head, Mapping) else None
-    if head_type not in _TYPES["model"]:
+    if not isinstance(head_type, str) or head_type not in _TYPES["model"]:
         return _SEGMENTORS[name]
     if (name, head_type) not in _SYSTEMS:
         known = [segmentor for segmentor, known_head in _SYSTEMS if known_head == head_type]

@@ -286,7 +286,7 @@ def _takes(name: Any, key: str) -> bool:
 
     Those that are not registered yet are the package's own: all have a `data_root`, and VSPW's a `num_classes`.
     """
-    cls = DATASETS.module_dict.get(name)
+    cls = DATASETS.module_dict.get(name) if isinstance(name, str) else None
     return takes(cls, key) if cls is not None else key == "data_root" or str(name).startswith("VSPW")
 
 

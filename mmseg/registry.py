@@ -157,12 +157,9 @@ def _bases(cls: Any) -> list[Any]:
 
 def _find(registry: Registry, name: Any, place: str) -> Any:
     """The class of this name. Raises ConfigError if there is none."""
-    if isinstance(name, str):
-        if (registry.name, name) in _LATE:
-            importlib.import_module(_LATE[registry.name, name])
-        name = registry.get(name) or name
-    if callable(name):
-        return name
+    found = _registered(registry, name) if isinstance(name, str) else name
+    if callable(found):
+        return found
     late = [name for owner, name in _LATE if owner == registry.name]
     known = [*registry.module_dict, *late, *compat.official_names(registry.name)]
     raise ConfigError(
@@ -170,6 +167,26 @@ def _find(registry: Registry, name: Any, place: str) -> Any:
         f"a registered {registry.name}; your own are registered by custom_imports",
         nearest(str(name), known),
     )
+
+
+def _registered(registry: Registry, name: str) -> Any | None:
+    """What is registered as `name`, with the package's name before it or not; None if there is nothing.
+
+    Not ``registry.get``, which imports whatever a dotted name leads to ("os.system"), and would let the data in
+    somebody's checkpoint choose what is called.
+    """
+    name = name.removeprefix("mmseg.")
+    if (registry.name, name) in _LATE:
+        importlib.import_module(_LATE[registry.name, name])
+    registry.import_from_location()
+    return registry.module_dict.get(name)
+
+
+def class_of(registry: Registry, cfg: Any) -> Any | None:
+    """The class that a config dict names, by our name or an official one, unbuilt; None if there is none."""
+    named = isinstance(cfg, Mapping) and "type" in cfg
+    kind = compat.translate(registry.name, dict(cfg))["type"] if named else None
+    return _registered(registry, kind) if isinstance(kind, str) else None
 
 
 def absolute(where: str) -> str:

@@ -5,7 +5,7 @@ from mmengine.registry import Registry
 
 from mmseg import clips
 from mmseg.errors import ConfigError, SegError
-from mmseg.registry import build
+from mmseg.registry import build, class_of
 
 SHAPES = Registry("shape")
 
@@ -34,6 +34,18 @@ def test_builds_and_extra_arguments_win():
 def test_mistakes_are_named(cfg, message):
     with pytest.raises(ConfigError, match=message):
         build(SHAPES, cfg, where="a.b")
+
+
+def test_names_of_a_config_import_nothing(tmp_path, monkeypatch):
+    """Configs come with the checkpoints of others: what they name has been registered, or is nothing."""
+    (tmp_path / "module_of_a_stranger.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("module_of_a_stranger.Square", "module_of_a_stranger.registry.Square", "os.system"):
+        assert class_of(SHAPES, dict(type=name)) is None
+        with pytest.raises(ConfigError, match="unknown shape type"):
+            build(SHAPES, dict(type=name, command="exit 1"))
+    assert class_of(SHAPES, dict(type="Square")) is Square is type(build(SHAPES, dict(type="mmseg.Square", side=1)))
+    assert [class_of(SHAPES, cfg) for cfg in ("Square", None, {}, dict(type=3), dict(type=["Square"]))] == [None] * 5
 
 
 @SHAPES.register_module()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mmseg.compat import translate
 from mmseg.datasets.sources import FrameSource, Source
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.datasets.transforms.test_time import AUGMENT_RATIOS
@@ -17,7 +16,7 @@ from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network
 from mmseg.making.flow_frames import with_flow
 from mmseg.models.base import VideoModel
 from mmseg.models.opening import init_segmentor, known_device
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, class_of
 from mmseg.structures import Frame
 
 __all__ = [
@@ -71,6 +70,5 @@ def pipeline_of(model: VideoModel, aug_test: bool = False) -> TestPipeline:
             "a test pipeline",
             "make the model with init_segmentor, of a config with data.test",
         )
-    dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
-    ratios = getattr(dataset, "augment_ratios", AUGMENT_RATIOS)
+    ratios = getattr(class_of(DATASETS, test), "augment_ratios", AUGMENT_RATIOS)
     return TestPipeline(test["pipeline"], aug_test, "data.test.pipeline", ratios)

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from mmseg.carried_config import config_of
-from mmseg.compat import translate
 from mmseg.config import check_config, load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.hub import fetch, is_address, is_repo_id, parse_address
 from mmseg.mmengine_names import Config
 from mmseg.model_folder import FACTS, WEIGHTS
 from mmseg.models.builder import build_segmentor
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, class_of
 from mmseg.values import checked
 from mmseg.version import WRITER
 from mmseg.weights import load_checkpoint
@@ -61,7 +60,7 @@ def init_segmentor(
     model = build_segmentor(model_cfg, cfg.get("train_cfg"), cfg.get("test_cfg"))
     meta = load_checkpoint(model, checkpoint, purpose="test").get("meta", {}) if checkpoint is not None else {}
     test = (cfg.get("data") or {}).get("test") or {}
-    dataset = DATASETS.get(translate("dataset", dict(test))["type"]) if "type" in test else None
+    dataset = class_of(DATASETS, test)
     for name in ("CLASSES", "PALETTE"):
         known = (meta.get(name), getattr(dataset, name, None))
         setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))

@@ -16,7 +16,7 @@ from mmseg.config import load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.images import natural_key
 from mmseg.mmengine_names import Config
-from mmseg.registry import MODELS, takes
+from mmseg.registry import MODELS, class_of, takes
 
 INSIDE = "inside"  # the config that a checkpoint carries
 UNTRAINED = "none"  # no checkpoint
@@ -62,7 +62,7 @@ class Choices:
                 "choose another config of this system",
             )
         head = cfg.model.get("decode_head") or {}
-        made = MODELS.get(translate("model", dict(head))["type"]) if "type" in head else None
+        made = class_of(MODELS, head)
         if getattr(made, "generates_prototypes", False):
             raise ConfigError(
                 f"{config} makes prototypes of known videos, and labels none",
@@ -81,7 +81,7 @@ class Choices:
         """What the page has to ask for beside a video: objects to follow, and what computes flow."""
         cfg = self.config(config, checkpoint)
         name = translate("model", dict(cfg.model))["type"]
-        model = MODELS.get(name)
+        model = class_of(MODELS, cfg.model)
         if model is None:
             raise ConfigError(f"model.type = {name!r}", "a model of this package", "choose another config")
         head = cfg.model.get("decode_head") or {}
