@@ -9,10 +9,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mmseg.errors import ConfigError, WriteError
-from mmseg.exporting import onnx_runner, runner_prototypes
+from mmseg.exporting import onnx_runner, runner_objects, runner_prototypes
 from mmseg.exporting.onnx_graphs import Graph, export_graph, require_onnx
 from mmseg.exporting.picture_parts import Pictures
 from mmseg.files import make_folder, writing
@@ -82,10 +83,16 @@ def export_model(
             "palette": None if model.PALETTE is None else [list(map(int, colour)) for colour in model.PALETTE],
             **(about or {}),
         }
-        for source in (onnx_runner, *([runner_prototypes] if "prototypes" in exported.policy else [])):
+        for source in (onnx_runner, *_beside_runner(exported.policy)):
             _write(folder / Path(source.__file__).name, Path(source.__file__).read_bytes())
         _write(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
     return graphs
+
+
+def _beside_runner(policy: Mapping[str, Any]) -> list[ModuleType]:
+    """What the runner imports for a policy."""
+    needed = {runner_prototypes: "prototypes" in policy, runner_objects: policy["kind"] == "objects"}
+    return [module for module, is_needed in needed.items() if is_needed]
 
 
 def _around(model: VideoModel, exported: ExportParts, pictures: Pictures | None) -> dict[str, Part]:

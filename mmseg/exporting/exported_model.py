@@ -43,8 +43,6 @@ class ExportedModel(VideoModel):
         CheckpointError: no export of this version, or its graphs are of another one.
     """
 
-    view_inputs = ("img",)
-
     def __init__(self, folder: str | Path, open_graph: Callable[..., Any] | None = None) -> None:
         super().__init__()
         if open_graph is None and importlib.util.find_spec("onnxruntime") is None:
@@ -60,6 +58,8 @@ class ExportedModel(VideoModel):
         about = self.runner.about
         self.cfg = Config({"data": {"test": about["test"]} if "test" in about else {}})
         self.size = tuple(about["input"]["size"])
+        given = ("given", "objects") if self.runner.policy["kind"] == "objects" else ()
+        self.view_inputs = ("img", *given)
         self.takes_flow = about["input"]["channels"] == 6
         self.num_classes, self.score_kind = about["result"]["classes"], about["result"]["kind"]
         self.CLASSES, self.PALETTE = about["classes"], about["palette"]
@@ -84,6 +84,11 @@ class ExportedStream(Stream):
         self.answers_at_once = not model.runner.policy.get("late", False)
         super().__init__(model)
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """See :attr:`Stream.ids`."""
+        return (self.runner.ids or (0,))[1:]
+
     def reset(self) -> None:
         super().reset()
         self.runner.reset()
@@ -99,8 +104,11 @@ class ExportedStream(Stream):
         if self.count == 0:
             self._look_ahead()
         self._views[self.count] = View(view.number, {}, wanted=view.wanted)
-        others = {name: value for name, value in view.inputs.items() if name != "img"}
-        return self._scores(self.runner.push(view.inputs["img"].cpu().numpy(), **others))
+        inputs = {name: x.cpu().numpy() if isinstance(x, torch.Tensor) else x for name, x in view.inputs.items()}
+        try:
+            return self._scores(self.runner.push(**inputs))
+        except ValueError as error:
+            raise DataError(str(error), "what the exported model takes", "see docs/export.md") from error
 
     def _rest(self) -> Iterable[Scores]:
         return self._scores(self.runner.finish())
@@ -110,7 +118,9 @@ class ExportedStream(Stream):
         for number, values in answers:
             view = self._views.pop(number)
             if view.wanted:
-                found.append(Scores(view.number, torch.from_numpy(values).to(device), self.model.score_kind))
+                values = None if values is None else torch.from_numpy(values).to(device)
+                ids = None if values is None else self.runner.ids
+                found.append(Scores(view.number, values, self.model.score_kind, ids))
         return found
 
     def _look_ahead(self) -> None:

@@ -10,6 +10,8 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
+
 FORMAT = 1  # of model.json
 
 
@@ -50,13 +52,25 @@ class Runner:
 
     def finish(self):
         """What earlier frames still wait for, as from :meth:`push`; the next frame is the first of a video."""
+        answers = self._rest_of_block() if self.policy["kind"] == "block" and self.memory else []
         self.reset()
-        return []
+        return answers
+
+    @property
+    def ids(self):
+        """The object id of each row of the results, 0 for background; None: row k is class k."""
+        if self.policy["kind"] != "objects":
+            return None
+        return (0, *(self.memory["followed"].ids if self.memory else ()))
 
     def step(self, img, **inputs):
-        """The values (K, h, w) of the next frame (C, H, W)."""
-        [(_, values)] = self.push(img, **inputs)
-        return values
+        """The values (K, h, w) of the next frame (C, H, W). Raises ValueError if there are none, or they come late."""
+        if self.policy.get("late"):
+            raise ValueError("the results of this model come late: use push() and finish()")
+        answers = self.push(img, **inputs)
+        if answers[0][1] is None:
+            raise ValueError(f"frame {self.count - 1}: nothing is followed yet: give a mask, step(img, given=labels)")
+        return answers[0][1]
 
     def segment(self, frame):
         """The label map (H, W) uint8 of the next frame (H, W, 3) uint8 BGR; with flow (H, W, 6), its picture behind."""
@@ -85,15 +99,37 @@ class Runner:
             return {}
         if self.prototypes is not None:
             return {"prototypes": self.prototypes[None]}
-        prototypes = _prototypes()
+        prototypes = _beside("runner_prototypes")
         self.live = self.live or prototypes.LivePrototypes(self.policy["prototypes"]["clusters"])
         self.live.observe(prototypes.rows_of(state["half"]))
         return {"prototypes": self.live.centers()[None]}
 
+    def _block(self, img):
+        clips = self.policy["clips"]
+        self.memory[self.count] = self.run("embed", {"img": img})
+        return self._decoded(clips) if len(self.memory) == sum(map(len, clips)) else []
 
-def _prototypes():
-    """The file beside this one that makes prototypes."""
-    return importlib.import_module(f"{__package__}.runner_prototypes" if __package__ else "runner_prototypes")
+    def _rest_of_block(self):
+        length, size = len(self.memory), self.policy["rest"]
+        return self._decoded([list(range(i, min(i + size, length))) for i in range(0, length, size)])
+
+    def _decoded(self, clips):
+        """Answers for all frames that wait, cut into clips; none waits any more."""
+        (frames, states), self.memory, answers = zip(*self.memory.items()), {}, []
+        for clip in clips:
+            maps = {name: np.concatenate([states[i][name] for i in clip]) for name in self.policy["memory"]}
+            answers += zip([frames[i] for i in clip], self.run("decode", maps)["scores"])
+        return sorted(answers, key=lambda answer: answer[0])
+
+    def _objects(self, img, given=None, objects=None):
+        objects_policy = _beside("runner_objects")
+        followed = self.memory.setdefault("followed", objects_policy.Followed(self))
+        return [(self.count, followed.take(self.count, img, given, objects))]
+
+
+def _beside(name):
+    """A file beside this one that some policies need."""
+    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
 
 
 def read_export(folder):

@@ -6,13 +6,12 @@ A fast transform takes fewer operations, but all frequencies of a map, and slow 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg.models.cpu.linear import uses_onednn
+from mmseg.models.layers.size_tables import table
 
 
 def part_of_spectrum(x: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
@@ -22,7 +21,7 @@ def part_of_spectrum(x: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Te
         x: at least float32.
         rows, columns: of the half spectrum, with start and stop.
     """
-    if not uses_onednn(x):
+    if not _multiplies(x):
         spectrum = torch.fft.rfft2(x)[..., rows, columns]
         return spectrum.real, spectrum.imag
     n, channels, height, width = x.shape
@@ -37,7 +36,7 @@ def part_of_spectrum(x: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Te
 def map_of_spectrum(real: Tensor, imaginary: Tensor, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:
     """The map (n, C, h, w) of a half spectrum that is 0 but for `rows` and `columns`, see :func:`part_of_spectrum`."""
     height, width = size
-    if not uses_onednn(real):
+    if not _multiplies(real):
         spectrum = F.pad(torch.complex(real, imaginary), (0, 0, rows.start, height - rows.stop))
         lines = torch.fft.ifft(spectrum, dim=-2)  # of columns of zeros there are zeros
         return torch.fft.irfft(F.pad(lines, (columns.start, width // 2 + 1 - columns.stop)), n=width)
@@ -48,22 +47,29 @@ def map_of_spectrum(real: Tensor, imaginary: Tensor, size: tuple[int, int], rows
     return (back @ lines.view(n, height, -1, channels)).permute(0, 3, 1, 2)
 
 
+def _multiplies(x: Tensor) -> bool:
+    """Whether matrix products are the way to go: float32 on CPU, no graph of gradients.
+
+    Graphs that are compiled or exported have them as well: not everything that runs one knows transforms.
+    """
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+
+
 def _waves(length: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines (stop - start, length) in float64 of the frequencies from `start` up to `stop`."""
-    with torch.inference_mode(False):
-        turns = torch.arange(start, stop)[:, None] * torch.arange(length) % length
-        angles = turns.double() * (2 * math.pi / length)
-        return angles.cos(), angles.sin()
+    turns = torch.arange(start, stop)[:, None] * torch.arange(length) % length
+    angles = turns.double() * (2 * math.pi / length)
+    return angles.cos(), angles.sin()
 
 
-@lru_cache(maxsize=32)
+@table
 def _across(width: int, start: int, stop: int) -> Tensor:
     """(2 w', w): from the columns of a real map to real parts, then imaginary parts."""
     cosines, sines = _waves(width, start, stop)
     return torch.cat([cosines, -sines]).float()
 
 
-@lru_cache(maxsize=32)
+@table
 def _down(height: int, start: int, stop: int) -> Tensor:
     """(2 h', 2 h): from real and imaginary parts of each row to those of the frequencies, all real parts first."""
     cosines, sines = _waves(height, start, stop)
@@ -71,13 +77,13 @@ def _down(height: int, start: int, stop: int) -> Tensor:
     return torch.cat([real, imaginary]).flatten(1).float()
 
 
-@lru_cache(maxsize=32)
+@table
 def _up(height: int, start: int, stop: int) -> Tensor:
     """(2 h, 2 h'): the inverse of :func:`_down`."""
     return (_down(height, start, stop).T / height).contiguous()
 
 
-@lru_cache(maxsize=32)
+@table
 def _back(width: int, start: int, stop: int) -> Tensor:
     """(w, 2 w'): the inverse of :func:`_across`; frequencies that have a mirror image count twice."""
     frequencies = torch.arange(start, stop)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MARGIN = 1e-7
+MARGIN = 1e-7  # from 0 and 1
 
 
 def aggregate(probabilities: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
@@ -23,6 +23,6 @@ def aggregate(probabilities: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     """
     p = probabilities if probabilities.dtype is torch.float64 else probabilities.float()
     background = (1 - p).prod(dim, keepdim=True)
-    p = torch.cat([background, p], dim).clamp(_MARGIN, 1 - _MARGIN)
+    p = torch.cat([background, p], dim).clamp(MARGIN, 1 - MARGIN)
     logits = torch.log(p / (1 - p))
     return logits, logits.softmax(dim)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmseg.models.cpu.linear import linear
 
 _AT_ONCE = 2**22  # similarities that are held at a time
+_QUERIES = 128  # of a graph: what they read is 13 MB for one object of 512 channels and the 50 best positions
 
 
 def read_all(keys: Tensor, values: Tensor, queries: Tensor) -> Tensor:
@@ -45,13 +46,26 @@ def read_best(keys: Tensor, values: Tensor, queries: Tensor, top_k: int, key_nor
     Returns:
         (P, D).
     """
-    scale = 1 / math.sqrt(keys.shape[1])
     norms = keys.square().sum(1) if key_norms is None else key_norms
-    top_k, step = min(top_k, len(keys)), max(_AT_ONCE // len(keys), 1)
     parts = []
-    for some in queries.split(step):
-        similarity = linear(some * (2 * scale), keys, norms * -scale)  # (p, N)
-        best, positions = similarity.topk(top_k, dim=1, sorted=False)
-        weights = best.softmax(dim=1).to(values.dtype)
-        parts.append(F.embedding_bag(positions, values, per_sample_weights=weights, mode="sum"))
+    for some in queries.split(max(_AT_ONCE // len(keys), 1)):
+        weights, positions = _best_positions(keys, norms, some, top_k)
+        parts.append(F.embedding_bag(positions, values, per_sample_weights=weights.to(values.dtype), mode="sum"))
     return torch.cat(parts)
+
+
+def read_best_of_any(keys: Tensor, values: Tensor, queries: Tensor, top_k: int) -> Tensor:
+    """:func:`read_best` for graphs that are made once for memories of any length: steps depend on the queries alone."""
+    norms, parts = keys.square().sum(1), []
+    for some in queries.split(_QUERIES):
+        weights, positions = _best_positions(keys, norms, some, top_k)
+        parts.append((weights[:, None] @ values[positions])[:, 0])  # (p, 1, k) times (p, k, D)
+    return torch.cat(parts)
+
+
+def _best_positions(keys: Tensor, norms: Tensor, queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Weights and numbers (p, k) of the memory positions that queries (p, C) read."""
+    scale = 1 / math.sqrt(keys.shape[1])
+    similarity = linear(queries * (2 * scale), keys, norms * -scale)  # (p, N)
+    best, positions = similarity.topk(torch.sym_min(top_k, keys.shape[0]), dim=1, sorted=False)
+    return best.softmax(dim=1), positions

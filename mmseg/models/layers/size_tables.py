@@ -23,7 +23,8 @@ def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
 
     @functools.wraps(make)
     def look_up(*args) -> Tables:
-        if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() and args in known):
+        free = any(isinstance(arg, torch.SymInt) for arg in args)  # a size that the export leaves open
+        if torch.compiler.is_compiling() and (free or not torch.compiler.is_exporting() or args not in known):
             return make(*args)
         known.add(args)
         return kept(*args)

@@ -14,10 +14,11 @@ from mmseg.errors import CheckpointError, ConfigError
 from mmseg.models.base import Purpose, Segmentor
 from mmseg.models.decode_heads.themask.head import MaskHead
 from mmseg.models.decode_heads.themask.pixel_decoder import PixelMaps, joined
+from mmseg.models.exportable import ExportParts, Formula, Part
 from mmseg.models.layers.resize import resize
 from mmseg.models.stream import Stream
 from mmseg.registry import MODELS
-from mmseg.structures import Scores, View
+from mmseg.structures import Scores, Size, View
 
 logger = logging.getLogger("mmseg.models")
 
@@ -108,6 +109,35 @@ class BlockSegmentor(Segmentor):
         """
         self.check_settings({"test_size": test_size})
         return BlockStream(self, test_size)
+
+    @torch.no_grad()
+    def export_parts(self, size: Size, test_size: int = 1) -> ExportParts:
+        """See :meth:`VideoModel.export_parts`.
+
+        Parts are ``embed``, from frames to what a clip needs of each, and ``decode``, from that of the frames of a clip
+        (axis 0), of any number, to their scores.
+        """
+        self.check_settings({"test_size": test_size})
+        self.require_eval()
+        head, img = self.decode_head, torch.zeros(1, 3, *size)
+
+        def embed(frames: Tensor) -> tuple[Tensor, ...]:
+            maps = head.embed(self.backbone(frames))
+            return (*maps.levels, maps.mask_features)
+
+        def decode(*maps: Tensor) -> Tensor:
+            return head.decode(PixelMaps(maps[:-1], maps[-1]), maps[-1].shape[0])[0]
+
+        example = embed(img)
+        kept = (*(f"level_{number}" for number in range(len(example) - 1)), "mask_features")
+        maps = {name: torch.cat([value, value]) for name, value in zip(kept, example)}
+        parts = {
+            "embed": Part(Formula(self, embed), {"img": img}, kept, {"img": {0: "batch"}}),
+            "decode": Part(Formula(self, decode), maps, ("scores",), {name: {0: "frames"} for name in kept}),
+        }
+        clips = block_clips(test_size)
+        policy = {"kind": "block", "memory": list(kept), "clips": clips, "rest": test_size, "late": test_size > 1}
+        return ExportParts(parts, policy)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError for a setting that the stream does not have, or a size that gives no clips."""

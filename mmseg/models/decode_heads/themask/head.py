@@ -139,7 +139,7 @@ class MaskHead(nn.Module):
 
         The score of a class is the sum over queries of their probability of it times that of the pixel; not normalised.
         """
-        batch_size = len(maps.mask_features) // num_frames
+        batch_size = maps.mask_features.shape[0] // num_frames
         final = self.predictor(maps, batch_size, num_frames, every=False)[-1]
         scores = class_scores(final.logits, final.masks.transpose(1, 2))
         if final.frame_logits is None:

@@ -15,16 +15,19 @@ from torch import Tensor, nn
 from mmseg import values
 from mmseg.errors import ConfigError, nearest
 from mmseg.models.base import Purpose, VideoModel
+from mmseg.models.exportable import ExportParts
 from mmseg.models.layers.aggregation import aggregate
 from mmseg.models.layers.memory_reading import read_all
 from mmseg.models.networks.gsfm.clip_losses import Clip, ClipLoss, Segmented
 from mmseg.models.networks.gsfm.conv_blocks import Conv3x3
 from mmseg.models.networks.gsfm.encoders import KeyEncoder, ValueEncoder, fused, init_resnet
+from mmseg.models.networks.gsfm.exported_parts import exported_parts
 from mmseg.models.networks.gsfm.imagenet import ENCODERS, load_imagenet
 from mmseg.models.networks.gsfm.mask_decoder import Decoder
 from mmseg.models.networks.gsfm.spectral import SpectralModule
 from mmseg.models.networks.gsfm.tracking import GSFMStream
 from mmseg.registry import MODELS
+from mmseg.structures import Size
 
 _FIRST_CONV = "value_encoder.conv1.weight"
 
@@ -202,6 +205,11 @@ class GSFM(VideoModel):
         )
         self.check_settings(settings)
         return GSFMStream(self, **settings)
+
+    def export_parts(self, size: Size, **settings: Any) -> ExportParts:
+        """See :meth:`VideoModel.export_parts`, and :mod:`mmseg.models.networks.gsfm.exported_parts`."""
+        stream = self.stream(**settings)  # has the settings that are not given
+        return exported_parts(self, size, {name: getattr(stream, name) for name in self.stream_settings})
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError for settings that :meth:`stream` would refuse."""

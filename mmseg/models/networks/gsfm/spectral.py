@@ -12,7 +12,6 @@ imaginary parts as channels. Two exact reformulations (section 13) make it sever
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from mmseg.models.cpu.fourier import map_of_spectrum, part_of_spectrum
 from mmseg.models.cpu.winograd import conv1x1
 from mmseg.models.layers import full_precision
+from mmseg.models.layers.size_tables import table
 
 SIGMA = 7.0  # frequency bins, whatever the size of the map
 _REACH = 37  # bins from the highest frequency at which the filter is below 1e-6: a tenth of the rounding errors
@@ -110,7 +110,7 @@ def spectral_filter(height: int, width: int, high: bool) -> Tensor:
     return gaussian if high else 1 - gaussian
 
 
-@lru_cache(maxsize=32)
+@table
 def filter_window(height: int, width: int, high: bool, device: torch.device) -> Window:
     """The window of a map's half spectrum; all of it for the low frequencies."""
     half = width // 2 + 1
@@ -119,16 +119,15 @@ def filter_window(height: int, width: int, high: bool, device: torch.device) -> 
         top = max(height // 2 - _REACH, 0)
         bottom = min(height - height // 2 + _REACH + 1, height)
         left = max(half - 1 - _REACH, 0)
-    with torch.inference_mode(False):
-        full = spectral_filter(height, width, high)
-        here = full[top:bottom, left:half]
-        mirrored = full[-torch.arange(top, bottom) % height][:, -torch.arange(left, half) % width]
-        larger = torch.maximum(here, mirrored)
-        safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
-        ratios = ((here / safe).to(device), (mirrored / safe).to(device))
-        if height % 2 == width % 2 == 0:  # the filter is symmetric
-            ratios = (None, None)
-        return Window(slice(top, bottom), slice(left, half), larger.to(device), *ratios)
+    full = spectral_filter(height, width, high)
+    here = full[top:bottom, left:half]
+    mirrored = full[-torch.arange(top, bottom) % height][:, -torch.arange(left, half) % width]
+    larger = torch.maximum(here, mirrored)
+    safe = larger.clamp(min=torch.finfo(larger.dtype).tiny)
+    ratios = ((here / safe).to(device), (mirrored / safe).to(device))
+    if height % 2 == width % 2 == 0:  # the filter is symmetric
+        ratios = (None, None)
+    return Window(slice(top, bottom), slice(left, half), larger.to(device), *ratios)
 
 
 def _filtered(x: Tensor, factors: Tensor | None) -> Tensor:

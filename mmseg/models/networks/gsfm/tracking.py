@@ -26,8 +26,8 @@ from mmseg.structures import Scores, View
 if TYPE_CHECKING:
     from mmseg.models.networks.gsfm.network import GSFM, Keys
 
-_LARGEST_ID = 255  # label maps are 8-bit
-_DIVISOR = 16  # of the sides of what the network sees
+LARGEST_ID = 255  # label maps are 8-bit
+DIVISOR = 16  # of the sides of what the network sees
 
 
 @dataclass
@@ -116,7 +116,7 @@ class GSFMStream(Stream):
 
     def _take(self, view: View) -> list[Scores]:
         img = view.inputs["img"]
-        margins = centred_margins(*img.shape[-2:], _DIVISOR)
+        margins = centred_margins(*img.shape[-2:], DIVISOR)
         given = self._given(view.inputs, margins)
         self._remember()
         if not self._groups and given is None:  # nothing is followed
@@ -151,11 +151,11 @@ class GSFMStream(Stream):
         objects = inputs.get("objects")
         ids = tuple(dict.fromkeys(labels.unique().tolist() if objects is None else map(int, objects)))
         ids = tuple(number for number in ids if number)
-        wrong = [number for number in ids if not 0 < number <= _LARGEST_ID]
+        wrong = [number for number in ids if not 0 < number <= LARGEST_ID]
         if wrong:
             raise DataError(
                 f"frame {self.count}: object ids {wrong[:5]}",
-                f"1 to {_LARGEST_ID}, label maps are 8-bit",
+                f"1 to {LARGEST_ID}, label maps are 8-bit",
                 "renumber the objects",
             )
         return _Given(pad(labels, margins), ids) if ids or self._groups else None
@@ -186,7 +186,7 @@ class GSFMStream(Stream):
 
     def _readout(self, keys: Keys) -> Tensor:
         """(1, k, 512, h, w): what the objects have in memory at places like those of the frame."""
-        queries = _positions(keys.key[0])  # (h * w, 64)
+        queries = positions(keys.key[0])  # (h * w, 64)
         with full_precision(queries):
             parts = [group.bank.read(queries, self.top_k).unflatten(1, (len(group.ids), -1)) for group in self._groups]
         readout = torch.cat(parts, dim=1)  # (h * w, k, 512)
@@ -199,14 +199,14 @@ class GSFMStream(Stream):
             return
         masks = pending.masks[None].to(pending.frame.dtype)  # (1, k, H, W)
         values = self._folded["value_encoder"](pending.frame, pending.keys.f16, masks)[0]  # (k, 512, h, w)
-        keys, row = _positions(pending.keys.key[0]), 0
+        keys, row = positions(pending.keys.key[0]), 0
         for group in self._groups:
             own = values[row : row + len(group.ids)]  # (k', 512, h, w)
             group.bank.add(keys, own.flatten(2).flatten(0, 1).T, pending.temporary)
             row += len(group.ids)
 
 
-def _positions(key: Tensor) -> Tensor:
+def positions(key: Tensor) -> Tensor:
     """(C, h, w) -> (h * w, C), at least in float32."""
     key = key if key.dtype is torch.float64 else key.float()
     return key.flatten(1).T.contiguous()

@@ -1,0 +1,169 @@
+"""Exports of THE-Mask, whose results come late, and of GSFM, which follows objects: the runner and the stream agree."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmseg.exporting.export_folder import export_model
+from mmseg.exporting.onnx_runner import Runner
+from mmseg.structures import View
+from tests.contract.systems import SYSTEMS, System, themask, video
+from tests.contract.test_compiled_parts import shallow
+from tests.tools.processes import patience
+
+FRAMES = 20
+SIZE = (30, 44)  # of the frames of GSFM, which is padded
+GIVEN = {2: (1, 2), 5: (3,), 8: (), 12: (2, 4)}  # frame -> objects that a mask speaks about
+RUN = """
+import sys
+sys.path.insert(0, ".")
+import numpy as np
+from onnx_runner import Runner
+
+inputs = np.load("inputs.npz")
+runner, found = Runner("."), []
+for t, frame in enumerate(inputs["frames"]):
+    given = {"given": inputs[f"given_{t}"], "objects": inputs[f"objects_{t}"]} if f"given_{t}" in inputs else {}
+    found += runner.push(frame, **given)
+found += runner.finish()
+assert [number for number, _ in found] == list(range(len(inputs["frames"])))
+np.savez("found.npz", **{str(number): values for number, values in found if values is not None})
+assert not {"torch", "mmseg"} & {name.partition(".")[0] for name in sys.modules}
+"""
+
+
+def run_alone(folder: Path, **inputs: np.ndarray) -> dict[int, Tensor]:
+    """The values that the runner of an export gives in a process of its own, by frame."""
+    np.savez(folder / "inputs.npz", **inputs)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], cwd=folder, capture_output=True, text=True, timeout=patience(100)
+    )
+    assert done.returncode == 0, done.stderr
+    return {int(number): torch.from_numpy(values) for number, values in np.load(folder / "found.npz").items()}
+
+
+def agree(found: dict[int, Tensor], expected: dict[int, Tensor | None]) -> None:
+    """Raise AssertionError unless the values are the same to 1e-4."""
+    assert sorted(found) == [number for number, values in expected.items() if values is not None]
+    for number, values in found.items():
+        torch.testing.assert_close(values, expected[number], rtol=0, atol=1e-4)
+
+
+def few_layers(name: str, num_frames: int) -> System:
+    """One of THE-Mask's models, with fewer layers still."""
+    config = themask(name, num_frames)
+    config["decode_head"]["pixel_decoder_cfg"]["transformer_enc_layers"] = 1
+    config["decode_head"]["transformer_decoder_cfg"]["dec_layers"] = 2
+    config["decode_head"]["loss_cfg"]["dec_layers"] = 3
+    return shallow(System("THE-Mask", ("themask", name), lambda: config, filler=SYSTEMS[-2].filler))
+
+
+@pytest.mark.parametrize(("name", "clip", "sizes"), [("1f_b1_eval_t1", 1, (1, 2, 4)), ("video_b1_eval_t1", 2, (2, 4))])
+def test_blocks_of_the_mask(name: str, clip: int, sizes: tuple[int, ...], tmp_path: Path):
+    """20 frames are three blocks of 6 and two more frames, or one of 12 and eight more."""
+    system = few_layers(name, clip)
+    model, frames = system.model(), video(FRAMES)
+    export_model(model, system.size, tmp_path / "out", settings={"test_size": sizes[0]})
+    runner = Runner(tmp_path / "out")
+    for size in sizes:
+        stream = model.stream(test_size=size)
+        scores = [s for t, frame in enumerate(frames) for s in stream.push(View(t, {"img": frame}))]
+        expected = {s.number: s.values for s in [*scores, *stream.finish()]}
+        if size == sizes[0]:
+            found = run_alone(tmp_path / "out", frames=frames.numpy())
+        else:  # the same graphs
+            runner.policy = model.export_parts(system.size, test_size=size).policy
+            answers = [answer for frame in frames.numpy() for answer in runner.push(frame)] + runner.finish()
+            found = {number: torch.from_numpy(values) for number, values in answers}
+        agree(found, expected)
+    with pytest.raises(ValueError, match="come late"):
+        runner.step(frames[0].numpy())
+
+
+# ------------------------------------------------------------------ GSFM
+
+
+@cache
+def gsfm() -> nn.Module:
+    """The model with one block per stage of its encoders."""
+    model = SYSTEMS[-1].model()
+    for encoder, stages in ((model.key_encoder, ("res2", "layer2", "layer3")), (model.value_encoder, ("layer3",))):
+        for stage in stages:
+            setattr(encoder, stage, getattr(encoder, stage)[:1])
+    return model
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of :func:`gsfm`; reading 20 positions, more than three frames have."""
+    out = tmp_path_factory.mktemp("gsfm") / "out"
+    export_model(gsfm(), SIZE, out, settings={"top_k": 20, "mem_every": 3})
+    return out
+
+
+def views() -> Iterator[View]:
+    """Frames of a video without and with masks: objects enter late, one is given a second time, one mask is empty."""
+    generator = torch.Generator().manual_seed(3)
+    for t, frame in enumerate(video(FRAMES, size=(32, 48))[:, :, 1:31, 2:46]):
+        inputs = {"img": frame.contiguous()}
+        if t in GIVEN:
+            blocks = torch.randint(0, 6, (5, 11), generator=generator).repeat_interleave(6, 0).repeat_interleave(4, 1)
+            inputs["given"] = torch.where(torch.isin(blocks, torch.tensor(GIVEN[t])), blocks, 0)
+            inputs["objects"] = GIVEN[t]
+        yield View(t, inputs)
+
+
+def test_objects_that_enter_late(export: Path):
+    stream = gsfm().stream(top_k=20, mem_every=3)
+    expected = {view.number: scores.values for view in views() for scores in stream.push(view)}
+    assert expected[1] is None and [len(expected[t]) for t in (2, 4, 5, 11, 12, 19)] == [3, 3, 4, 4, 5, 5]
+    inputs = {"frames": np.stack([view.inputs["img"].numpy() for view in views()])}
+    for view in views():
+        if "given" in view.inputs:
+            inputs[f"given_{view.number}"] = view.inputs["given"].numpy()
+            inputs[f"objects_{view.number}"] = np.array(view.inputs["objects"], int)
+    agree(run_alone(export, **inputs), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"mem_every": 1, "max_memory_frames": 3}, {"mem_every": 5, "include_last": True}, {"max_memory_frames": 1}],
+)
+def test_other_policies_of_the_same_graphs(export: Path, settings: dict):
+    """The frame and the results belong to the caller, who writes into them."""
+    runner, stream = Runner(export), gsfm().stream(top_k=20, **settings)
+    runner.policy.update(settings)
+    for view in list(views())[:14]:
+        [expected] = stream.push(view)
+        img = view.inputs.pop("img").numpy().copy()
+        [(_, found)] = runner.push(img, **view.inputs)
+        if expected.values is not None:
+            torch.testing.assert_close(torch.from_numpy(found), expected.values, rtol=0, atol=1e-4)
+            assert runner.ids == expected.ids
+            found.fill(7)
+        img.fill(7)
+
+
+def test_masks_that_cannot_be_taken(export: Path):
+    runner, frame, mask = Runner(export), np.zeros((3, *SIZE), np.float32), np.ones(SIZE, np.uint16)
+    with pytest.raises(ValueError, match="frame 0: nothing is followed yet: give a mask"):
+        runner.step(frame)
+    for given, objects, words in [
+        (mask[1:], None, r"a mask \(29, 44\) for a frame \(30, 44\)"),
+        (mask * 256, None, r"object ids \[256\], not 1 to 255"),
+        (mask, [-1], r"object ids \[-1\]"),
+        (mask.astype(np.float32), None, "whole numbers"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            runner.step(frame, given=given, objects=objects)
+    assert runner.step(frame, given=mask).shape == (2, *SIZE)
+    assert runner.ids == (0, 1)
