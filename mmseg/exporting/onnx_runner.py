@@ -74,6 +74,8 @@ class Runner:
 
     def segment(self, frame):
         """The label map (H, W) uint8 of the next frame (H, W, 3) uint8 BGR; with flow (H, W, 6), its picture behind."""
+        if "prepare" not in self.graphs:
+            raise ValueError("this export has no graph for pictures: give push() inputs, as model.json says")
         img = self.run("prepare", {"frame": frame[None]})["img"][0]
         return self.run("labels", {"logits": self.step(img)[None]})["labels"][0]
 

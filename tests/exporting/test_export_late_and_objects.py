@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmseg.errors import DataError
 from mmseg.exporting.export_folder import export_model
+from mmseg.exporting.exported_model import ExportedModel
 from mmseg.exporting.onnx_runner import Runner
 from mmseg.structures import View
 from tests.contract.systems import SYSTEMS, System, themask, video
@@ -151,6 +153,17 @@ def test_other_policies_of_the_same_graphs(export: Path, settings: dict):
             assert runner.ids == expected.ids
             found.fill(7)
         img.fill(7)
+
+
+def test_an_export_in_the_place_of_the_model(export: Path):
+    exported, stream = ExportedModel(export).stream(), gsfm().stream(top_k=20, mem_every=3)
+    for view in list(views())[:6]:
+        [expected], [found] = stream.push(view), exported.push(view)
+        assert (found.ids, found.kind, exported.ids) == (expected.ids, expected.kind, stream.ids)
+        if expected.values is not None:
+            torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-4)
+    with pytest.raises(DataError, match=r"frame 6: object ids \[300\]"):
+        exported.push(View(6, {**view.inputs, "objects": (300,)}))
 
 
 def test_masks_that_cannot_be_taken(export: Path):
