@@ -49,23 +49,37 @@ def read_best(keys: Tensor, values: Tensor, queries: Tensor, top_k: int, key_nor
     norms = keys.square().sum(1) if key_norms is None else key_norms
     parts = []
     for some in queries.split(max(_AT_ONCE // len(keys), 1)):
-        weights, positions = _best_positions(keys, norms, some, top_k)
+        weights, positions = _best_positions(keys, norms, some, min(top_k, len(keys)))
         parts.append(F.embedding_bag(positions, values, per_sample_weights=weights.to(values.dtype), mode="sum"))
     return torch.cat(parts)
 
 
 def read_best_of_any(keys: Tensor, values: Tensor, queries: Tensor, top_k: int) -> Tensor:
-    """:func:`read_best` for graphs that are made once for memories of any length: steps depend on the queries alone."""
+    """:func:`read_best` for graphs that are made once for memories of any number of frames, without a choice.
+
+    Args:
+        keys: (T, P, C) of frames.
+        values: (T, P, D).
+        queries: (P', C).
+        top_k: as for :func:`read_best`; what a single frame lacks to it is filled up with positions of no weight.
+    """
+    lacking = max(top_k - keys.shape[1], 0)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    values = F.pad(values, (0, 0, 0, lacking)) if lacking else values
     norms, parts = keys.square().sum(1), []
     for some in queries.split(_QUERIES):
-        weights, positions = _best_positions(keys, norms, some, top_k)
+        weights, positions = _best_positions(keys, norms, some, top_k, lacking)
         parts.append((weights[:, None] @ values[positions])[:, 0])  # (p, 1, k) times (p, k, D)
     return torch.cat(parts)
 
 
-def _best_positions(keys: Tensor, norms: Tensor, queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Weights and numbers (p, k) of the memory positions that queries (p, C) read."""
+def _best_positions(
+    keys: Tensor, norms: Tensor, queries: Tensor, top_k: int, lacking: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Weights and numbers (p, k) of the memory positions that queries (p, C) read; `lacking` more have no weight."""
     scale = 1 / math.sqrt(keys.shape[1])
     similarity = linear(queries * (2 * scale), keys, norms * -scale)  # (p, N)
-    best, positions = similarity.topk(torch.sym_min(top_k, keys.shape[0]), dim=1, sorted=False)
+    if lacking:
+        similarity = F.pad(similarity, (0, lacking), value=-math.inf)
+    best, positions = similarity.topk(top_k, dim=1, sorted=False)
     return best.softmax(dim=1), positions

@@ -38,9 +38,8 @@ def exported_parts(model: GSFM, size: Size, settings: Mapping[str, Any]) -> Expo
         return positions(keys.key[0]), keys.query, keys.f16, keys.f8, keys.f4
 
     def read(key: Tensor, memory_keys: Tensor, memory_values: Tensor) -> Tensor:
-        values = memory_values.flatten(0, 1)  # (N, k, D)
-        found = read_best_of_any(memory_keys.flatten(0, 1), values.flatten(1), key, settings["top_k"])
-        return found.unflatten(1, values.shape[1:]).permute(1, 2, 0).unflatten(2, shape)  # (k, D, h, w)
+        found = read_best_of_any(memory_keys, memory_values.flatten(2), key, settings["top_k"])
+        return found.unflatten(1, memory_values.shape[2:]).permute(1, 2, 0).unflatten(2, shape)  # (k, D, h, w)
 
     def decode(readout: Tensor, query: Tensor, f8: Tensor, f4: Tensor) -> Tensor:
         logits = model.decoder(readout[None], query, f8, f4, boundaries=False).masks[0]
