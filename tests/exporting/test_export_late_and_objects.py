@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmseg.errors import DataError
 from mmseg.exporting.export_folder import export_model
 from mmseg.exporting.exported_model import ExportedModel
 from mmseg.exporting.onnx_runner import Runner
+from mmseg.models.exportable import ExportParts
 from mmseg.structures import View
 from tests.contract.systems import SYSTEMS, System, themask, video
 from tests.contract.test_compiled_parts import shallow
@@ -60,35 +62,57 @@ def agree(found: dict[int, Tensor], expected: dict[int, Tensor | None]) -> None:
         torch.testing.assert_close(values, expected[number], rtol=0, atol=1e-4)
 
 
+class RunnerOfParts(Runner):
+    """The runner with the parts of a model in PyTorch in the place of its graphs: the policy alone is looked at."""
+
+    def __init__(self, exported: ExportParts) -> None:
+        self.policy, self.parts = dict(exported.policy), exported.parts
+        self.graphs = {name: {"inputs": part.inputs, "outputs": part.outputs} for name, part in self.parts.items()}
+        self.runs = {name: partial(self._run_part, name) for name in self.parts}
+        self.reset()
+
+    def _run_part(self, name: str, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        part = self.parts[name]
+        values = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
+        found = replace(part, inputs={key: values[key] for key in part.inputs}).example()
+        return [found[key].numpy() for key in outputs]
+
+
 def few_layers(name: str, num_frames: int) -> System:
     """One of THE-Mask's models, with fewer layers still."""
     config = themask(name, num_frames)
     config["decode_head"]["pixel_decoder_cfg"]["transformer_enc_layers"] = 1
-    config["decode_head"]["transformer_decoder_cfg"]["dec_layers"] = 2
-    config["decode_head"]["loss_cfg"]["dec_layers"] = 3
+    config["decode_head"]["transformer_decoder_cfg"]["dec_layers"] = 1
+    config["decode_head"]["loss_cfg"]["dec_layers"] = 2
     return shallow(System("THE-Mask", ("themask", name), lambda: config, filler=SYSTEMS[-2].filler))
 
 
-@pytest.mark.parametrize(("name", "clip", "sizes"), [("1f_b1_eval_t1", 1, (1, 2, 4)), ("video_b1_eval_t1", 2, (2, 4))])
-def test_blocks_of_the_mask(name: str, clip: int, sizes: tuple[int, ...], tmp_path: Path):
-    """20 frames are three blocks of 6 and two more frames, or one of 12 and eight more."""
-    system = few_layers(name, clip)
-    model, frames = system.model(), video(FRAMES)
-    export_model(model, system.size, tmp_path / "out", settings={"test_size": sizes[0]})
-    runner = Runner(tmp_path / "out")
-    for size in sizes:
-        stream = model.stream(test_size=size)
-        scores = [s for t, frame in enumerate(frames) for s in stream.push(View(t, {"img": frame}))]
-        expected = {s.number: s.values for s in [*scores, *stream.finish()]}
-        if size == sizes[0]:
-            found = run_alone(tmp_path / "out", frames=frames.numpy())
-        else:  # the same graphs
-            runner.policy = model.export_parts(system.size, test_size=size).policy
-            answers = [answer for frame in frames.numpy() for answer in runner.push(frame)] + runner.finish()
-            found = {number: torch.from_numpy(values) for number, values in answers}
-        agree(found, expected)
+def scores_of(model: nn.Module, frames: Tensor, size: int) -> dict[int, Tensor]:
+    """Those of the stream, by frame."""
+    stream = model.stream(test_size=size)
+    scores = [s for t, frame in enumerate(frames) for s in stream.push(View(t, {"img": frame}))]
+    return {s.number: s.values for s in [*scores, *stream.finish()]}
+
+
+def test_blocks_of_graphs(tmp_path: Path):
+    """20 frames are three blocks of 6 and two more frames."""
+    system, frames = few_layers("video_b1_eval_t1", 2), video(FRAMES)
+    model = system.model()
+    export_model(model, system.size, tmp_path / "out", settings={"test_size": 2}, batch=False)
+    agree(run_alone(tmp_path / "out", frames=frames.numpy()), scores_of(model, frames, 2))
     with pytest.raises(ValueError, match="come late"):
-        runner.step(frames[0].numpy())
+        Runner(tmp_path / "out").step(frames[0].numpy())
+
+
+@pytest.mark.parametrize(("name", "clip", "size"), [("1f_b1_eval_t1", 1, 1), ("video_b1_eval_t1", 2, 4)])
+def test_other_blocks(name: str, clip: int, size: int):
+    """20 frames are one block of 12, and eight more; or 20 of one."""
+    system, frames = few_layers(name, clip), video(FRAMES)
+    model = system.model()
+    runner = RunnerOfParts(model.export_parts(system.size, test_size=size))
+    answers = [answer for frame in frames.numpy() for answer in runner.push(frame)] + runner.finish()
+    assert [number for number, _ in answers] == list(range(FRAMES))
+    agree({number: torch.from_numpy(values) for number, values in answers}, scores_of(model, frames, size))
 
 
 # ------------------------------------------------------------------ GSFM
@@ -140,11 +164,11 @@ def test_objects_that_enter_late(export: Path):
     "settings",
     [{"mem_every": 1, "max_memory_frames": 3}, {"mem_every": 5, "include_last": True}, {"max_memory_frames": 1}],
 )
-def test_other_policies_of_the_same_graphs(export: Path, settings: dict):
+def test_other_policies(settings: dict):
     """The frame and the results belong to the caller, who writes into them."""
-    runner, stream = Runner(export), gsfm().stream(top_k=20, **settings)
-    runner.policy.update(settings)
-    for view in list(views())[:14]:
+    runner = RunnerOfParts(gsfm().export_parts(SIZE, top_k=20, **settings))
+    stream = gsfm().stream(top_k=20, **settings)
+    for view in list(views())[:12]:
         [expected] = stream.push(view)
         img = view.inputs.pop("img").numpy().copy()
         [(_, found)] = runner.push(img, **view.inputs)
