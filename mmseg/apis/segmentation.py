@@ -55,7 +55,7 @@ class SegmentOptions:
         side_by_side: the frame itself to the left of the pictures.
         palette: RGB colours in label order, in place of those of the model.
         aug_test: average over scales and flips.
-        amp: type to compute in under autocast.
+        amp: type to compute in, see :func:`mmseg.engine.predict.predict`.
         flow: for models that look at optical flow, see :func:`mmseg.making.flow.flow_network`; None: RAFT.
         masks: for models that follow objects.
 
@@ -248,7 +248,16 @@ def _results(model: VideoModel, source: FrameSource, options: SegmentOptions, se
     frames = frames_with_flow(model, frames, options.flow)
     returns = ("probabilities",) if "probs" in options.save else ()
     pipeline = pipeline_of(model, options.aug_test)
-    return predict(model, frames, pipeline, settings_of(model), source=source.name, amp=options.amp, returns=returns)
+    return predict(
+        model,
+        frames,
+        pipeline,
+        settings_of(model),
+        source=source.name,
+        amp=options.amp,
+        returns=returns,
+        ahead=not source.live,
+    )
 
 
 class _Outputs(list[Output]):

@@ -42,7 +42,7 @@ class VideoStream:
     Args:
         model: from :func:`init_segmentor`.
         aug_test: average over scales and flips.
-        amp: type to compute in under autocast; None computes in the type of the weights.
+        amp: type to compute in, see :func:`mmseg.engine.predict.predict`; None computes in the type of the weights.
         video: name of the video, for models that keep something per video.
         flow: for models that look at optical flow: what computes it (``raft``, ``raft_small``, ``dis``, ``farneback``,
             or a network of :func:`mmseg.making.flow.flow_network`). Results come one frame late then, by :meth:`push`

@@ -48,6 +48,8 @@ class FrameSource:
         fps: frames per second of the frames that are given, exact (29.97 is 30000/1001); None if it is not known.
         length: number of frames that are given; None if it is not known. Some files tell no more than an estimate.
         sar: width of a pixel divided by its height.
+        live: frames come as time goes by, so that nobody should wait for further ones: a camera, an address, or a
+            capture of unknown length.
         fault: after the last frame: what of a file was missing or damaged (which is a warning, too); None if nothing.
 
     Raises:
@@ -64,6 +66,7 @@ class FrameSource:
         self.length: int | None = None
         self.sar = Fraction(1)
         self.fault: str | None = None
+        self.live = False
         self.name = self.place = "frames"
         self._frames: Callable[[], Iterator[Frame]]
         if isinstance(source, VideoInput) or _is_named(source):
@@ -73,6 +76,7 @@ class FrameSource:
                 raise DataError("a cv2.VideoCapture that is not open", "an open one", "check what it was made from")
             reader = CaptureReader(source, self.name)
             self._init_reader(reader)
+            self.live = reader.length is None
             self._frames = partial(self._read, reader)
         elif isinstance(source, Iterable) and getattr(source, "ndim", 4) == 4:
             self.length = self._share(len(source) if hasattr(source, "__len__") else None)
@@ -95,6 +99,7 @@ class FrameSource:
         reader = open_video(source)
         self._init_reader(reader)
         if isinstance(source, int) or is_address(source):  # can be read once
+            self.live = isinstance(source, int) or reader.length is None
             self._frames = partial(self._read, reader, ahead=is_address(source))
             return
         reader.close()

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -75,7 +75,8 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
     def start() -> None:
         torch.get_num_threads()  # the first call lets a thread take the number that any thread has set last
         torch.set_num_threads(max(1, cores // _SIDE_BY_SIDE))
-        ready.wait()
+        with suppress(threading.BrokenBarrierError):  # a signal came just now
+            ready.wait()
 
     pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "frames", start)
     try:

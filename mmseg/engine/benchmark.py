@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -309,11 +308,11 @@ def _built(cfg: Config, folder: Path) -> VideoModel:
 
 
 def _dtype(job: Job) -> torch.dtype | None:
-    return getattr(torch, job.amp) if job.amp else None
+    return getattr(torch, job.amp or "", None)
 
 
-def _autocast(job: Job, device: torch.device) -> ExitStack | torch.autocast:
-    return torch.autocast(device.type, dtype=_dtype(job)) if job.amp else ExitStack()
+def _autocast(job: Job, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=_dtype(job), enabled=bool(job.amp))
 
 
 def setting(job: Job, device: torch.device) -> Row:

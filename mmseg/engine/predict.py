@@ -39,6 +39,7 @@ def predict(
     source: Any = None,
     amp: torch.dtype | None = None,
     returns: Collection[Returned] = (),
+    ahead: bool = True,
 ) -> Iterator[Result]:
     """One result for every wanted frame, in frame order.
 
@@ -55,19 +56,21 @@ def predict(
             CPU bfloat16 is, for models that keep their precision so, the type of all weights and activations instead.
         returns: what the results carry beside the labels: "scores", "logits", "probabilities", "confidence"; see
             :class:`Result`.
+        ahead: a few frames are taken in before the result of the first of them is handed out. False, for frames that
+            come as time goes by: what is known is handed out before the next frame is asked for.
 
     Raises:
         ConfigError: `returns` holds what this model cannot give.
         SegError: bad input; the message names the frame.
     """
     predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp, returns=returns)
-    if works_side_by_side(predictor):
+    if ahead and works_side_by_side(predictor):
         with closing(side_by_side(predictor, frames)) as results:
             yield from results
         return
     pool = ThreadPoolExecutor(1, thread_name_prefix="views")
     try:
-        with closing(made_ahead(frames, predictor.views, pool, _AHEAD)) as items:
+        with closing(made_ahead(frames, predictor.views, pool, _AHEAD if ahead else 0)) as items:
             for frame, views in items:
                 yield from predictor.push_views(frame, views)
     finally:

@@ -47,7 +47,7 @@ def test_dataset(
         device: default: that of this process (:func:`mmseg.distributed.device`).
         aug_test: average over scales and flips.
         progress: show a progress bar in the main process.
-        amp: type to compute in under autocast; None computes in the type of the weights.
+        amp: type to compute in, see :func:`mmseg.engine.predict.predict`; None computes in the type of the weights.
         settings: of the model's streams (:func:`mmseg.engine.predict.stream_settings`).
 
     Returns:

@@ -1,5 +1,6 @@
 """Video files, addresses and cameras, by PyAV and by OpenCV: the same frames, exact rates; what is broken is told."""
 
+import contextlib
 import functools
 import http.server
 import socket
@@ -224,6 +225,33 @@ def cut_at_start(path):
 class Silent(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+class Endless(Silent):
+    """What a camera of the network gives: pictures without a last one."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        picture = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+        head = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self.wfile.write(head + picture + b"\r\n")
+
+
+def test_what_comes_as_time_goes_by_is_live(tmp_path):
+    write_video(tmp_path / "clip.mp4")
+    assert not FrameSource(tmp_path / "clip.mp4").live and not FrameSource([np.zeros((4, 4, 3), np.uint8)]).live
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            source = FrameSource(f"http://127.0.0.1:{server.server_address[1]}/camera", max_frames=3)
+            assert source.live and len(list(source)) == 3
+        finally:
+            server.shutdown()
 
 
 def test_an_address_is_read_as_it_is(tmp_path):

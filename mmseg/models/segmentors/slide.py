@@ -38,8 +38,9 @@ def slide(predict: Callable[[Tensor], Tensor], img: Tensor, crop_size: Size, str
     """
     boxes = window_boxes(tuple(img.shape[-2:]), crop_size, stride)
     logits = predict(torch.stack([img[:, top:bottom, left:right] for top, bottom, left, right in boxes]))
-    total = logits.new_zeros(logits.shape[1], *img.shape[-2:])
-    cover = logits.new_zeros(img.shape[-2:])
+    exact = torch.promote_types(logits.dtype, torch.float32)  # halves would lose digits in the sum
+    total = logits.new_zeros(logits.shape[1], *img.shape[-2:], dtype=exact)
+    cover = total.new_zeros(img.shape[-2:])
     for window, (top, bottom, left, right) in zip(logits, boxes):
         total[:, top:bottom, left:right] += window
         cover[top:bottom, left:right] += 1
