@@ -80,8 +80,7 @@ def config_of(checkpoint: str | Path, options: Mapping[str, Any] | None = None) 
         meta = read_checkpoint(checkpoint, map_location="meta")["meta"]
     carried = _parsed(meta.get(CONFIG), checkpoint)
     options = dict(options or {})
-    named = (carried.pop("custom_imports", None) or {}).get("imports") or ()
-    missing = [name for name in ([named] if isinstance(named, str) else named) if name not in sys.modules]
+    missing = [name for name in _modules_of(carried.pop("custom_imports", None), checkpoint) if name not in sys.modules]
     if missing and not any(key.startswith("custom_imports") for key in options):
         raise ConfigError(
             f"{checkpoint}: its config needs modules of its author ({', '.join(map(str, missing))}), which are not "
@@ -90,7 +89,11 @@ def config_of(checkpoint: str | Path, options: Mapping[str, Any] | None = None) 
             f"if you trust them: --options custom_imports.imports={','.join(map(str, missing))}, or give the config "
             "file",
         )
-    return override(Config(carried), options)
+    try:
+        config = Config(carried)
+    except KeyError as error:  # names that mmengine keeps for itself
+        raise _no_sections(checkpoint, f"{error.args[0]}") from error
+    return override(config, options)
 
 
 def config_for(config: str | Path | None, checkpoint: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -106,6 +109,22 @@ def config_for(config: str | Path | None, checkpoint: str | Path, options: Mappi
         what = "no checkpoint" if str(checkpoint).endswith(".py") else "an untrained network without a config"
         raise ConfigError(what, "CONFIG CHECKPOINT, or a CHECKPOINT that carries its config", "name both files")
     return config_of(checkpoint, options)
+
+
+def _modules_of(custom_imports: Any, path: str | Path) -> list[str]:
+    """The modules that a carried config names. Raises CheckpointError."""
+    named = custom_imports.get("imports") if isinstance(custom_imports, dict) else custom_imports
+    named = [named] if isinstance(named, str) else named or []
+    sound = isinstance(custom_imports, dict | type(None)) and isinstance(named, list)
+    if not sound or not all(isinstance(name, str) for name in named):
+        raise _no_sections(path, "custom_imports is not dict(imports=[...])")
+    return named
+
+
+def _no_sections(path: str | Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: its config cannot be used, {what}", "a config as this package writes it", "give the config file"
+    )
 
 
 def _parsed(text: Any, path: str | Path) -> dict[str, Any]:

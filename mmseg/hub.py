@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ from mmseg.errors import CheckpointError, ConfigError, SegError, WriteError
 from mmseg.files import write_error
 from mmseg.version import WRITER, __version__
 
-_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^@]*)(?:@(?P<revision>.+))?")  # one slash: pathlib takes the other
-_REPO = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_ADDRESS = re.compile(
+    r"hf:/{1,2}(?P<repo>[^@]*)(?:@(?P<revision>.*))?", re.DOTALL
+)  # one slash: pathlib takes the other
+_REPO = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+_REVISION = re.compile(r"[^\s/.](?:[^\s.]|\.(?!\.))*")  # as git has it: no "..", nor a hidden name
 _INSTALL = "pip install huggingface_hub (or pip install 'mmseg-video[hub]')"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -37,7 +41,8 @@ def parse_address(name: str | Path) -> tuple[str, str | None]:
 
 def is_repo_id(name: str) -> bool:
     """Whether this could be the name of a repository, ``user/name``."""
-    return len(name) <= 96 and _REPO.fullmatch(name) is not None and ".." not in name and "--" not in name
+    fits = len(name) <= 96 and _REPO.fullmatch(name) is not None
+    return fits and ".." not in name and "--" not in name and not name.endswith(".git")
 
 
 def fetch_address(name: str | Path, files: Sequence[str]) -> Path:
@@ -61,22 +66,27 @@ def fetch(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Download the `files` of a repository that are there, unless they have been; returns the folder that has them.
+    """Download `files` of a repository, unless they have been; returns the folder that has them.
 
     Args:
         repo_id: ``user/name``.
-        files: names of files; what the repository does not have is left out.
+        files: names of files.
         revision: branch, tag or commit.
         token: of the user; None takes that of ``hf auth login``.
         local_files_only: take what has been downloaded before.
 
     Raises:
         ConfigError: huggingface_hub is not installed.
-        CheckpointError: no such repository or revision, no access, no network, or a download that breaks off.
+        CheckpointError: no such repository or revision, one without the `files`, no access, no network, or a download
+            that breaks off.
         WriteError: the cache cannot be written.
     """
     library = _library()
     _check_name(repo_id)
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise ConfigError(
+            f"{revision!r:.80} as a revision of hf://{repo_id}", "a branch, tag or commit", "correct what follows the @"
+        )
     with _explained(repo_id, revision):
         folder = library.snapshot_download(
             repo_id,
@@ -86,6 +96,14 @@ def fetch(
             allow_patterns=list(files),
             library_name=WRITER,
             library_version=__version__,
+        )
+    missing = [name for name in files if not os.path.isfile(Path(folder, name))]
+    if missing:
+        raise CheckpointError(
+            f"hf://{repo_id}: there is no {' and no '.join(missing)}"
+            + (" on this machine" if local_files_only else ""),
+            "a repository as tools/publish_model.py fills it",
+            "name another one; after a download that broke off: the same again, with a network",
         )
     return Path(folder)
 

@@ -12,6 +12,7 @@ Nothing of it is executed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ FACTS, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1  # of config.json
 CONFIG = "config"  # in `meta`: the sections of a config as JSON, text in a checkpoint, an object in config.json
 META = "mmseg_meta"  # in the header of a safetensors file: `meta` as JSON
+FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")  # of files of weights
 _AS_WRITTEN = "a folder as save_pretrained and tools/publish_model.py write it"
 
 
 def is_model_folder(path: str | Path) -> bool:
     """Whether `path` is a folder with a ``config.json``."""
-    return "\0" not in str(path) and Path(path, FACTS).is_file()
+    return os.path.isfile(Path(path, FACTS))
 
 
 def locate(checkpoint: str | Path) -> tuple[Path, dict[str, Any] | None]:
@@ -51,9 +53,9 @@ def locate(checkpoint: str | Path) -> tuple[Path, dict[str, Any] | None]:
     path = fetch_address(checkpoint, (FACTS, WEIGHTS)) if is_address(checkpoint) else Path(checkpoint)
     if "\0" in str(path):
         return path, None
-    if path.is_dir():
+    if os.path.isdir(path):
         return _weights_in(path, checkpoint), _facts_in(path, checkpoint)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors" or not os.path.isfile(path):
         return path, None
     facts = _header_of(path)
     if facts == {} and path.name == WEIGHTS and is_model_folder(path.parent) and _is_ours(path.parent):
@@ -71,13 +73,21 @@ def _is_ours(folder: Path) -> bool:
 
 def _weights_in(folder: Path, name: str | Path) -> Path:
     weights = folder / WEIGHTS
-    if not (folder / FACTS).is_file():
+    try:
+        os.stat(folder / FACTS)
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{name}: no permission to look into it", "a readable folder", "change its mode"
+        ) from error
+    except OSError:
+        pass
+    if not os.path.isfile(folder / FACTS):
         raise CheckpointError(
             f"{name}: is a folder without {FACTS}",
             f"a file of weights, or {_AS_WRITTEN}",
             f"name a file in it, for example latest.pth; a shared folder gets its {FACTS} last, when it is whole",
         )
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise CheckpointError(f"{name}: there is no {WEIGHTS}", _AS_WRITTEN, "copy or download the whole folder again")
     return weights
 

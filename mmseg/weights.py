@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
+import stat
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -94,11 +96,19 @@ def _require_file(path: Path) -> None:
     name = str(path)
     if "\0" in name:
         raise CheckpointError(f"{name!r}: no file name", "a path without the character NUL", "check the path")
-    if path.is_file():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:  # no permission for a folder of the path, a name that is too long
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror})", "a file of weights", "check the path and its permissions"
+        ) from error
+    if mode is not None and stat.S_ISREG(mode):
         return
-    if path.is_dir():
+    if mode is not None and stat.S_ISDIR(mode):
         raise CheckpointError(f"{path}: is a folder", "a file of weights", "name a file in it, for example latest.pth")
-    if path.exists():
+    if mode is not None:
         raise CheckpointError(f"{path}: is a pipe or a device", "a file of weights", "copy the weights to a file first")
     target = f" (a link to {path.readlink()}, which does not exist)" if path.is_symlink() else ""
     raise CheckpointError(f"{path}: no such file{target}", "a file of weights", "check the path")
@@ -170,7 +180,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", as_written: boo
 def _checked(meta: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
     """`meta`, whose names and colours of the classes are what they should be. Raises CheckpointError."""
     names, palette = meta.get("CLASSES"), meta.get("PALETTE")
-    if names is not None and not (isinstance(names, Sequence) and all(isinstance(n, str) for n in names)):
+    listed = isinstance(names, Sequence) and not isinstance(names, str)
+    if names is not None and not (listed and all(isinstance(n, str) for n in names)):
         raise _unusable(path, "meta['CLASSES'] is no list of names")
     if palette is not None:
         try:

@@ -1,6 +1,9 @@
 """What a folder must be to be opened as a model, and what is refused."""
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from safetensors.torch import save_file
 
 from mmseg.carried_config import config_of
 from mmseg.errors import CheckpointError
-from mmseg.model_folder import locate
+from mmseg.model_folder import is_model_folder, locate
 from mmseg.weights import read_checkpoint
 
 OURS = {"writer": "mmseg-video", "format": 1, "CLASSES": ["a"], "config": {"model": {"type": "Mine"}}, "files": []}
@@ -60,6 +63,25 @@ def test_damaged_folders(folder):
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"is a folder without config.json"):
         read_checkpoint(folder)
+
+
+def test_a_folder_that_may_not_be_read():
+    """Root, who may read everything, takes the place of another user."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as place:  # tmp_path lies in a folder of this user alone
+        os.chmod(place, 0o755)
+        inner = Path(place, "inner")
+        inner.mkdir(mode=0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            assert not is_model_folder(inner) and not is_model_folder(inner / "x")
+            with pytest.raises(CheckpointError, match="inner: no permission to look into it"):
+                read_checkpoint(inner)
+            with pytest.raises(CheckpointError, match=r"inner/x: cannot be read \(Permission denied\)"):
+                read_checkpoint(inner / "x")
+        finally:
+            os.seteuid(user)
 
 
 def test_facts_in_the_header_of_a_file(tmp_path):

@@ -35,7 +35,7 @@ from mmseg.hub import is_address
 from mmseg.images import read_palette
 from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
 from mmseg.mmengine_names import Config
-from mmseg.model_folder import is_model_folder, locate
+from mmseg.model_folder import FILE_ENDINGS, is_model_folder, locate
 from mmseg.values import Fraction, NonNegativeInt, PositiveInt
 from mmseg.visualization import davis_palette, default_palette
 from mmseg.visualization.painting import OPACITY
@@ -44,7 +44,6 @@ from mmseg.writing.base import inside
 logger = logging.getLogger("mmseg.apis")
 
 _OF_DATA_SETS = ("--config", "--checkpoint", "--output_dir", "--output-dir", "--input_dir", "--input-dir")
-_WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
 _PALETTES = ("distinct", "davis")
 _DESCRIPTION = """\
 Segments videos: VIDEO ... [CONFIG] CHECKPOINT --out DIR.
@@ -153,7 +152,7 @@ def _split(parser: argparse.ArgumentParser, files: list[str], inputs: list[str])
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name.endswith(_WEIGHTS) or name.lower() == "none" or is_address(name) or _is_folder(name)
+    return name.endswith(FILE_ENDINGS) or name.lower() == "none" or is_address(name) or _is_folder(name)
 
 
 def _is_folder(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mmseg.structures import Scores, View
 
 def is_export(path: str | Path) -> bool:
     """Whether `path` is the folder of an export."""
-    return "\0" not in str(path) and Path(path, DESCRIPTION).is_file()
+    return os.path.isfile(Path(path, DESCRIPTION))
 
 
 class ExportedModel(VideoModel):

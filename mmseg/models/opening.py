@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from mmseg.config import check_config, load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.hub import fetch, is_address, is_repo_id, parse_address
 from mmseg.mmengine_names import Config
-from mmseg.model_folder import FACTS, WEIGHTS
+from mmseg.model_folder import FACTS, FILE_ENDINGS, WEIGHTS
 from mmseg.models.builder import build_segmentor
 from mmseg.registry import DATASETS, class_of
 from mmseg.values import checked
 from mmseg.version import WRITER
 from mmseg.weights import load_checkpoint
+
+logger = logging.getLogger("mmseg.models")
 
 _KEPT = ("iter", "score")  # of `meta`, which a model keeps
 
@@ -63,6 +67,10 @@ def init_segmentor(
     dataset = class_of(DATASETS, test)
     for name in ("CLASSES", "PALETTE"):
         known = (meta.get(name), getattr(dataset, name, None))
+        if model.num_classes and known[0] is not None and len(known[0]) != model.num_classes:
+            logger.warning(
+                "%s: %s of %d classes, not used: the model has %d", checkpoint, name, len(known[0]), model.num_classes
+            )
         setattr(model, name, next((v for v in known if v is not None and len(v) == model.num_classes), None))
     model.trained_classes = meta.get("CLASSES")
     model.facts = {name: meta[name] for name in _KEPT if name in meta and meta.get("writer") == WRITER}
@@ -106,9 +114,18 @@ def from_pretrained(
     text = str(name)
     if is_address(text):
         repo_id, written = parse_address(text)
-        place = fetch(repo_id, (FACTS, WEIGHTS), revision or written, token, local_files_only)
-    elif "\0" in text or Path(text).exists() or not is_repo_id(text):
+        if written is not None and revision not in (None, written):
+            raise ConfigError(f"{text} and revision = {revision!r}", "one revision", "leave one of them out")
+        revision = written if revision is None else revision
+        place = fetch(repo_id, (FACTS, WEIGHTS), revision, token, local_files_only)
+    elif os.path.lexists(text) or not is_repo_id(text) or text.endswith(FILE_ENDINGS):
         place = Path(text)
+        if revision is not None:
+            raise ConfigError(
+                f"revision = {revision!r} of {text}, which is on this machine",
+                "a repository of the Hub",
+                "leave revision out, or write hf://user/name",
+            )
     else:
         try:
             place = fetch(text, (FACTS, WEIGHTS), revision, token, local_files_only)

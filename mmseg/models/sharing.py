@@ -105,7 +105,7 @@ def push_to_hub(
     """
     if is_address(repo_id):
         repo_id, revision = parse_address(repo_id)
-        if revision:
+        if revision is not None:
             raise ConfigError(f"hf://{repo_id}@{revision}", "a repository without @", "leave out the revision")
     has_card = has_file(repo_id, CARD, token)  # a name that cannot be is told before anything is read
     model = _opened(model, config, options)
@@ -118,5 +118,11 @@ def push_to_hub(
 
 def _opened(model: Any, config: Any, options: Mapping[str, Any] | None) -> nn.Module:
     if isinstance(model, nn.Module):
+        if config is not None or options:
+            raise ConfigError(
+                f"config or options beside a {type(model).__name__}",
+                "a model, which has its own, or the file of a checkpoint",
+                "leave them out, or give them to init_segmentor",
+            )
         return model
     return init_segmentor(config, model, options=options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmseg.carried_config import plain_sections
+from mmseg.config import require
 from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.files import read_json, write_bytes, write_text
 from mmseg.model_folder import CARD, CONFIG, FACTS, FORMAT, WEIGHTS
@@ -95,6 +97,7 @@ def facts_of(model: nn.Module) -> dict[str, Any]:
             "a model from init_segmentor or from_pretrained",
             "set model.cfg to the config (mmseg.config.load_config) that it was made from",
         )
+    require(cfg, "model")
     sections = {key: value for key, value in plain_sections(cfg).items() if key not in _OF_THE_RUN}
     sections["model"] = _without_starts({**sections["model"], "pretrained": None})
     cut: list[str] = []
@@ -118,7 +121,7 @@ def read_scores(scores: str | Path | Mapping[str, Any] | None, facts: Mapping[st
     place = "the scores" if isinstance(scores, Mapping) else str(scores)
     content = scores if isinstance(scores, Mapping) else read_json(scores)
     numbers = content if isinstance(content, Mapping) else {}
-    numbers = {key: value for key, value in numbers.items() if type(value) in (int, float)}
+    numbers = {key: value for key, value in numbers.items() if type(value) in (int, float) and math.isfinite(value)}
     if not numbers:
         raise DataError(
             f"{place}: no scores", "res.json of tools/test.py, or {name: number}", "test the model with --out DIR first"
@@ -140,9 +143,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     """Raise WriteError if something is there that would be replaced."""
     if not folder.name:
         raise WriteError(f"{folder}: is no place for a model", "a folder to be made", "choose another name")
-    if overwrite or not folder.is_dir():
-        return
-    there = [name for name in (FACTS, WEIGHTS, CARD) if (folder / name).exists()]
+    there = [name for name in (FACTS, WEIGHTS, CARD) if os.path.lexists(folder / name) and not overwrite]
     if there:
         raise WriteError(
             f"{folder}: has {', '.join(there)} already",

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from safetensors.torch import load_file
 
 from mmseg.apis import VideoStream, from_pretrained, init_segmentor, push_to_hub, save_pretrained
@@ -45,6 +46,33 @@ def test_a_folder_is_the_checkpoint(checkpoint, shared):
     frames = [np.full((45, 70, 3), 40 * i, np.uint8) for i in range(3)]
     for ours, theirs in zip(map(VideoStream(opened).step, frames), map(VideoStream(given).step, frames)):
         assert np.array_equal(ours, theirs)
+
+
+def test_facts_that_do_not_fit(shared, tmp_path, caplog):
+    """Whatever config.json says, it is one error, or a warning where the model can be used."""
+    facts = json.loads((shared / "config.json").read_text())
+    (tmp_path / "model.safetensors").symlink_to(shared / "model.safetensors")
+    wrong = [{"custom_imports": value} for value in ("os", ["os"], {"imports": 5}, {"imports": [["os"]]})]
+    backbone = {"type": "subprocess.getoutput", "cmd": f"touch {tmp_path}/executed"}
+    wrong += [
+        {"filename": "x"},
+        {"model": "x"},
+        {"data": [1]},
+        {"model": {**facts["config"]["model"], "backbone": backbone}},
+    ]
+    for section in wrong:
+        (tmp_path / "config.json").write_text(json.dumps({**facts, "config": {**facts["config"], **section}}))
+        with pytest.raises((CheckpointError, ConfigError)):
+            from_pretrained(tmp_path)
+    assert names_in(tmp_path) == ["config.json", "model.safetensors"]
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "CLASSES": "abc"}))
+    with pytest.raises(CheckpointError, match="no list of names"):
+        from_pretrained(tmp_path)
+    facts["config"]["data"]["test"]["type"] = ["VSPWDataset"]
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "CLASSES": ["a", "b"]}))
+    assert (
+        from_pretrained(tmp_path).CLASSES is None and "CLASSES of 2 classes, not used: the model has 3" in caplog.text
+    )
 
 
 def test_what_is_in_it(checkpoint, shared):
@@ -124,11 +152,16 @@ def test_nothing_is_half_written(shared, tmp_path):
 def test_bad_input(shared, checkpoint, tmp_path):
     model = from_pretrained(shared)
     with pytest.raises(DataError, match="no scores"):
-        model.save_pretrained(tmp_path / "a", scores={"run": {}})
+        model.save_pretrained(tmp_path / "a", scores={"run": {}, "mIoU": float("nan")})
     with pytest.raises(ConfigError, match=r"scores of 1 classes \(wall \.\.\.\)"):
         model.save_pretrained(tmp_path / "a", scores={"mIoU": 1.0, "per_class": [{"class": "wall"}]})
     model.state_dict()["decode_head.conv_seg.bias"][0] = float("nan")
     with pytest.raises(CheckpointError, match=r"conv_seg\.bias has numbers that are not finite"):
+        model.save_pretrained(tmp_path / "a")
+    with pytest.raises(ConfigError, match="config or options beside a FrameSegmentor"):
+        save_pretrained(model, tmp_path / "a", options={"model.decode_head.channels": 8})
+    model.cfg = Config({"seed": 1})
+    with pytest.raises(ConfigError, match="model is missing"):
         model.save_pretrained(tmp_path / "a")
     model.cfg = None
     with pytest.raises(ConfigError, match="a FrameSegmentor without its config"):
@@ -151,6 +184,9 @@ def test_a_repository(checkpoint, shared, hub, call, tmp_path, monkeypatch):  # 
     assert hub.repositories["user/toy"]["README.md"] == b"edited"
     with pytest.raises(CheckpointError, match="@old: no such revision"):
         from_pretrained("user/toy", revision="old")
+    hub.repositories["user/part"] = {"config.json": b"{}"}
+    with pytest.raises(CheckpointError, match=r"hf://user/part: there is no model\.safetensors"):
+        from_pretrained("user/part")
     opened, given = from_pretrained("user/toy"), from_pretrained(shared)
     assert all(torch.equal(value, opened.state_dict()[name]) for name, value in given.state_dict().items())
     video = shared.parent / "data" / "data" / "a" / "origin"
@@ -169,10 +205,17 @@ def test_a_repository(checkpoint, shared, hub, call, tmp_path, monkeypatch):  # 
 
 
 def test_names_that_cannot_be(shared, monkeypatch):
-    for name in ("no/such/folder", "nothing", "a\0b"):
-        with pytest.raises(CheckpointError, match=r"no such file|no file name"):
+    for name in ("no/such/folder", "nothing", "a\0b", "../x", "x" * 300, "work_dirs/typed_wrong.pth", "a/b.", "a/b\n"):
+        with pytest.raises(CheckpointError, match=r"^[^ ]*: (no such file|no file name|cannot be read .File name too)"):
             from_pretrained(name)
-    for name in ("hf://user", "hf://a b/c", "hf://a/b/c"):
+    for name in ("hf://user/toy@", "hf://user/toy@../../x", "hf://user/toy@a b"):
+        with pytest.raises(ConfigError, match="as a revision of hf://user/toy"):
+            from_pretrained(name)
+    with pytest.raises(ConfigError, match="one revision"):
+        from_pretrained("hf://user/toy@main", revision="old")
+    with pytest.raises(ConfigError, match="which is on this machine"):
+        from_pretrained(shared, revision="old")
+    for name in ("hf://user", "hf://a b/c", "hf://a/b/c", "hf://../x", "hf://a/b.git"):
         with pytest.raises(ConfigError, match="as the name of a repository of the Hub"):
             from_pretrained(name)
     with pytest.raises(ConfigError, match="a repository without @"):
