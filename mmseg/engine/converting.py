@@ -7,8 +7,9 @@ those of the model, and nothing is missing in the new file. Our names are the of
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,11 +139,11 @@ def convert(
     done = Conversion(str(source), target, _kind_of(checkpoint), form)
     state = {name: value for name, value in strip_prefix(written).items() if isinstance(value, Tensor)}
     if cfg is not None:
-        state, adapted = _through_model(cfg, {**checkpoint, "state_dict": state}, source)
-        done.entries = _entries(written, adapted, state)
+        state, origins = _through_model(cfg, {**checkpoint, "state_dict": state}, source)
+        done.entries = _entries(written, origins, state)
     else:
         check_values(source, state, {})
-        done.entries = _entries(written, state, state)
+        done.entries = _entries(written, {name: [name] for name in state}, state)
         done.notes.append("no config was given or carried: names are as they were, and were compared with no model")
     _tell_of_rest(done, checkpoint)
     state = {name: value.detach().contiguous().clone() for name, value in state.items()}
@@ -184,15 +185,29 @@ def _config_for(
 
 def _through_model(
     cfg: Config, checkpoint: dict[str, Any], source: str | Path
-) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The state dict of the config's model with the weights, and the entries of the file under its names."""
+) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """The state dict of the config's model with the weights, and the names in the file that each entry is made of."""
     with torch.device("meta"):  # the file has all entries, but counters of old ones, which start at 0
         model: nn.Module = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
     model.to_empty(device="cpu")
     for value in model.state_dict().values():
         value.zero_()
+    state = checkpoint["state_dict"]
     adapted = load_content(model, checkpoint, source, purpose="test")["state_dict"]
-    return model.state_dict(), adapted
+    if (
+        all(adapted[name] is value for name, value in state.items() if name in adapted)
+        and adapted.keys() <= state.keys()
+    ):
+        return model.state_dict(), {name: [name] for name in adapted}
+    return model.state_dict(), _origins(model, state)
+
+
+def _origins(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The entries of a file that each of the model's is made of: they are followed, each filled with a number."""
+    names = dict(enumerate(state, start=1))  # 0 stands for what is added
+    marks = {name: torch.full(state[name].shape, float(number)) for number, name in names.items()}
+    adapted = model.adapt_weights(marks, "test")
+    return {name: [names[i] for i in map(int, value.unique()) if i in names] for name, value in adapted.items()}
 
 
 def _kind_of(checkpoint: Mapping[str, Any]) -> str:
@@ -204,31 +219,43 @@ def _kind_of(checkpoint: Mapping[str, Any]) -> str:
     return "checkpoint of mmcv" if meta else "state dict"
 
 
-def _entries(written: Mapping[str, Any], adapted: Mapping[str, Any], state: Mapping[str, Tensor]) -> list[Entry]:
-    """How the entries of a file have become those of the model: an entry is known by its tensor, else by its name."""
-    by_tensor = {id(value): name for name, value in written.items()}
-    plain = {name.removeprefix("module."): name for name in written}
+def _entries(
+    written: Mapping[str, Any], origins: Mapping[str, Sequence[str]], state: Mapping[str, Tensor]
+) -> list[Entry]:
+    """How the entries of a file, as `written` and with ``module.`` taken off in `origins`, have become `state`."""
+    named = {name.removeprefix("module."): name for name in written}
     entries, used = [], set()
     for name, value in state.items():
-        given = adapted.get(name)
-        origin = by_tensor.get(id(given), plain.get(name)) if given is not None else None
-        used.add(origin)
-        if given is None:
-            entries.append(Entry(None, name, None, tuple(value.shape), "not in the old file: its initial value"))
-            continue
-        old = tuple(written[origin].shape) if origin else tuple(given.shape)
-        note = "" if origin else "made of other entries"
-        if origin and old != tuple(value.shape):
-            note = "a channel of zeros was added" if value.numel() > written[origin].numel() else "other shape"
-        elif origin and origin != name:
-            note = "module. taken off" if origin == f"module.{name}" else "renamed"
-        entries.append(Entry(origin or "(several)", name, old, tuple(value.shape), note))
+        new, sources = tuple(value.shape), [named[origin] for origin in origins.get(name, ())]
+        used.update(sources)
+        if not sources:
+            entries.append(Entry(None, name, None, new, "not in the old file: its initial value"))
+        elif len(sources) > 1:
+            entries.append(Entry(" + ".join(sources), name, new, new, "joined"))
+        else:
+            [origin] = sources
+            entries.append(Entry(origin, name, tuple(written[origin].shape), new, _note(name, new, origin, written)))
     for name, value in written.items():
         if name not in used:
             tensor = isinstance(value, Tensor)
             why = "the model has no such entry" if tensor else f"a {type(value).__name__}, no tensor"
             entries.append(Entry(name, None, tuple(value.shape) if tensor else None, None, f"dropped: {why}"))
     return entries
+
+
+def _note(name: str, new: tuple[int, ...], origin: str, written: Mapping[str, Any]) -> str:
+    """What was done to an entry that comes of one."""
+    old = tuple(written[origin].shape)
+    if old != new:
+        grown = math.prod(new) > math.prod(old)
+        return (
+            "a channel of zeros was added"
+            if grown
+            else "a part of it"
+            if math.prod(new) < math.prod(old)
+            else "reshaped"
+        )
+    return "" if origin == name else "module. taken off" if origin == f"module.{name}" else "renamed"
 
 
 def _tell_of_rest(done: Conversion, checkpoint: Mapping[str, Any]) -> None:
@@ -244,9 +271,11 @@ def _tell_of_rest(done: Conversion, checkpoint: Mapping[str, Any]) -> None:
 
 
 def _write_ours(done: Conversion, state: dict[str, Tensor], meta: Mapping[str, Any], cfg: Config | None) -> None:
-    kept = published_meta(meta, with_config=meta.get("writer") == WRITER)
+    kept = published_meta(meta, with_config=False)
     if cfg is not None:
         kept |= {"writer": WRITER, "mmseg_version": __version__, **packed_config(cfg)}
+        if CONFIG not in kept:
+            done.notes.append("the config is no plain data, and not in the new file: keep the config file")
         if meta.get("writer") != WRITER:
             kept.pop("iter", None)  # mmcv counts otherwise
     _tell_of_meta(done, meta, kept)

@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmseg.apis import init_segmentor
 from mmseg.engine.converting import convert
 from mmseg.errors import CheckpointError, ConfigError, WriteError
+from mmseg.models import build_segmentor
 from mmseg.weights import read_checkpoint
 from tests.contract.systems import SYSTEMS
-from tests.models.gsfm_cases import network
+from tests.models.test_mit_weights import HUGGING_FACE, openmmlab, renamed
 from tests.shared_models import small_model
 
 
@@ -43,7 +44,9 @@ def test_official_files_there_and_back(name, tmp_path):
 
 def test_gsfm_there_and_back(tmp_path):
     """Its files are state dicts; the network of a single object gets a channel, as in its own evaluation."""
-    state = network(single_object=True).state_dict()
+    with torch.device("meta"):  # 67 million numbers: they are counted up, drawing them takes seconds
+        state = build_segmentor(dict(type="GSFM", single_object=True)).state_dict()
+    state = {key: torch.full(value.shape, i, dtype=value.dtype) for i, (key, value) in enumerate(state.items(), 1)}
     torch.save({"it": 3, "network": state, "optimizer": {}, "scheduler": {}}, tmp_path / "s0_checkpoint.pth")
     done = convert(tmp_path / "s0_checkpoint.pth", tmp_path / "new.safetensors", Config({"model": dict(type="GSFM")}))
     assert "checkpoint of GSFM's training script -> safetensors" in done.summary()
@@ -56,6 +59,37 @@ def test_gsfm_there_and_back(tmp_path):
     wide = written["value_encoder.conv1.weight"]
     assert not wide[:, 4].any() and torch.equal(wide[:, :4], state["value_encoder.conv1.weight"])
     assert all(torch.equal(value, written[key]) for key, value in state.items() if key != "value_encoder.conv1.weight")
+
+
+@pytest.mark.parametrize("source", ["OpenMMLab", "Hugging Face"])
+def test_entries_that_were_joined_and_parted(source, tmp_path):
+    """Backbones of other origins: query, key and value in one entry, or each in its own."""
+    [system] = [system for system in SYSTEMS if system.name == "HFAN"]
+    state, inner = system.model().state_dict(), "backbone.backbone."
+    backbone = {key.removeprefix(inner): value for key, value in state.items() if key.startswith(inner)}
+    theirs = openmmlab(backbone) if source == "OpenMMLab" else renamed(backbone, HUGGING_FACE)
+    theirs = {inner + key: value for key, value in theirs.items()}
+    theirs |= {key: value for key, value in state.items() if not key.startswith(inner)}
+    torch.save(theirs, tmp_path / "theirs.pth")
+    done = convert(tmp_path / "theirs.pth", tmp_path / "ours.pth", Config({"model": system.config()}))
+    assert all(torch.equal(value, state[key]) for key, value in read_checkpoint(done.target)["state_dict"].items())
+    assert "dropped: 0, new: 0" in done.summary()
+    entries = {entry.target: entry for entry in done.entries}
+    kv = entries[f"{inner}block1.0.attn.kv.weight"]
+    if source == "OpenMMLab":
+        assert kv.source == f"{inner}layers.0.1.0.attn.attn.in_proj_weight" and kv.note == "a part of it"
+        assert entries[f"{inner}block1.0.mlp.fc1.weight"].note == "reshaped"
+    else:
+        key = f"{inner}encoder.block.0.0.attention.self.key.weight"
+        assert kv.source == f"{key} + {key.replace('.key.', '.value.')}" and kv.note == "joined"
+
+
+def test_one_tensor_under_two_names(tmp_path):
+    tensor = torch.ones(2)
+    torch.save({"a": tensor, "b": tensor}, tmp_path / "tied.pth")
+    done = convert(tmp_path / "tied.pth", tmp_path / "new.safetensors")
+    assert "same name and shape: 2, renamed: 0, other shape: 0, dropped: 0" in done.summary()
+    assert sorted(read_checkpoint(done.target)["state_dict"]) == ["a", "b"]
 
 
 def test_what_is_told(tmp_path):
