@@ -18,6 +18,7 @@ import torch
 from mmseg import distributed
 from mmseg.apis import cli
 from mmseg.apis.exports import BACKENDS, exported_model, require_backend
+from mmseg.apis.infer_arguments import PALETTES, parse_args
 from mmseg.apis.inference import init_segmentor
 from mmseg.apis.many_videos import Row, finished_rows, segment_videos, settings_of, shard_of, table_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions, segment_video
@@ -31,12 +32,10 @@ from mmseg.errors import ConfigError, DataError
 from mmseg.exporting.export_folder import DESCRIPTION
 from mmseg.exporting.exported_model import is_export
 from mmseg.files import read_json
-from mmseg.hub import is_address
 from mmseg.images import read_palette
-from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, flow_network
+from mmseg.making.flow import DEFAULT_FLOW, flow_network
 from mmseg.mmengine_names import Config
-from mmseg.model_folder import FILE_ENDINGS, is_model_folder, locate
-from mmseg.values import Fraction, NonNegativeInt, PositiveInt
+from mmseg.model_folder import locate
 from mmseg.visualization import davis_palette, default_palette
 from mmseg.visualization.painting import OPACITY
 from mmseg.writing.base import inside
@@ -44,24 +43,6 @@ from mmseg.writing.base import inside
 logger = logging.getLogger("mmseg.apis")
 
 _OF_DATA_SETS = ("--config", "--checkpoint", "--output_dir", "--output-dir", "--input_dir", "--input-dir")
-_PALETTES = ("distinct", "davis")
-_DESCRIPTION = """\
-Segments videos: VIDEO ... [CONFIG] CHECKPOINT --out DIR.
-
-A VIDEO is a file, a folder of pictures, of videos or of folders of pictures, a pattern ('clips/*.mp4'), a list (.txt,
-one path a line), the number of a camera, or the address of a stream. Results stand in DIR/<video>/. CONFIG may be left
-out: checkpoints of this package carry theirs. A CHECKPOINT is a file, a folder that save_pretrained or
-tools/publish_model.py wrote, hf://user/name for one of the Hugging Face Hub, or the folder of an export
-(tools/export.py). With --config instead: masks for the data set of a config (--config CONFIG --help)."""
-_SAVE = """\
-what is written, several with commas or spaces (default: labels,video).
-labels: labels/<frame>.png, mode P, pixel = class number or object id.
-overlay: overlay/<frame>.jpg, the colours over the frame.
-video: <video>_overlay.mp4, the same as a video with the frame rate of the source.
-probs: probs/<frame>.npz: probabilities (R, H, W) float16 and rows (R,), the class or object id of each; rows that stay
-below 0.01 are left out.
-json: <video>.json: time of every frame, and area and box of every class or object in it.
-features: features/<frame>.jpg, heat maps (HFAN)."""
 
 
 def main() -> int | None:
@@ -76,87 +57,6 @@ def main() -> int | None:
 def console() -> None:
     """The console command ``mmseg-infer``."""
     cli.run(main)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the arguments for videos."""
-    parser = argparse.ArgumentParser(description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="VIDEO ... [CONFIG] CHECKPOINT; 'none': no weights")
-    several = {"nargs": "+", "action": "extend", "default": []}  # given twice it means all of them
-    parser.add_argument("--input", **several, metavar="VIDEO", help="videos; FILE is [CONFIG] CHECKPOINT then")
-    parser.add_argument("--out", type=Path, required=True, help="results: OUT/<video>/")
-    parser.add_argument("--save", **several, metavar="KIND", help=_SAVE)
-    parser.add_argument("--no-overlay", action="store_true", help="labels only, if --save is not given")
-    parser.add_argument("--opacity", type=cli.number(Fraction), help="of the colours in pictures (default: 0.45)")
-    parser.add_argument("--legend", action="store_true", help="names of the classes beside the pictures")
-    parser.add_argument(
-        "--palette", help=f"{', '.join(_PALETTES)}, a PNG with a palette, or a JSON list of RGB (default: the model's)"
-    )
-    parser.add_argument("--side-by-side", action="store_true", help="the frame to the left of its overlay")
-    parser.add_argument("--every", type=cli.number(PositiveInt), default=1, metavar="N", help="take each N-th frame")
-    parser.add_argument(
-        "--max-frames", type=cli.number(PositiveInt), metavar="N", help="stop after N frames of a video"
-    )
-    masks = parser.add_mutually_exclusive_group()
-    masks.add_argument("--mask", type=Path, help="objects in the first frame, a PNG of ids (GSFM)")
-    masks.add_argument(
-        "--masks", type=Path, help="folder of such PNGs named as their frames, or of folders <video>/ of them"
-    )
-    parser.add_argument("--aug-test", action="store_true", help="average over scales and flips")
-    parser.add_argument("--flow", choices=FLOW_NAMES, help=f"for models that look at it (default: {DEFAULT_FLOW})")
-    parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
-    cli.add_device(parser)
-    parser.add_argument("--amp", choices=sorted(AMP), help="compute in this type where that is safe")
-    parser.add_argument(
-        "--backend", choices=["pytorch", *BACKENDS], help="what computes (default: onnx for exports, else pytorch)"
-    )
-    parser.add_argument("--compile", action="store_true", help="compile the network: a slow start, then faster (GPUs)")
-    cli.add_options(parser)
-    many = parser.add_argument_group("many videos")
-    many.add_argument("--overwrite", action="store_true", help="make finished videos again")
-    many.add_argument(
-        "--num-shards", type=cli.number(PositiveInt), metavar="N", help="take one of N shares of the videos"
-    )
-    many.add_argument("--shard", type=cli.number(NonNegativeInt), metavar="I", help="which one, from 0")
-    many.add_argument(
-        "--launcher", choices=distributed.LAUNCHERS, default="none", help="set by dist_infer.sh and others"
-    )
-    many.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
-    return parser
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments for videos; `videos`, `config` and `checkpoint` are told apart."""
-    parser = make_parser()
-    args = parser.parse_intermixed_args(argv)
-    args.videos, args.config, args.checkpoint = _split(parser, args.files, args.input)
-    args.kinds = [kind for text in args.save for kind in text.replace(",", " ").split()]
-    if args.save and not args.kinds:
-        parser.error(f"--save {args.save[0]!r} names nothing; expected some of {', '.join(KINDS)}")
-    return args
-
-
-def _split(parser: argparse.ArgumentParser, files: list[str], inputs: list[str]) -> tuple[list[str], str | None, str]:
-    """Videos, config and checkpoint: the last file is the checkpoint, a ``.py`` before it the config."""
-    rest = list(files or inputs)
-    if not rest or (not files and not _is_checkpoint(rest[-1])):
-        parser.error("no checkpoint: give VIDEO ... [CONFIG] CHECKPOINT, or [CONFIG] CHECKPOINT --input VIDEO ...")
-    checkpoint = rest.pop()
-    config = rest.pop() if rest and rest[-1].endswith(".py") else None
-    videos = rest if not (files and inputs) else inputs
-    if files and inputs and rest:
-        parser.error(f"{' '.join(rest)}: with --input only [CONFIG] CHECKPOINT stand by themselves")
-    if not videos:
-        parser.error("no video: give VIDEO ... [CONFIG] CHECKPOINT")
-    return videos, config, checkpoint
-
-
-def _is_checkpoint(name: str) -> bool:
-    return name.endswith(FILE_ENDINGS) or name.lower() == "none" or is_address(name) or _is_folder(name)
-
-
-def _is_folder(name: str) -> bool:
-    return is_model_folder(name) or is_export(name)
 
 
 def infer_videos(args: argparse.Namespace) -> int:
@@ -272,7 +172,7 @@ def palette_of(text: str) -> list[list[int]]:
         return davis_palette().tolist()
     path = Path(text)
     if not path.is_file():
-        raise ConfigError(f"--palette {text}", f"{', '.join(_PALETTES)}, or a file", "check the name")
+        raise ConfigError(f"--palette {text}", f"{', '.join(PALETTES)}, or a file", "check the name")
     if path.suffix.lower() == ".png":
         table = read_palette(path)
         colours = None if table is None else table.tolist()

@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmseg.apis.infer_command import _settings, infer_videos, make_parser, palette_of, parse_args
+from mmseg.apis.infer_arguments import make_parser, parse_args
+from mmseg.apis.infer_command import _settings, infer_videos, palette_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions
 from mmseg.errors import ConfigError, DataError
 from tests.tools.processes import ROOT
