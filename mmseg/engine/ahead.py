@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 _SIDE_BY_SIDE = 2  # frames, each with its share of the cores; more of them would hold more memory
+_SHARING = threading.Lock()  # while the number that new threads begin with is not that of this process
 
 
 def works_side_by_side(predictor: VideoPredictor) -> bool:
     """Whether :func:`side_by_side` is the way to go: on a CPU of several cores, with a model that works in parts."""
-    return predictor.device.type == "cpu" and torch.get_num_threads() > 1 and predictor.model.in_parts
+    return predictor.device.type == "cpu" and _num_threads() > 1 and predictor.model.in_parts
+
+
+def _num_threads() -> int:
+    with _SHARING:  # a thread that has not asked yet takes the number that any thread has set last
+        return torch.get_num_threads()
 
 
 def side_by_side(predictor: VideoPredictor, frames: Iterable[Frame]) -> Iterator[Result]:
@@ -70,20 +76,23 @@ def _result(predictor: VideoPredictor, frame: Frame, future: Future[list[Result]
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
     """Threads for frames side by side, whose operators have their share of this thread's cores."""
-    cores, ready = torch.get_num_threads(), threading.Barrier(_SIDE_BY_SIDE + 1)
+    cores, ready = _num_threads(), threading.Barrier(_SIDE_BY_SIDE + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # the first call lets a thread take the number that any thread has set last
+        torch.get_num_threads()  # the first call would put another one in the place of what is set before
         torch.set_num_threads(max(1, cores // _SIDE_BY_SIDE))
         with suppress(threading.BrokenBarrierError):  # a signal came just now
             ready.wait()
 
     pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "frames", start)
     try:
-        for _ in range(_SIDE_BY_SIDE):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(cores)  # what threads begin with that are started later, by others
+        with _SHARING:
+            try:
+                for _ in range(_SIDE_BY_SIDE):
+                    pool.submit(int)
+                ready.wait()
+            finally:
+                torch.set_num_threads(cores)  # what threads begin with that are started later, by others
         yield pool
     finally:
         ready.abort()

@@ -116,6 +116,25 @@ def test_few_frames_are_taken_in_advance_and_closing_ends_the_threads(cffm):
         assert seen == [2]
 
 
+def test_predictions_in_threads_of_their_own_share_the_cores_alike(cffm):
+    found = []
+
+    def predicted():
+        labels = [result.labels for result in engine.predict(cffm, frames(2), PIPELINE)]
+        found.append((torch.get_num_threads(), labels))
+
+    with threads(2):
+        predicted()
+        others = [threading.Thread(target=predicted) for _ in range(3)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+    assert [count for count, _ in found] == [2] * 4
+    for _, labels in found:
+        np.testing.assert_array_equal(labels, found[0][1])
+
+
 def test_frames_that_come_as_time_goes_by_wait_for_no_others(cffm):
     seen = []
 
