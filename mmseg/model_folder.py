@@ -81,6 +81,12 @@ def _weights_in(folder: Path, name: str | Path) -> Path:
         ) from error
     except OSError:
         pass
+    if os.path.isfile(folder / "model.json") and not os.path.isfile(folder / FACTS):
+        raise CheckpointError(
+            f"{name}: is an export, which has graphs and no weights",
+            f"a file of weights, or {_AS_WRITTEN}",
+            "give the checkpoint that it was made of; tools/infer.py runs exports",
+        )
     if not os.path.isfile(folder / FACTS):
         raise CheckpointError(
             f"{name}: is a folder without {FACTS}",

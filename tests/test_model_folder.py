@@ -65,6 +65,12 @@ def test_damaged_folders(folder):
         read_checkpoint(folder)
 
 
+def test_an_export_is_no_checkpoint(tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is an export.*\n.*\n.*tools/infer\.py runs exports"):
+        read_checkpoint(tmp_path)
+
+
 def test_a_folder_that_may_not_be_read():
     """Root, who may read everything, takes the place of another user."""
     user = os.geteuid()
