@@ -12,8 +12,8 @@ from torch import Tensor
 class BackgroundWriter:
     """Writes one state at a time: the copy and the write are a thread's work, and the next one waits for the last.
 
-    What an optimiser changes in its step alone (weights, moments) need not be copied before the training goes on: a
-    step waits in :meth:`settle` until the copy is there, for which it has had a forward and a backward pass. A thread
+    What changes only after the backward pass (weights, moments, averages) need not be copied before the training goes
+    on: who changes it waits in :meth:`settle` until the copy is there, for which it has had two passes. A thread
     serves as well as a process would: PyTorch lets go of Python's lock for what takes long (checksums, the copy), and
     so do the calls that write.
 
@@ -39,9 +39,14 @@ class BackgroundWriter:
             Exception: what ended the write before; this state is not written.
         """
         self.wait()
+        thread = threading.Thread(target=self._work, args=(containers(state), write), name="write-checkpoint")
         self._copied.clear()
-        self._thread = threading.Thread(target=self._work, args=(containers(state), write), name="write-checkpoint")
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads: nobody would ever copy
+            self._copied.set()
+            raise
+        self._thread = thread
 
     def _work(self, state: Any, write: Callable[[Any], None]) -> None:
         try:

@@ -166,7 +166,7 @@ class Checkpoints:
         self._best: tuple[float, Path] | None = None
         self._writer = BackgroundWriter() if background and distributed.is_main() else None
         if self._writer is not None:
-            updater.optimizer.register_step_pre_hook(lambda *_: self._writer.settle())
+            updater.optimizer.register_step_pre_hook(lambda *_: self.settle())
         if distributed.is_main():
             sweep(folder)
 
@@ -250,6 +250,14 @@ class Checkpoints:
             write(on_cpu(state))
         else:
             self._writer.begin(state, write)
+
+    def settle(self) -> None:
+        """Wait until what is being saved is copied: from then on weights, moments and averages may change.
+
+        A step of the optimiser does; a loss scaler leaves steps out, and what changes then has to ask by itself.
+        """
+        if self._writer is not None:
+            self._writer.settle()
 
     def wait(self) -> None:
         """Wait until all that has been saved is on the disk. Raises what :meth:`save` does."""

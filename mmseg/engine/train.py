@@ -211,6 +211,7 @@ class Trainer:
         seed_iteration(self.seed, iteration, self.rank)
         self.unread.add(done, self.update(micro_batches, iteration))
         if self.average:
+            self.checkpoints.settle()
             self.average.update(iteration)
         # a GPU is not kept waiting for numbers that nobody sees
         if self.reads_at_once or self.log.is_due(done):

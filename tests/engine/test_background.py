@@ -81,6 +81,30 @@ def test_files_are_those_that_are_waited_for(tmp_path, options):
     assert lines(tmp_path / "waits") == lines(tmp_path / "goes on")
 
 
+@pytest.mark.parametrize("scale", [1.0, float("inf")], ids=["step", "step left out"])
+def test_an_average_changes_after_it_is_copied(tmp_path, scale):
+    """A loss scaler leaves a step out where no gradient is finite, and the average moves on all the same. (A fused
+    optimiser is called even then, and leaves it out itself.)"""
+    options = {"ema": {"momentum": 0.3}, "optimizer.fused": False, "checkpoint_config.interval": 3}
+    run = trainer(tmp_path, options)
+    copied, step, update, seen = run.checkpoints._writer._copied, run.schedule.step, run.average.update, []
+    run.update.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+    def copy_slowly(iteration):
+        step(iteration)
+        if iteration == 1:
+            copied.clear()
+            threading.Timer(0.5, copied.set).start()
+
+    def look(iteration):
+        seen.append(copied.is_set())
+        update(iteration)
+
+    run.schedule.step, run.average.update = copy_slowly, look
+    run.run()
+    assert all(seen) and len(seen) == 6
+
+
 def test_weights_that_are_no_numbers_end_the_training_unsaved(tmp_path):
     run = trainer(tmp_path, {"checkpoint_config.interval": 2})
     step = run.schedule.step
