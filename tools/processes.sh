@@ -58,6 +58,7 @@ run_slurm() {
 # Submit this command as a batch job, which slurm can put back into its queue: a job of srun alone cannot come back.
 submit() {
     local words
+    is_positive WARNING "${WARNING:-120}"
     command -v sbatch >/dev/null || fail "no sbatch on this machine; submit from a machine of a slurm cluster"
     printf -v words '%q ' "$tools/slurm_${1%.py}.sh" "${@:2}"
     # shellcheck disable=SC2086  # SBATCH_ARGS holds several words

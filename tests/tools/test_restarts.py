@@ -176,5 +176,7 @@ def test_what_requeueing_needs(tmp_path, slurm):
     command = [ROOT / "tools/slurm_train.sh", "part", "job", "c.py"]
     assert "REQUEUE is 'yes'" in finish(command, tmp_path, status=2, PATH=slurm, REQUEUE="yes")
     assert "MAX_RESTARTS is '2'" in finish(command, tmp_path, status=2, PATH=slurm, MAX_RESTARTS="2")
+    assert "WARNING is '2m'" in finish(command, tmp_path, status=2, PATH=slurm, REQUEUE="1", WARNING="2m")
+    assert not (tmp_path / "sbatch.txt").exists()
     (tmp_path / "bin" / "sbatch").unlink()
     assert "no sbatch" in finish(command, tmp_path, status=2, PATH=slurm, REQUEUE="1")
