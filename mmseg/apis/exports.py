@@ -10,6 +10,7 @@ import numpy as np
 
 from mmseg.apis.inference import pipeline_of, settings_of
 from mmseg.errors import ConfigError
+from mmseg.exporting import onnx_runner, openvino_graphs
 from mmseg.exporting.export_folder import export_model
 from mmseg.exporting.exported_model import ExportedModel
 from mmseg.exporting.onnx_graphs import OPSET, Graph, require_onnx
@@ -17,7 +18,7 @@ from mmseg.exporting.picture_parts import Pictures
 from mmseg.models.base import VideoModel
 from mmseg.structures import Frame, Size
 
-BACKENDS = ("onnx",)  # that run exports
+BACKENDS = {"onnx": onnx_runner.open_graph, "openvino": openvino_graphs.open_graph}  # that run exports
 FRAME_SIZE = (480, 853)  # of VSPW
 
 
@@ -77,7 +78,7 @@ def exported_model(folder: str | Path, backend: str = "onnx", amp: Any = None, o
     for name, value in (("--amp", amp), ("--options", options)):
         if value:
             raise ConfigError(f"{name} for {folder}, an export", "a checkpoint", f"export again, or leave {name} out")
-    return ExportedModel(folder)
+    return ExportedModel(folder, BACKENDS[backend])
 
 
 def require_backend(backend: str | None, checkpoint: str) -> None:

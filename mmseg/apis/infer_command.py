@@ -17,7 +17,7 @@ import torch
 
 from mmseg import distributed
 from mmseg.apis import cli
-from mmseg.apis.exports import BACKENDS, exported_model, require_backend
+from mmseg.apis.exports import exported_model, require_backend
 from mmseg.apis.infer_arguments import PALETTES, parse_args
 from mmseg.apis.inference import init_segmentor
 from mmseg.apis.many_videos import Row, finished_rows, segment_videos, settings_of, shard_of, table_of
@@ -93,7 +93,7 @@ def _model(args: argparse.Namespace, device: torch.device) -> tuple[Any, Config]
     if is_export(args.checkpoint):
         if args.config is not None:
             raise ConfigError(f"{args.config} beside an export", "the export alone", "leave the config out")
-        model = exported_model(args.checkpoint, args.backend or BACKENDS[0], args.amp, args.options).to(device)
+        model = exported_model(args.checkpoint, args.backend or "onnx", args.amp, args.options).to(device)
         return model, model.cfg
     require_backend(args.backend, args.checkpoint)
     cfg = config_for(args.config, args.checkpoint, args.options)

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from mmseg.errors import ConfigError, WriteError
-from mmseg.exporting import onnx_runner, runner_objects, runner_prototypes
+from mmseg.exporting import onnx_runner, openvino_graphs, runner_objects, runner_prototypes
 from mmseg.exporting.onnx_graphs import Graph, export_graph, require_onnx
 from mmseg.exporting.picture_parts import Pictures
 from mmseg.files import make_folder, writing
@@ -83,7 +83,7 @@ def export_model(
             "palette": None if model.PALETTE is None else [list(map(int, colour)) for colour in model.PALETTE],
             **(about or {}),
         }
-        for source in (onnx_runner, *_beside_runner(exported.policy)):
+        for source in (onnx_runner, openvino_graphs, *_beside_runner(exported.policy)):
             _write(folder / Path(source.__file__).name, Path(source.__file__).read_bytes())
         _write(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
     return graphs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,23 +33,26 @@ class ExportedModel(VideoModel):
     Args:
         folder: of the export.
         open_graph: see :func:`mmseg.exporting.onnx_runner.open_graph`, which is the default; another one runs the same
-            graphs elsewhere.
+            graphs elsewhere, as that of :mod:`mmseg.exporting.openvino_graphs`.
 
     Attributes:
         cfg: the section of the config that says what becomes of a frame.
 
     Raises:
-        ConfigError: onnxruntime is missing.
+        ConfigError: the package that runs the graphs is missing.
         CheckpointError: no export of this version, or its graphs are of another one.
     """
 
     def __init__(self, folder: str | Path, open_graph: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        if open_graph is None and importlib.util.find_spec("onnxruntime") is None:
-            raise ConfigError("an export without the package onnxruntime", "onnxruntime", "pip install -e .[onnx]")
         try:
             self.runner = onnx_runner.Runner(folder, open_graph or onnx_runner.open_graph)
-        except Exception as error:  # onnxruntime has exceptions of its own
+        except ImportError as error:
+            extra = {"onnxruntime": "onnx"}.get(error.name, error.name)
+            raise ConfigError(
+                f"an export without the package {error.name}", error.name, f"pip install -e .[{extra}]"
+            ) from error
+        except Exception as error:  # onnxruntime and OpenVINO have exceptions of their own
             raise CheckpointError(
                 f"{folder}: {str(error) or type(error).__name__}",
                 "a folder that tools/export.py of this version wrote",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmseg.apis.exports import BACKENDS
 from mmseg.errors import CheckpointError, ConfigError, DataError, WriteError
 from mmseg.exporting.export_folder import export_model, new_folder
 from mmseg.exporting.exported_model import ExportedModel
+from mmseg.exporting.onnx_runner import Runner
 from mmseg.folder_lock import FolderLock
 from tests.contract.systems import SYSTEMS, System
 from tests.contract.test_compiled_parts import shallow
@@ -47,6 +52,17 @@ def run_alone(folder: Path, **inputs: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.load(folder / "found.npy"))
 
 
+def with_openvino(folder: Path, frames: torch.Tensor, given: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same from OpenVINO in this process; nothing, with a warning, where it is missing."""
+    if importlib.util.find_spec("openvino") is None:
+        warnings.warn("OpenVINO is not compared: pip install -e .[openvino]", stacklevel=1)
+        return
+    runner = Runner(folder, BACKENDS["openvino"], **{name: value.numpy() for name, value in given.items()})
+    runner.step(frames[-1].numpy())
+    runner.reset()  # nothing of that video is left
+    yield torch.from_numpy(np.stack([runner.step(frame.numpy()) for frame in frames]))
+
+
 @pytest.mark.parametrize("system", [pytest.param(s, id=s.name) for s in SYSTEMS if s.name in EXPORTED])
 def test_the_runner_gives_what_the_stream_gives(system: System, tmp_path: Path):
     system = shallow(system)
@@ -55,9 +71,9 @@ def test_the_runner_gives_what_the_stream_gives(system: System, tmp_path: Path):
     expected = torch.stack([stream.step(frame) for frame in frames])
     export_model(model, system.size, tmp_path / "out", settings=settings, batch=False)
     given = {name: value[0] for name, value in settings.items() if name == "prototypes"}
-    found = run_alone(tmp_path / "out", frames=frames, **given)
-    found = F.interpolate(found, size=system.size, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    for found in (run_alone(tmp_path / "out", frames=frames, **given), *with_openvino(tmp_path / "out", frames, given)):
+        found = F.interpolate(found, size=system.size, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path):
