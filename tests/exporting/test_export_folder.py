@@ -26,6 +26,7 @@ from tests.contract.test_compiled_parts import shallow
 from tests.tools.processes import patience
 
 EXPORTED = ("SegFormer", "CFFM", "CFFM++", "MRCFA", "HFAN")
+WITH_OPENVINO = ("CFFM",)  # one will do: the graphs are the same
 FRAMES = 20
 RUN = """
 import sys
@@ -71,7 +72,10 @@ def test_the_runner_gives_what_the_stream_gives(system: System, tmp_path: Path):
     expected = torch.stack([stream.step(frame) for frame in frames])
     export_model(model, system.size, tmp_path / "out", settings=settings, batch=False)
     given = {name: value[0] for name, value in settings.items() if name == "prototypes"}
-    for found in (run_alone(tmp_path / "out", frames=frames, **given), *with_openvino(tmp_path / "out", frames, given)):
+    answers = [run_alone(tmp_path / "out", frames=frames, **given)]
+    if system.name in WITH_OPENVINO:
+        answers += with_openvino(tmp_path / "out", frames, given)
+    for found in answers:
         found = F.interpolate(found, size=system.size, mode="bilinear", align_corners=False)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
