@@ -19,7 +19,7 @@ def trainer(folder, options=None, evaluate=None, resume_from=None, seed=5, nan=F
     cfg = Config.fromstring(CONFIG, ".py")
     cfg.merge_from_dict(options or {})
     torch.manual_seed(seed)
-    given = dict(evaluate=evaluate, resume_from=resume_from, meta={"CLASSES": "rgb"}, log_name="log")
+    given = dict(evaluate=evaluate, resume_from=resume_from, meta={"CLASSES": list("rgb")}, log_name="log")
     return Trainer(cfg, ToySegmentor(), ToyClips(nan=nan), folder, seed, **given, **arguments)
 
 
