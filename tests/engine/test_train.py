@@ -51,7 +51,7 @@ def test_checkpoints_of_a_run(tmp_path):
     trainer(tmp_path, {"checkpoint_config.max_keep_ckpts": 2, "runner.max_iters": 7}).run()
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["iter_6.pth", "iter_7.pth", "latest.pth"]
     meta = read_checkpoint(tmp_path / "latest.pth")["meta"]
-    assert (meta["iter"], meta["epoch"], meta["seed"], meta["CLASSES"]) == (7, 2, 5, "rgb")  # 14 clips of 5 videos
+    assert (meta["iter"], meta["epoch"], meta["seed"], meta["CLASSES"]) == (7, 2, 5, list("rgb"))  # 14 clips, 5 videos
 
 
 def test_evaluation_leaves_no_trace_in_the_training(tmp_path):
