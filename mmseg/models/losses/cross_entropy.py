@@ -123,8 +123,9 @@ def _cross_entropy_(
 ) -> tuple[Tensor, Tensor]:
     """Summed cross entropy of logits `z` (K, rows, W) and number of hits; leaves the gradient in `z`."""
     highest = z.amax(0)
-    ties = torch.count_nonzero(z == highest) > highest.numel()  # then it counts which class comes first
-    winner = z.argmax(0) if ties else None
+    # Where several classes are highest, the first counts. Elsewhere than on a CPU, to ask would wait for the device.
+    alone = z.device.type == "cpu" and int(torch.count_nonzero(z == highest)) == highest.numel()
+    winner = None if alone else z.argmax(0)
     known = target < len(z)
     index = torch.where(known, target, 0)[None]
     factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, W)

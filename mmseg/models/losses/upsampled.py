@@ -7,6 +7,7 @@ logits alone. All of it is computed in float32 at least, also under autocast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -59,12 +60,17 @@ def all_rows(logits: Tensor, size: tuple[int, int], slice_numbers: int | None = 
     parts = []
     for top in range(0, height, rows):
         part = slice(top, min(top + rows, height))
-        taken = weights[part].any(0).nonzero().flatten()
-        coarse = slice(int(taken[0]), int(taken[-1]) + 1)
+        coarse = _coarse_rows(part, logits.shape[-2], height)
         parts.append((part, coarse, weights[part, coarse].to(logits.device)))
     for sample in range(len(logits)):
         for part in parts:
             yield Rows(sample, *part)
+
+
+def _coarse_rows(part: slice, coarse_height: int, height: int) -> slice:
+    """The coarse rows that the rows `part` of `height` ones lie between, at the borders perhaps one more."""
+    first, last = ((row + 0.5) * coarse_height / height - 0.5 for row in (part.start, part.stop - 1))
+    return slice(max(0, math.floor(first - 1e-3)), min(coarse_height, math.floor(last + 1e-3) + 2))
 
 
 def widened(logits: Tensor) -> Tensor:
