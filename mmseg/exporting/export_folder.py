@@ -138,8 +138,8 @@ def new_folder(out: Path) -> Iterator[Path]:
             os.rename(hidden, out)
     finally:
         lock.release()
+        shutil.rmtree(hidden, ignore_errors=True)
         if not out.exists():
-            shutil.rmtree(hidden, ignore_errors=True)
             with contextlib.suppress(OSError):
                 for folder in made:
                     folder.rmdir()

@@ -90,12 +90,12 @@ class Runner:
         needed = [name for name in self.graphs["embed"]["outputs"] if name in used]
         state = self.run("embed", {"img": img}, needed)
         references = {f"{name}_{k}": self.memory[t][name] for k, t in enumerate(clip) for name in kept}
-        logits = self.run(part, {**state, **references, **self.context(state)})["logits"]
+        logits = self.run(part, {**state, **references, **self.context(state, wanted=bool(clip))})["logits"]
         self.memory[self.count] = {name: state[name] for name in kept}
         self.memory.pop(self.count - policy["keep"], None)
         return [(self.count, logits[0])]
 
-    def context(self, state):
+    def context(self, state, wanted):
         """The prototypes of the video, if the model has them: those that are given, or those of the frames so far."""
         if "prototypes" not in self.policy:
             return {}
@@ -104,7 +104,7 @@ class Runner:
         prototypes = _beside("runner_prototypes")
         self.live = self.live or prototypes.LivePrototypes(self.policy["prototypes"]["clusters"])
         self.live.observe(prototypes.rows_of(state["half"]))
-        return {"prototypes": self.live.centers()[None]}
+        return {"prototypes": self.live.centers()[None]} if wanted else {}  # made of all frames until they are wanted
 
     def _block(self, img):
         clips = self.policy["clips"]
@@ -137,8 +137,9 @@ def _beside(name):
 def read_export(folder):
     """model.json of an export. Raises ValueError if the graphs are not those that it was written with."""
     about = json.loads((Path(folder) / "model.json").read_text())
-    if about["format"] != FORMAT:
-        raise ValueError(f"{folder}/model.json has format {about['format']}, this runner reads {FORMAT}: export again")
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{folder}/model.json has format {found}, this runner reads {FORMAT}: export again")
     for graph in about["graphs"].values():
         if hashlib.sha256((Path(folder) / graph["file"]).read_bytes()).hexdigest() != graph["sha256"]:
             raise ValueError(f"{folder}/{graph['file']} is not the file that model.json speaks of: export again")

@@ -18,7 +18,7 @@ from mmseg.exporting.exported_model import is_export
 from mmseg.exporting.onnx_graphs import traced
 from mmseg.exporting.onnx_runner import Runner
 from tests.contract.systems import SYSTEMS
-from tests.contract.test_compiled_parts import shallow
+from tests.exporting.small_encoder import with_small_encoder
 
 SIZE = (64, 112)  # of frames, which the test pipeline enlarges to 96x160
 TOY = Path(__file__).parents[2] / "local_configs" / "toy" / "cffm.b0.py"
@@ -27,7 +27,7 @@ TOY = Path(__file__).parents[2] / "local_configs" / "toy" / "cffm.b0.py"
 def model_of_frames():
     """A SegFormer with the test pipeline of the toy config."""
     cfg = load_config(TOY)
-    cfg.model = shallow(SYSTEMS[0]).config()
+    cfg.model = with_small_encoder(SYSTEMS[0]).config()
     torch.manual_seed(0)
     return init_segmentor(cfg)
 

@@ -21,7 +21,7 @@ from mmseg.exporting.onnx_runner import Runner
 from mmseg.models.exportable import ExportParts
 from mmseg.structures import View
 from tests.contract.systems import SYSTEMS, System, themask, video
-from tests.contract.test_compiled_parts import shallow
+from tests.exporting.small_encoder import with_small_encoder
 from tests.tools.processes import patience
 
 FRAMES = 20
@@ -84,7 +84,7 @@ def few_layers(name: str, num_frames: int) -> System:
     config["decode_head"]["pixel_decoder_cfg"]["transformer_enc_layers"] = 1
     config["decode_head"]["transformer_decoder_cfg"]["dec_layers"] = 1
     config["decode_head"]["loss_cfg"]["dec_layers"] = 2
-    return shallow(System("THE-Mask", ("themask", name), lambda: config, filler=SYSTEMS[-2].filler))
+    return with_small_encoder(System("THE-Mask", ("themask", name), lambda: config, filler=SYSTEMS[-2].filler))
 
 
 def scores_of(model: nn.Module, frames: Tensor, size: int) -> dict[int, Tensor]:
