@@ -116,10 +116,15 @@ def test_prototypes_are_made_of_the_video(exported: Callable, monkeypatch: pytes
     frames, alone = EXPORTED["CFFM++"].video(FRAMES), ExportedModel(out)
     monkeypatch.setattr(model.decode_head, "n_clusters", 1)
     monkeypatch.setattr(model.decode_head, "prototypes", "auto")
-    alone.runner.policy["prototypes"]["clusters"] = 1
-    ours, theirs = (m.stream(Video(frames) if whole else "a live video") for m in (model, alone))
-    for frame in frames:
+    dilation = (-5, -4, -2)  # frame 5 is the first that looks at prototypes: of six frames, no power of two
+    alone.runner.policy = model.export_parts(EXPORTED["CFFM++"].size, dilation=dilation).policy
+    video = Video(frames) if whole else "a live video"
+    ours, theirs = model.stream(video, dilation=dilation), alone.stream(video)
+    for frame in frames[:6]:
         torch.testing.assert_close(theirs.step(frame), ours.step(frame), rtol=0, atol=1e-4)
+    made, runner = ours._context["prototypes"], theirs.runner
+    expected, found = (made[0], runner.prototypes) if whole else (made.centers(), runner.live.centers())
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-5)
 
 
 def test_clusters_are_found():
