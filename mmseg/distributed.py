@@ -79,9 +79,8 @@ def _meet(place: launchers.Place, address: str, port: int) -> None:
     except (RuntimeError, ValueError) as error:
         said = str(error).splitlines()[0]
         if "EADDRINUSE" in said or "address already in use" in said.lower():
-            raise ConfigError(
-                f"port {port} is in use", "a free port", "set PORT (MASTER_PORT) to another one"
-            ) from error
+            used, advice = f"port {port} is in use", "set PORT (MASTER_PORT) to another one"
+            raise ConfigError(used, "a free port", advice) from error
         raise ConfigError(
             f"process {place.rank} cannot join the others at {address}:{port}: {said}",
             f"{place.world_size} processes that reach each other, each with its own GPU",
@@ -112,9 +111,8 @@ def _store_of_all(place: launchers.Place, patience: int) -> dist.Store:
         if not missing:
             raise
         numbers = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        raise RuntimeError(
-            f"{len(missing)} of {place.world_size} have not come within {patience} s (number {numbers})"
-        ) from error
+        found = f"{len(missing)} of {place.world_size} have not come within {patience} s (number {numbers})"
+        raise RuntimeError(found) from error
     store.set_timeout(_LONGEST_WAIT)
     return store
 

@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +264,18 @@ class Checkpoints:
         if self._writer is not None:
             self._writer.wait()
 
-    def close(self, reason: BaseException) -> None:
+    @contextmanager
+    def written_at_the_end(self) -> Iterator[None]:
+        """After the block all that it has saved is on the disk; all processes fail together where that failed."""
+        try:
+            yield
+        except BaseException as reason:  # not together: who knows where the other processes are
+            self._close(reason)
+            raise
+        with distributed.together():
+            self.wait()
+
+    def _close(self, reason: BaseException) -> None:
         """Wait, where a run ends for a `reason`; if that is another one, what is not written is told in the log."""
         if self._writer is not None:
             self._writer.join()

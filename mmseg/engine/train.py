@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,7 +156,7 @@ class Trainer:
         if self.patience and self.evaluate is not None and self.patience.is_exhausted:
             logger.info("early stopping had ended this run: nothing is trained (raise its patience to go on)")
             last = self.start
-        with Interrupts() as self.interrupts, self._open_log() as self.log, self._written_at_the_end():
+        with Interrupts() as self.interrupts, self._open_log() as self.log, self.checkpoints.written_at_the_end():
             with self._batches() as batches:
                 for iteration in range(self.start, last):
                     done = iteration + 1
@@ -172,22 +172,11 @@ class Trainer:
                 self._leave(last)
             return self._validate(last)
 
-    @contextmanager
-    def _written_at_the_end(self) -> Iterator[None]:
-        """After the block all that it has saved is on the disk; all processes fail together where that failed."""
-        try:
-            yield
-        except BaseException as reason:  # not together: who knows where the other processes are
-            self.checkpoints.close(reason)
-            raise
-        with distributed.together():
-            self.checkpoints.wait()
-
     def rehearse(self) -> dict[str, float]:
         """One iteration, one checkpoint and one evaluation, and no log. Returns and raises what :meth:`run` does."""
         section = self.logging.model_copy(update={"interval": 1})
         log = TrainLog(None, self.log_name, section, self.max_iters, self.start, distributed.device())
-        with Interrupts() as self.interrupts, log as self.log, self._written_at_the_end():
+        with Interrupts() as self.interrupts, log as self.log, self.checkpoints.written_at_the_end():
             with self._batches() as batches:
                 if not self._iterate(self.start, batches):
                     raise Interrupted(self.interrupts.received or signal.SIGTERM)
