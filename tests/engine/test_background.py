@@ -190,4 +190,6 @@ def test_twenty_kills_at_any_moment_leave_a_whole_newest_checkpoint(tmp_path):
     output = finish([sys.executable, "-c", KILLS, tmp_path], ROOT)
     assert int(output.rpartition(":")[2]) > 3, output
     sweep(tmp_path)
-    assert all(p.name == "latest.pth" or p.name.startswith("iter_") for p in tmp_path.iterdir())
+    # a link that was about to become latest.pth goes when it is old: nobody can tell whether its maker lives
+    left = {p.name for p in tmp_path.iterdir() if not (p.is_symlink() and p.name.startswith(".latest.pth."))}
+    assert all(name == "latest.pth" or name.startswith("iter_") for name in left), left

@@ -24,7 +24,7 @@ def test_weights_classes_and_nothing_of_the_training(trained, tmp_path, call):
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:8] == path.stem[-8:]
     content, source = read_weights_file(path), read_weights_file(trained)
     assert set(content) == {"meta", "state_dict"} and path.stat().st_size < trained.stat().st_size / 2
-    assert content["meta"]["CLASSES"] == "rgb" and content["meta"]["iter"] == 2
+    assert content["meta"]["CLASSES"] == ["r", "g", "b"] and content["meta"]["iter"] == 2
     assert not {"seed", "world_size", "time"} & set(content["meta"])
     for name, value in source["state_dict"].items():  # the averages
         assert torch.equal(content["state_dict"][name], value)

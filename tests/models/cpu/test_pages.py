@@ -24,6 +24,7 @@ def test_freed_memory_is_used_again():
     result = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
     known, before, after = map(int, result.stdout.split())
     if known:
-        assert before > 10_000 and after < before / 20, (before, after)  # pages of 4 KiB
+        # pages of 4 KiB, of five tensors; a small thing in the middle may make one of them ask for new ones
+        assert before > 10_000 and after < before / 4, (before, after)
     else:
         print("this C library does not know how to keep pages")
