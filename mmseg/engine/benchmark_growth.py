@@ -112,8 +112,9 @@ def growth_rows(job: Job, heights: Sequence[int], refused: list[str]) -> Iterato
     Raises:
         ConfigError: the config itself cannot be measured.
     """
+    points = growth_points(job, heights)
     own = measure_point(Point("", 0, job))  # lies on several axes
-    for point in growth_points(job, heights):
+    for point in points:
         try:
             row = own if point.job == job and point.processes == 1 else measure_point(point)
         except ConfigError as error:

@@ -37,9 +37,9 @@ def test_axes_of_a_model_of_objects():
 
 
 def test_processes_share_the_work_and_add_their_memory(job):
-    one, two = (measure_point(Point("processes", n, job, n)) for n in (1, 2))
-    assert two["processes"] == 2 and two["peak_memory"] > 1.8 * one["peak_memory"]
-    assert two["seconds"] > 0
+    row = measure_point(Point("processes", 2, job, 2))
+    assert row["processes"] == 2 and 0 < row["seconds"] < sum(row["stages"].values())
+    assert row["peak_memory"] > 2 * 200 * 2**20  # PyTorch alone takes that, in each of them
 
 
 def test_a_config_that_cannot_be_measured_is_an_error(job, tmp_path):
