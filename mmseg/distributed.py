@@ -27,7 +27,7 @@ from mmseg.parent import is_alive
 
 LAUNCHERS = launchers.LAUNCHERS
 _CHUNK = 64 * 2**20  # bytes of a file in flight at a time
-# for an answer of another process: torch's 10 minutes are too short where the slowest finishes an evaluation
+# The wait for an answer of another process. The 10 minutes of torch are too short where the slowest ends an evaluation.
 _LONGEST_WAIT = datetime.timedelta(hours=1)
 # gloo and nccl have no class of their own for it in all versions
 _LOST = re.compile(

@@ -22,7 +22,7 @@ from mmseg.launchers import LAUNCHER_PID, LOST_STATUS, RUN_ID, check_port, join_
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-# exit statuses of a process that has printed a message, a traceback, or which of many videos have failed
+# A process that has printed a message, a traceback, or which of many videos have failed, ends with one of these.
 _ASKED_TO_STOP = tuple(128 + signum for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
 _HAS_SAID_WHY = (1, 2, *_ASKED_TO_STOP)
 _FINAL = (2, *_ASKED_TO_STOP)  # the next start would end in the same way, or nobody wants it
