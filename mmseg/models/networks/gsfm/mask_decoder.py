@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         x = self.up_16_8(f8, x)
         x = self.up_8_4(f4, x)  # (B * k, 256, H/4, W/4)
         boundary, mask = self._first(x).split(256, dim=1)
-        boundary = self.hfm(boundary).to(mask.dtype).add_(self.fusion_1(mask, relu=True))
+        boundary = self.hfm(boundary).to(mask.dtype) + self.fusion_1(mask, relu=True)
         boundary = self.boundary_3(self.boundary_2(boundary), relu=True)
         mask = self.predict_mask(self.fusion_2(boundary, relu=True) + mask, relu=True)
         masks = _upsample(self.pred(mask), 4).unflatten(0, readout.shape[:2])[:, :, 0]
