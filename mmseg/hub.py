@@ -7,7 +7,6 @@ kept in the Hub's own cache, from which they are taken where there is no network
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -45,20 +44,6 @@ def is_repo_id(name: str) -> bool:
     return fits and ".." not in name and "--" not in name and not name.endswith(".git")
 
 
-def fetch_address(name: str | Path, files: Sequence[str]) -> Path:
-    """The folder with the `files` of ``hf://user/name``; looked up once in a process, so that all of it is of one day.
-
-    Raises:
-        CheckpointError: see :func:`fetch`.
-    """
-    return _fetched(*parse_address(name), tuple(files))
-
-
-@functools.cache
-def _fetched(repo_id: str, revision: str | None, files: tuple[str, ...]) -> Path:
-    return fetch(repo_id, files, revision)
-
-
 def fetch(
     repo_id: str,
     files: Sequence[str],
@@ -66,7 +51,7 @@ def fetch(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Download `files` of a repository, unless they have been; returns the folder that has them.
+    """Download `files` of a repository, unless they have been; returns the folder that has them, called as its commit.
 
     Args:
         repo_id: ``user/name``.

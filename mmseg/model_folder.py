@@ -11,6 +11,7 @@ Nothing of it is executed.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from mmseg.errors import CheckpointError, DataError
 from mmseg.files import read_json
-from mmseg.hub import fetch_address, is_address
+from mmseg.hub import fetch, is_address, parse_address
 from mmseg.version import WRITER
 
 FACTS, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -47,10 +48,10 @@ def locate(checkpoint: str | Path) -> tuple[Path, dict[str, Any] | None]:
         The file; and what ``meta`` of a checkpoint would say, None for files that say it themselves.
 
     Raises:
-        CheckpointError: a folder that is no shared one, or a damaged one; or as :func:`mmseg.hub.fetch` says.
+        CheckpointError: a folder that is no shared one, or a damaged one; or as :func:`fetch_model` says.
         ConfigError: an address of the Hub that cannot be one.
     """
-    path = fetch_address(checkpoint, (FACTS, WEIGHTS)) if is_address(checkpoint) else Path(checkpoint)
+    path = _fetched(*parse_address(checkpoint)) if is_address(checkpoint) else Path(checkpoint)
     if "\0" in str(path):
         return path, None
     if os.path.isdir(path):
@@ -61,6 +62,28 @@ def locate(checkpoint: str | Path) -> tuple[Path, dict[str, Any] | None]:
     if facts == {} and path.name == WEIGHTS and is_model_folder(path.parent) and _is_ours(path.parent):
         facts = _facts_in(path.parent, path.parent)  # the file was named, and not its folder
     return path, facts
+
+
+def fetch_model(
+    repo_id: str, revision: str | None = None, token: str | None = None, local_files_only: bool = False
+) -> Path:
+    """Download a shared folder of the Hub; of a repository with a model of something else ``config.json`` alone.
+
+    Args:
+        repo_id, revision, token, local_files_only: see :func:`mmseg.hub.fetch`.
+
+    Raises:
+        CheckpointError: its ``config.json`` is none of ours; or as :func:`mmseg.hub.fetch` says, like all others.
+    """
+    folder = fetch(repo_id, (FACTS,), revision, token, local_files_only)
+    _facts_in(folder, f"hf://{repo_id}")
+    return fetch(repo_id, (FACTS, WEIGHTS), folder.name, token, local_files_only)  # of the same commit
+
+
+@functools.cache
+def _fetched(repo_id: str, revision: str | None) -> Path:
+    """Looked up once in a process, so that all of it is of one day."""
+    return fetch_model(repo_id, revision)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -14,9 +14,9 @@ from torch import nn
 from mmseg.carried_config import config_of
 from mmseg.config import check_config, load_config, override, require
 from mmseg.errors import CheckpointError, ConfigError
-from mmseg.hub import fetch, is_address, is_repo_id, parse_address
+from mmseg.hub import is_address, is_repo_id, parse_address
 from mmseg.mmengine_names import Config
-from mmseg.model_folder import FACTS, FILE_ENDINGS, WEIGHTS
+from mmseg.model_folder import FILE_ENDINGS, fetch_model
 from mmseg.models.builder import build_segmentor
 from mmseg.registry import DATASETS, class_of
 from mmseg.values import checked
@@ -117,7 +117,7 @@ def from_pretrained(
         if written is not None and revision not in (None, written):
             raise ConfigError(f"{text} and revision = {revision!r}", "one revision", "leave one of them out")
         revision = written if revision is None else revision
-        place = fetch(repo_id, (FACTS, WEIGHTS), revision, token, local_files_only)
+        place = fetch_model(repo_id, revision, token, local_files_only)
     elif os.path.lexists(text) or not is_repo_id(text) or text.endswith(FILE_ENDINGS):
         place = Path(text)
         if revision is not None:
@@ -128,7 +128,7 @@ def from_pretrained(
             )
     else:
         try:
-            place = fetch(text, (FACTS, WEIGHTS), revision, token, local_files_only)
+            place = fetch_model(text, revision, token, local_files_only)
         except (CheckpointError, ConfigError) as error:
             found = f"{text}: no such folder on this machine; {error.found}"
             raise type(error)(found, error.expected, error.action) from error

@@ -184,9 +184,15 @@ def test_a_repository(checkpoint, shared, hub, call, tmp_path, monkeypatch):  # 
     assert hub.repositories["user/toy"]["README.md"] == b"edited"
     with pytest.raises(CheckpointError, match="@old: no such revision"):
         from_pretrained("user/toy", revision="old")
-    hub.repositories["user/part"] = {"config.json": b"{}"}
+    hub.repositories["user/part"] = {"config.json": (shared / "config.json").read_bytes()}
     with pytest.raises(CheckpointError, match=r"hf://user/part: there is no model\.safetensors"):
         from_pretrained("user/part")
+    hub.repositories["user/bert"] = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"large"}
+    for open_it in (from_pretrained, lambda name: init_segmentor(checkpoint=name)):
+        with pytest.raises(CheckpointError, match=r"hf://user/bert/config\.json: not written by .*model_type 'bert'"):
+            open_it("hf://user/bert")
+    fetched = [line for line in hub.log if "user/bert/resolve" in line]
+    assert fetched and not any("safetensors" in line for line in fetched)  # large files are not waited for
     opened, given = from_pretrained("user/toy"), from_pretrained(shared)
     assert all(torch.equal(value, opened.state_dict()[name]) for name, value in given.state_dict().items())
     video = shared.parent / "data" / "data" / "a" / "origin"
