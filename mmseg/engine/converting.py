@@ -23,7 +23,7 @@ from mmseg.compat import translate
 from mmseg.config import load_config, override
 from mmseg.engine.publishing import published_meta
 from mmseg.errors import CheckpointError, ConfigError, WriteError
-from mmseg.evaluation.tables import jsonable
+from mmseg.evaluation.tables import jsonable, text_table
 from mmseg.files import write_bytes
 from mmseg.mmengine_names import Config
 from mmseg.model_folder import CONFIG, META
@@ -77,10 +77,7 @@ class Conversion:
         rows = [(e.source or "-", e.target or "-", _shape(e), e.note) for e in self.entries if full or not _same(e)]
         if not full:
             rows = [*self._groups(), *rows]
-        header = ("from", "to", "shape", "")
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (header, *rows)]
-        return "\n".join([lines[0], "  ".join("-" * width for width in widths).rstrip(), *lines[1:]])
+        return text_table(("from", "to", "shape", ""), rows, left=4)
 
     def summary(self) -> str:
         """Counts, what was dropped and why, and the notes."""

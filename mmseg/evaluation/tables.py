@@ -14,13 +14,12 @@ def percent(fraction: float | None) -> str:
     return "nan" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a rule under the header; the first column is aligned left, the others right."""
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table with a rule under the header; the first `left` columns are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
 
     def line(cells: Sequence[str]) -> str:
-        first, *others = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
-        return "  ".join([first, *others]).rstrip()
+        return "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
