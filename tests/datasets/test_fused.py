@@ -12,7 +12,7 @@ import torch
 from mmseg.datasets import VSPWDataset, build_train_loader
 from mmseg.datasets.batches import batch_of, new_tensor
 from mmseg.datasets.transforms import Compose, RandomCrop, Resize
-from mmseg.datasets.transforms.fused import PackedColours, ResizedCrop, nearest_sources, resized_window
+from mmseg.datasets.transforms.fused import PackedColours, ResizedCrop, fused, nearest_sources, resized_window
 from mmseg.datasets.transforms.geometry import resize_image, resize_labels
 from tests.datasets.vspw_folder import NORM, TRAIN, write_vspw
 from tests.reference import clip_pipeline as reference
@@ -102,7 +102,7 @@ PIPELINES = {
 @pytest.mark.parametrize("name", PIPELINES)
 def test_together_as_one_after_the_other(name, extra):
     pipeline = Compose(PIPELINES[name])
-    assert {ResizedCrop, PackedColours} <= {type(step) for step in pipeline._steps}
+    assert {ResizedCrop, PackedColours} <= {type(step) for step in fused(pipeline.transforms)}
     for seed in range(12):
         expected = clip(rng=np.random.default_rng(seed), **extra)
         for transform in pipeline.transforms:
@@ -116,12 +116,34 @@ def test_what_cannot_be_done_together_is_not():
         """A user's."""
 
     own = [Resize((60, 40)), OwnCrop((32, 32))]
-    assert Compose(own)._steps == own
-    assert Compose([Resize((60, 40), size_divisor=32), RandomCrop((32, 32))])._steps[0].size_divisor == 32
+    assert fused(own) == own
+    divided = [Resize((60, 40), size_divisor=32), RandomCrop((32, 32))]
+    assert fused(divided) == divided
     floats = clip(rng=np.random.default_rng(0))
     floats["img"] = [image.astype(np.float32) for image in floats["img"]]
     out = Compose([step for step in TRAIN[2:9] if step["type"] != "PhotoMetricDistortion"])(floats)
     assert out["img"].shape == (3, 3, 32, 32)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (4,)], ids=["no channels", "one", "four"])
+def test_frames_and_labels_of_a_users_loader(channels):
+    """Grey or transparent frames, and labels of the target alone, are no other than one after the other."""
+    pipeline = Compose([step for step in TRAIN[2:9] if step["type"] in ("Normalize", "Pad", "PackClip")])
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (20, 31, *channels), np.uint8) for _ in range(3)]
+    labels = [rng.integers(0, 4, (20, 31), np.uint8)]
+    expected = dict(img=images, gt=labels, meta={})
+    for transform in pipeline.transforms:
+        expected = transform(expected)
+    found = pipeline(dict(img=images, gt=labels, meta={}))
+    assert torch.equal(found["img"], expected["img"])
+    assert torch.equal(found["gt_semantic_seg"], expected["gt_semantic_seg"])
+
+
+def test_a_list_of_transforms_may_be_changed():
+    pipeline = Compose(TRAIN[2:9])
+    pipeline.transforms.append(lambda results: {**results, "seen": True})
+    assert pipeline(clip(rng=np.random.default_rng(0)))["seen"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -32,9 +32,8 @@ class Compose:
         for number, transform in enumerate(self.transforms):
             if not callable(transform):
                 raise ConfigError(f"{where}.{number} is {shown(transform)}", "a transform", "give it another type")
-        self._steps = fused(self.transforms)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        for transform in self._steps:
+        for transform in fused(self.transforms):  # now, as the list may have been changed
             results = transform(results)
         return results

@@ -133,9 +133,13 @@ class PackedColours:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         kinds = [key for key in PICTURES if key in results]
         size, length = results["img"][-1].shape[:2], len(results["img"])
-        arrays = [array for key in (*kinds, "gt") if key in results for array in results[key]]
-        alike = all(array.shape[:2] == size and array.dtype == np.uint8 for array in arrays)
-        if not alike or "given" in results or any(len(results[key]) != length for key in kinds):
+        shapes = {**dict.fromkeys(kinds, (*size, 3)), **({"gt": size} if "gt" in results else {})}
+        alike = all(
+            len(results[key]) == length
+            and all(array.shape == shape and array.dtype == np.uint8 for array in results[key])
+            for key, shape in shapes.items()
+        )
+        if not alike or "given" in results:  # grey frames, labels of the target alone: what a user's transforms make
             return _one_after_the_other(self.transforms, results)
         (height, width), channels = size, 3 * len(kinds)
         below, right = self.pad.margins(height, width) if self.pad else (0, 0)
