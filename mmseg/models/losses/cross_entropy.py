@@ -126,14 +126,13 @@ def _cross_entropy_(
     # Where several classes are highest, the first counts. Elsewhere than on a CPU, to ask would wait for the device.
     alone = z.device.type == "cpu" and int(torch.count_nonzero(z == highest)) == highest.numel()
     winner = None if alone else z.argmax(0)
-    known = target < len(z)
-    index = torch.where(known, target, 0)[None]
+    index = torch.where(valid, target, target.clamp(0, len(z) - 1))  # a label that is no class stays an error
     factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, W)
     z -= highest
-    picked = z.gather(0, index)[0]
+    picked = z.gather(0, index[None])[0]
     total = z.exp_().sum(0)
     loss = torch.where(valid, (total.log() - picked) * factor, 0.0).sum(dtype=accumulator(z).dtype)
     if needs_grad:
         z *= factor / total
-        z.scatter_add_(0, index, -factor[None])
-    return loss, ((picked == 0) & known if winner is None else winner == target).sum()
+        z.scatter_add_(0, index[None], -factor[None])
+    return loss, ((picked == 0) & (index == target) if winner is None else winner == target).sum()

@@ -115,3 +115,21 @@ def test_the_first_of_equal_classes_wins():
     _, correct = upsampled_cross_entropy(logits, labels)
     up = F.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
     assert correct == (up.argmax(1) == labels).sum()
+
+
+@pytest.mark.parametrize("ignore_index", [255, -100, 3, 0])
+@pytest.mark.parametrize("tied", [False, True])
+def test_any_number_may_be_ignored(ignore_index, tied):
+    logits = torch.zeros(1, 5, 4, 4) if tied else torch.randn(1, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(16 * 16).view(1, 16, 16) % 5
+    labels[0, :4] = ignore_index
+    loss, correct = upsampled_cross_entropy(logits, labels, ignore_index)
+    up = F.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
+    expected = F.cross_entropy(up, labels, ignore_index=ignore_index, reduction="sum") / labels.numel()
+    torch.testing.assert_close(loss, expected)
+    assert correct == (up.argmax(1) == labels).sum()
+
+
+def test_a_label_that_is_no_class_is_no_other_class():
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        upsampled_cross_entropy(torch.zeros(1, 5, 4, 4), torch.full((1, 8, 8), 200))
