@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.errors import ConfigError
+from mmseg.models.layers import full_precision
 from mmseg.models.layers.size_tables import table
 from mmseg.structures import Size
 
@@ -69,7 +70,8 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
         return _best_classes(logits, sizes)
     if not torch.isfinite(logits.sum()):  # a weight of zero times infinity would be no number
         logits = logits.nan_to_num(nan=torch.finfo(logits.dtype).min)
-    return _label_map_in_tiles(logits, *axes)
+    with full_precision(logits):  # predictions under autocast have their label maps made there, too
+        return _label_map_in_tiles(logits, *axes)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,14 @@ def test_equals_the_formula_at_full_size():
     assert_same_labels(torch.randn(30, 60, 108, generator=torch.Generator().manual_seed(1)), sizes)  # all can win
 
 
+def test_autocast_around_it_changes_nothing(monkeypatch):
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
+    logits, sizes = torch.randn(9, 24, 36, generator=torch.Generator().manual_seed(0)), [(96, 144), (90, 131)]
+    expected = label_map(logits, sizes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(label_map(logits, sizes), expected)
+
+
 def test_every_pixel_is_in_one_tile_with_all_that_it_is_made_of():
     rows, columns = _axes((60, 108), ((240, 432), (240, 427)), torch.float32)
     assert len(rows) == 6 and len(columns) == 6
