@@ -63,7 +63,8 @@ class GSFMStream(Stream):
     and the objects in the order in which they came. The memory of an object begins with the frame on which it came.
 
     A position of a frame in memory (one of H/16 * W/16) takes ``4 * (65 * g + 512 * k)`` bytes in float32, for k
-    objects that came on g frames. Of past frames nothing else is kept.
+    objects that came on g frames. Of past frames nothing else is kept. On a CPU the whole process
+    keeps freed memory from now on, see :func:`mmseg.models.cpu.pages.keep_pages`.
 
     Args:
         model: in eval mode.
