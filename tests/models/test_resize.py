@@ -25,3 +25,9 @@ def test_matrix_of_a_resized_line(length, resized):
     x = torch.randn(3, 1, length, dtype=torch.float64)
     expected = F.interpolate(x, resized, mode="linear", align_corners=False)
     torch.testing.assert_close(x @ linear_weights(length, resized, torch.float64).t(), expected)
+
+
+def test_the_matrix_of_a_line_is_made_once():
+    """A GPU is waited for when it gets the matrix, not with every loss."""
+    assert linear_weights(7, 50) is linear_weights(7, 50)
+    assert linear_weights(7, 50, torch.float64).dtype == torch.float64

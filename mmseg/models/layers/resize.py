@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmseg.models.cpu.layout import visible_layout
+from mmseg.models.layers.size_tables import table
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -31,7 +32,10 @@ def halve(x: Tensor) -> Tensor:
     return resize(x, (h // 2, w // 2))
 
 
-def linear_weights(length: int, resized: int, dtype: torch.dtype = torch.float32) -> Tensor:
+@table
+def linear_weights(
+    length: int, resized: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
     """What bilinear resizing of a line is: a matrix (resized, length) with two entries in a row that add up to 1."""
     source = (torch.arange(resized, dtype=torch.float64) + 0.5) * (length / resized) - 0.5
     lower = source.clamp_(min=0).floor().long().clamp_(max=length - 1)
@@ -39,7 +43,7 @@ def linear_weights(length: int, resized: int, dtype: torch.dtype = torch.float32
     matrix = torch.zeros(resized, length, dtype=torch.float64)
     matrix[rows, lower] += 1 - share
     matrix[rows, upper] += share
-    return matrix.to(dtype)
+    return matrix.to(dtype).to(device)
 
 
 # --- gradients on a CPU, in the memory order of their maps ------------------------------------------------------------
