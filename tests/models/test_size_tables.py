@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.decode_heads.themask.pixel_decoder import token_centres
 from mmseg.models.decode_heads.themask.position import code_2d, code_3d
 from mmseg.models.layers.deformable_attention import level_sizes
+from mmseg.models.layers.size_tables import table as remembered
 from mmseg.models.networks.gsfm.spectral import filter_window
 
 CPU = torch.device("cpu")
@@ -47,3 +48,17 @@ def test_tables_that_inference_has_made_can_be_trained_with(table: Callable, arg
     assert table(*arguments) is made
     parts = list(tensors(made))
     assert parts and not any(part.is_inference() for part in parts)
+
+
+def test_tables_of_the_sizes_used_last_are_kept():
+    made = []
+    ones = remembered(lambda size: made.append(size) or torch.ones(size))
+    first = ones(0)
+    for size in range(1, 100):
+        ones(size)
+        assert ones(0) is first  # used all the time
+    assert made == list(range(100))
+    ones(99), ones(1)  # of which the latter has made room for others
+    assert made == [*range(100), 1]
+    ones.cache_clear()
+    assert ones(0) is not first

@@ -19,27 +19,22 @@ def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
     A compiled region makes its tables anew, as part of what is compiled. An export takes those that are there, as
     constants: it is for one size, and what it traces has run before.
     """
-    kept, known = functools.lru_cache(maxsize=_KEPT)(_for_graphs(make)), set()
+    kept: dict[tuple, Tables] = {}
 
     @functools.wraps(make)
     def look_up(*args) -> Tables:
         free = any(isinstance(arg, torch.SymInt) for arg in args)  # a size that the export leaves open
-        if torch.compiler.is_compiling() and (free or not torch.compiler.is_exporting() or args not in known):
+        if torch.compiler.is_compiling() and (free or not torch.compiler.is_exporting() or args not in kept):
             return make(*args)
-        known.add(args)
-        return kept(*args)
+        try:
+            found = kept.pop(args)  # to the end, behind what was used before it
+        except KeyError:
+            with torch.inference_mode(False), torch.no_grad():
+                found = make(*args)
+        kept[args] = found
+        for oldest in list(kept)[:-_KEPT]:  # streams in other threads may come by at any point
+            kept.pop(oldest, None)
+        return found
 
-    def cache_clear() -> None:
-        kept.cache_clear()
-        known.clear()
-
-    look_up.cache_clear = cache_clear
+    look_up.cache_clear = kept.clear
     return look_up
-
-
-def _for_graphs(make: Callable[..., Tables]) -> Callable[..., Tables]:
-    def made(*args) -> Tables:
-        with torch.inference_mode(False), torch.no_grad():
-            return make(*args)
-
-    return made
