@@ -36,7 +36,10 @@ def halve(x: Tensor) -> Tensor:
 def linear_weights(
     length: int, resized: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """What bilinear resizing of a line is: a matrix (resized, length) with two entries in a row that add up to 1."""
+    """What bilinear resizing of a line is: a matrix (resized, length) with two entries in a row that add up to 1.
+
+    It is kept on its device, so that only the first loss waits for a GPU to get it.
+    """
     source = (torch.arange(resized, dtype=torch.float64) + 0.5) * (length / resized) - 0.5
     lower = source.clamp_(min=0).floor().long().clamp_(max=length - 1)
     upper, rows, share = (lower + 1).clamp_(max=length - 1), torch.arange(resized), source - lower

@@ -2,8 +2,8 @@
 
 For 124 classes the logits at label size are the largest tensors of a training step. Here they exist for a few rows at
 a time: every loss of this folder looks at such slices, and keeps for the backward pass what belongs to the coarse
-logits alone. All of it is computed in float32 at least, also under autocast
-(the one product of it, between rows, as ``float32_matmul_precision`` says).
+logits alone. All of it is computed in float32 at least, also under autocast; ``float32_matmul_precision`` of a config
+counts for the product that makes rows.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def all_rows(logits: Tensor, size: tuple[int, int], slice_numbers: int | None = 
     height, width = size
     slice_numbers = slice_numbers or _SLICE_NUMBERS.get(logits.device.type, 1 << 22)
     rows = max(1, slice_numbers // (logits.shape[1] * width))
-    weights = linear_weights(
-        logits.shape[-2], height, logits.dtype, logits.device
-    )  # once for a device: nothing waits for it
+    weights = linear_weights(logits.shape[-2], height, logits.dtype, logits.device)
     parts = []
     for top in range(0, height, rows):
         part = slice(top, min(top + rows, height))
