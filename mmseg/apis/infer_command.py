@@ -93,7 +93,7 @@ def _model(args: argparse.Namespace, device: torch.device) -> tuple[Any, Config]
     if is_export(args.checkpoint):
         if args.config is not None:
             raise ConfigError(f"{args.config} beside an export", "the export alone", "leave the config out")
-        model = exported_model(args.checkpoint, args.backend or "onnx", args.amp, args.options).to(device)
+        model = exported_model(args.checkpoint, _graph_backend(args), args.amp, args.options).to(device)
         return model, model.cfg
     require_backend(args.backend, args.checkpoint)
     cfg = config_for(args.config, args.checkpoint, args.options)
@@ -101,6 +101,11 @@ def _model(args: argparse.Namespace, device: torch.device) -> tuple[Any, Config]
         return init_segmentor(cfg, args.checkpoint, device), cfg
     torch.manual_seed(0)  # the same untrained network in every process and every run
     return init_segmentor(cfg, None, device), cfg
+
+
+def _graph_backend(args: argparse.Namespace) -> str | None:
+    """What runs the graphs of an export; None where PyTorch runs a checkpoint."""
+    return (args.backend or "onnx") if is_export(args.checkpoint) else None
 
 
 def _check_places(sources: Sequence[LazySource], out: Path) -> None:
@@ -224,6 +229,7 @@ def _settings(args: argparse.Namespace, cfg: Config, options: SegmentOptions) ->
         "masks": None if path is None else str(path),
         "aug_test": args.aug_test,
         "amp": args.amp,
+        "backend": _graph_backend(args),
         "flow": args.flow,
         "flow_weights": _content(args.flow_weights),
     }

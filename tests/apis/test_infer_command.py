@@ -90,6 +90,19 @@ def test_files_count_by_what_is_in_them(tmp_path):
     assert settings("davis")["palette"] == "davis"
 
 
+def test_what_runs_the_graphs_counts(tmp_path):
+    """Of an export; a checkpoint knows PyTorch alone."""
+
+    def backend(checkpoint: object, *flags: str) -> str | None:
+        args = parse_args(["a.mp4", str(checkpoint), "--out", "o", *flags])
+        return _settings(args, Config({}), SegmentOptions())["backend"]
+
+    (tmp_path / "model.json").touch()
+    assert backend(tmp_path) == backend(tmp_path, "--backend", "onnx") == "onnx"
+    assert backend(tmp_path, "--backend", "openvino") == "openvino"
+    assert backend("none") is backend("none", "--backend", "pytorch") is None
+
+
 def test_the_console_command_is_there():
     module, name = re.search(r'mmseg-infer = "([\w.]+):(\w+)"', (ROOT / "pyproject.toml").read_text()).groups()
     assert callable(getattr(importlib.import_module(module), name))
