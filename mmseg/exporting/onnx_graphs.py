@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,10 @@ def export_graph(part: Part, opset: int = OPSET, batch: bool = True) -> Graph:
 
 
 def _with_named_axes(model: Any, part: Part) -> Any:
-    """An ONNX model whose axes of any length are called as the part says; the tracer calls them s21 and the like."""
+    """An ONNX model whose axes of any length are called as the part says; the tracer calls them s21 and the like.
+
+    Lengths that depend on them, as ``s21 + 1``, speak of them by the same names.
+    """
     names = {}
     for value in model.graph.input:
         for axis, role in part.dynamic.get(value.name, {}).items():
@@ -97,8 +101,8 @@ def _with_named_axes(model: Any, part: Part) -> Any:
     names.pop("", None)  # an axis that has been fixed
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_param = names[dim.dim_param]
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), dim.dim_param)
     return model
 
 

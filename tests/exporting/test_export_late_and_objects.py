@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,6 +189,12 @@ def test_an_export_in_the_place_of_the_model(export: Path):
             torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-4)
     with pytest.raises(DataError, match=r"frame 6: object ids \[300\]"):
         exported.push(View(6, {**view.inputs, "objects": (300,)}))
+
+
+def test_lengths_have_names(export: Path):
+    graphs = json.loads((export / "model.json").read_text())["graphs"]
+    assert graphs["read"]["inputs"]["memory_values"] == ["frames", 6, "objects", 512]
+    assert graphs["decode"]["outputs"] == {"probabilities": ["objects + 1", 32, 48]}
 
 
 def test_masks_that_cannot_be_taken(export: Path):
