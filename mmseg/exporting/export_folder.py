@@ -127,9 +127,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     hidden = out.with_name(f".{out.name}.unfinished")
     lock = FolderLock(hidden, f"an export to {out.name!r}")
     try:
-        for path in hidden.iterdir():  # of a run that was killed
-            if path != lock.path:
-                path.unlink()
+        with writing(hidden, _ADVICE):
+            for path in hidden.iterdir():  # of a run that was killed
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path != lock.path:
+                    path.unlink()
         yield hidden
         with writing(out, _ADVICE):
             lock.release()

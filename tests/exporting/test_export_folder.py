@@ -143,7 +143,10 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path):
         (folder / "decode.onnx").write_bytes(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+    (out.parent / ".out.unfinished" / "of a run").mkdir(parents=True)  # that was killed
+    (out.parent / ".out.unfinished" / "decode.onnx").touch()
     with new_folder(out) as folder:
+        assert [path.name for path in folder.iterdir()] == [".lock"]
         (folder / "decode.onnx").write_bytes(b"whole")
         assert not out.exists()
     assert [path.name for path in out.iterdir()] == ["decode.onnx"] and len(list(out.parent.iterdir())) == 1
