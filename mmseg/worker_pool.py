@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from mmseg.errors import DataError
@@ -33,20 +34,24 @@ def run_in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: 
     if workers <= 1:
         yield from map(work, items)
         return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    with deaths_told(), ProcessPoolExecutor(workers, context, _start, (work, os.getpid())) as pool:
+        try:
+            yield from pool.map(_run, items)
+        except BaseException:  # leaving the pool waits for what it has to do
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def deaths_told(
+    advice: str = "use fewer of them (--workers, where the tool has it), or free some memory",
+) -> Iterator[None]:
+    """Raise DataError where a process of a pool was killed."""
     try:
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        with ProcessPoolExecutor(workers, context, _start, (work, os.getpid())) as pool:
-            try:
-                yield from pool.map(_run, items)
-            except BaseException:  # leaving the pool waits for what it has to do
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        yield
     except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process has ended, killed for memory perhaps",
-            "workers that live",
-            "use fewer of them (--workers, where the tool has it), or free some memory",
-        ) from error
+        raise DataError("a worker process has ended, killed for memory perhaps", "workers that live", advice) from error
 
 
 def _start(work: Callable[[Any], Any], parent: int) -> None:

@@ -13,10 +13,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.engine.benchmark import Job, Row, in_own_process, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark import Job, Row, measure_memory, measure_stream, measure_train
 from mmseg.engine.benchmark_growth import HEIGHTS, growth_rows
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_tables import TABLES, comparison, growth_plot, growth_table, overview_table, worst_case
+from mmseg.engine.measure import in_own_process
 from mmseg.errors import ConfigError
 from mmseg.files import write_bytes, write_json
 from mmseg.values import NonNegativeInt, PositiveInt

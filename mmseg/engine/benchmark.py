@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
-import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +43,6 @@ from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits
-from mmseg.parent import end_with_parent
 from mmseg.structures import Size, View
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import LabelPickleWriter
@@ -87,12 +83,6 @@ class Job:
 
 
 Row = dict[str, Any]
-
-
-def in_own_process(measure: Callable[[Job], list[Row]], *jobs: Job) -> list[Row]:
-    """The rows of ``measure(job)`` for all jobs, one after the other, in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
-        return [row for rows in pool.map(measure, jobs) for row in rows]
 
 
 # ---------------------------------------------------------------------- streaming inference

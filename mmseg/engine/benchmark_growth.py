@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mmseg.config import load_config, require
 from mmseg.engine.benchmark import Job, Row, measure_stream
-from mmseg.errors import ConfigError
-from mmseg.parent import end_with_parent
+from mmseg.engine.measure import in_own_process
+from mmseg.errors import ConfigError, DataError
 
 HEIGHTS = (240, 360, 480, 720, 1080)
 _ASPECT = 16 / 9
@@ -93,11 +91,9 @@ def measure_point(point: Point) -> Row:
 
     Raises:
         ConfigError: the model does not take this value.
+        DataError: a process was killed.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(point.processes, context, end_with_parent, (os.getpid(),)) as pool:
-        results = [pool.submit(measure_stream, point.job) for _ in range(point.processes)]
-        rows = [result.result()[0] for result in results]
+    rows = in_own_process(_measure_steady, *[point.job] * point.processes, processes=point.processes)
     together = {
         "seconds": 1 / sum(1 / row["seconds"] for row in rows),
         "peak_memory": sum(row["peak_memory"] for row in rows),
@@ -106,8 +102,13 @@ def measure_point(point: Point) -> Row:
     return {**rows[0], **together, "axis": point.axis, "value": point.value, "processes": point.processes}
 
 
+def _measure_steady(job: Job) -> list[Row]:
+    return measure_stream(job)[:1]
+
+
 def growth_rows(job: Job, heights: Sequence[int], refused: list[str]) -> Iterator[Row]:
-    """Rows of all points of a config, one after the other; values that the model does not take go to `refused`.
+    """Rows of all points of a config, one after the other; values that the model does not take, or for
+    which memory does not suffice, go to `refused`.
 
     Raises:
         ConfigError: the config itself cannot be measured.
@@ -117,7 +118,7 @@ def growth_rows(job: Job, heights: Sequence[int], refused: list[str]) -> Iterato
     for point in points:
         try:
             row = own if point.job == job and point.processes == 1 else measure_point(point)
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             refused.append(f"{point.axis} {point.value}: {error.found}")
             continue
         yield {**row, "config": job.config, "axis": point.axis, "value": point.value}

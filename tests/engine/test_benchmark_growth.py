@@ -1,12 +1,15 @@
 """What the growth of costs is measured at, and what rows and curves hold."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from mmseg.engine.benchmark import Job
 from mmseg.engine.benchmark_growth import Point, growth_points, growth_rows, measure_point
-from mmseg.errors import ConfigError
+from mmseg.engine.measure import in_own_process
+from mmseg.errors import ConfigError, DataError
 from mmseg.visualization.plots import plot_curves
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT
@@ -45,6 +48,11 @@ def test_processes_share_the_work_and_add_their_memory(job):
 def test_a_config_that_cannot_be_measured_is_an_error(job, tmp_path):
     with pytest.raises(ConfigError, match=r"missing\.py does not exist"):
         list(growth_rows(Job(str(tmp_path / "missing.py")), [32], []))
+
+
+def test_a_process_that_is_killed_is_an_error():
+    with pytest.raises(DataError, match="a worker process has ended"):
+        in_own_process(os._exit, 1)
 
 
 def test_logarithmic_curves(tmp_path):
