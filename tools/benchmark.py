@@ -78,6 +78,10 @@ def main() -> None:
     args = parse_args()
     if (args.plot or args.heights) and args.mode != "growth":
         raise ConfigError(f"--plot or --heights with --mode {args.mode}", "--mode growth", "leave them out")
+    if args.against_reference and args.mode in ("growth", "memory"):
+        raise ConfigError(
+            f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
+        )
     if args.mode == "growth":
         show_growth(args)
         return
@@ -97,7 +101,7 @@ def main() -> None:
         )
     job = make_job(args, args.config[0], args.mode)
     rows = []
-    if args.against_reference and args.mode != "memory":
+    if args.against_reference:
         repeats = job.repeats if args.mode == "data" else min(job.repeats, 3)
         rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=repeats))
     rows = in_own_process(_MEASURES[args.mode], job) + rows
@@ -110,8 +114,6 @@ def main() -> None:
 
 def show_growth(args: argparse.Namespace) -> None:
     """Measure how the cost of every config grows; a line on the way, then the table and the plot."""
-    if args.against_reference:
-        raise ConfigError("--against-reference with --mode growth", "the product alone", "use --mode stream for both")
     rows: list[Row] = []
     refused: list[str] = []
     for config in args.config:
