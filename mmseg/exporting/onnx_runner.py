@@ -45,7 +45,11 @@ class Runner:
         return dict(zip(outputs, self.runs[part](outputs, inputs)))
 
     def push(self, img, **inputs):
-        """Take in the next frame (C, H, W): a list of (frame number, values), of this frame and earlier ones."""
+        """Take in the next frame (C, H, W): a list of (frame number, values), of this frame and earlier ones.
+
+        Raises ValueError for a frame of another size or type, of which nothing is kept.
+        """
+        check("an input", img, (self.about["input"]["channels"], *self.about["input"]["size"]), np.float32)
         answers = getattr(self, f"_{self.policy['kind']}")(img[None], **inputs)
         self.count += 1
         return answers
@@ -76,6 +80,7 @@ class Runner:
         """The label map (H, W) uint8 of the next frame (H, W, 3) uint8 BGR; with flow (H, W, 6), its picture behind."""
         if "prepare" not in self.graphs:
             raise ValueError("this export has no graph for pictures: give push() inputs, as model.json says")
+        check("a frame", frame, (*self.about["input"]["frame"], self.about["input"]["channels"]), np.uint8)
         img = self.run("prepare", {"frame": frame[None]})["img"][0]
         return self.run("labels", {"logits": self.step(img)[None]})["labels"][0]
 
@@ -127,6 +132,14 @@ class Runner:
         objects_policy = _beside("runner_objects")
         followed = self.memory.setdefault("followed", objects_policy.Followed(self))
         return [(self.count, followed.take(self.count, img, given, objects))]
+
+
+def check(name, array, shape, kind):
+    """Raises ValueError unless an array has the shape and the type that the graphs were made for."""
+    found = np.asarray(array)
+    if found.shape != tuple(shape) or found.dtype != kind:
+        graphs = f"graphs of {tuple(shape)} {np.dtype(kind)}"
+        raise ValueError(f"{name} of {found.shape} {found.dtype} for {graphs}: another size needs another export")
 
 
 def _beside(name):

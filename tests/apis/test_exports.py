@@ -46,6 +46,8 @@ def test_an_export_takes_pictures_and_gives_label_maps(tmp_path: Path):
         found = alone.segment(frame)
         # grey levels that OpenCV rounds otherwise may decide between two classes here and there
         assert found.shape == labels.shape and found.dtype == labels.dtype and (found == labels).mean() > 0.99
+    with pytest.raises(ValueError, match=r"a frame of \(96, 160, 3\) uint8 for graphs of \(64, 112, 3\)"):
+        alone.segment(np.zeros((96, 160, 3), np.uint8))
     part = model.export_parts((96, 160)).parts["decode"]
     images = torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -177,6 +177,10 @@ def test_graphs_of_another_export_are_told(exported: Callable, tmp_path: Path):
     torch.testing.assert_close(stream.step(frame), model.stream().step(frame), rtol=0, atol=1e-4)
     with pytest.raises(DataError, match="export again"):
         ExportedModel(out).stream().step(frame[:, 8:])
+    runner, frame = Runner(out), frame.numpy()
+    for wrong in (frame[:, 8:], frame[None], frame.astype(np.uint8), frame.transpose(1, 2, 0)):
+        with pytest.raises(ValueError, match=r"an input of \(.*\) \w+ for graphs of \(3, 64, 96\) float32"):
+            runner.step(wrong)
     for name, text, words in [
         ("model.json", b'{"format": 999}', "format 999"),
         ("model.json", b"{}", "format None"),

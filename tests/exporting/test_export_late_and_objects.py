@@ -70,6 +70,8 @@ class RunnerOfParts(Runner):
         self.policy, self.parts = dict(exported.policy), exported.parts
         self.graphs = {name: {"inputs": part.inputs, "outputs": part.outputs} for name, part in self.parts.items()}
         self.runs = {name: partial(self._run_part, name) for name in self.parts}
+        _, channels, *size = self.parts["embed"].inputs["img"].shape
+        self.about = {"input": {"channels": channels, "size": size}}
         self.reset()
 
     def _run_part(self, name: str, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
