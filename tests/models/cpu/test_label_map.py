@@ -79,6 +79,16 @@ def test_every_pixel_is_in_one_tile_with_all_that_it_is_made_of():
     assert _axes((60, 108), ((61, 107), (62, 109), (63, 111)), torch.float32) is None  # pixels of four logits
 
 
+def test_a_class_of_a_single_line_is_seen_from_the_tiles_beside_it(monkeypatch):
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
+    for line in range(24):
+        for dim in (1, 2):
+            logits = torch.zeros(6, 24, 36)
+            logits[0] = 1.0  # anywhere else class 5 cannot win
+            logits[5].select(dim - 1, line).fill_(900.0)
+            assert_same_labels(logits, [(96, 144), (90, 131)])
+
+
 def test_a_class_of_minus_infinity_wins_nowhere(monkeypatch):
     monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
     logits, sizes = sparse_logits(19, 24, 36, 3), [(96, 144), (90, 131)]
