@@ -93,23 +93,21 @@ class _Sink:
 
 def _require_file(path: Path) -> None:
     """Raise CheckpointError unless `path` is a regular file: a pipe or a device would be waited for, or never end."""
-    name = str(path)
-    if "\0" in name:
-        raise CheckpointError(f"{name!r}: no file name", "a path without the character NUL", "check the path")
+    if "\0" in str(path):
+        raise CheckpointError(f"{str(path)!r}: no file name", "a path without the character NUL", "check the path")
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except OSError as error:  # no permission for a folder of the path, a name that is too long
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror})", "a file of weights", "check the path and its permissions"
-        ) from error
-    if mode is not None and stat.S_ISREG(mode):
-        return
-    if mode is not None and stat.S_ISDIR(mode):
-        raise CheckpointError(f"{path}: is a folder", "a file of weights", "name a file in it, for example latest.pth")
+        found = f"{path}: cannot be read ({error.strerror})"
+        raise CheckpointError(found, "a file of weights", "check the path and its permissions") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        other = ("is a pipe or a device", "copy the weights to a file first")
+        what, advice = ("is a folder", "name a file in it, for example latest.pth") if stat.S_ISDIR(mode) else other
+        raise CheckpointError(f"{path}: {what}", "a file of weights", advice)
     if mode is not None:
-        raise CheckpointError(f"{path}: is a pipe or a device", "a file of weights", "copy the weights to a file first")
+        return
     target = f" (a link to {path.readlink()}, which does not exist)" if path.is_symlink() else ""
     raise CheckpointError(f"{path}: no such file{target}", "a file of weights", "check the path")
 
@@ -170,11 +168,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", as_written: boo
     meta = rest.get("meta")
     if meta is not None and not isinstance(meta, Mapping):
         raise _unusable(path, f"meta is a {type(meta).__name__}")
-    return {
-        **rest,
-        "meta": _checked(meta or {}, path),
-        "state_dict": dict(state) if as_written else strip_prefix(state),
-    }
+    named = dict(state) if as_written else strip_prefix(state)
+    return {**rest, "meta": _checked(meta or {}, path), "state_dict": named}
 
 
 def _checked(meta: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
