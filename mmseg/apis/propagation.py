@@ -12,7 +12,9 @@ import torch
 from mmseg.apis.inference import init_segmentor
 from mmseg.datasets import build_dataset
 from mmseg.datasets.given_masks import ObjectVideoDataset
-from mmseg.engine.predict import VideoPredictor, at, stream_settings
+from mmseg.engine.ahead import at
+from mmseg.engine.predict import stream_settings
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.engine.test import eval_mode
 from mmseg.mmengine_names import Config
 from mmseg.progress import FrameProgress

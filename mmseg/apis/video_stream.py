@@ -12,7 +12,7 @@ import torch
 from pydantic import AfterValidator
 
 from mmseg.apis.inference import known_device, pipeline_of, settings_of
-from mmseg.engine.predict import VideoPredictor
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.errors import ConfigError, DataError
 from mmseg.making.flow import FlowNetwork, flow_network
 from mmseg.making.flow_frames import FlowAhead

@@ -19,7 +19,7 @@ from mmseg.errors import SegError
 from mmseg.structures import Frame, Result
 
 if TYPE_CHECKING:
-    from mmseg.engine.predict import VideoPredictor
+    from mmseg.engine.predictor import VideoPredictor
 
 Made = TypeVar("Made")
 
@@ -52,7 +52,7 @@ def side_by_side(predictor: VideoPredictor, frames: Iterable[Frame]) -> Iterator
         while failure is None:
             try:
                 frame, parts = next(prepared)
-                due.append((frame, pool.submit(predictor.admit(frame, parts))))
+                due.append((frame, pool.submit(predictor.compute, predictor.admit(frame, parts))))
             except StopIteration:
                 break
             except Exception as error:  # raised when its turn comes

@@ -5,7 +5,7 @@ A label map always, and what else is asked for: the scores it was chosen by, log
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -55,7 +55,7 @@ def check_returns(returns: Collection[str], model: VideoModel, kind: ScoreKind, 
 
 def answer(
     per_view: Sequence[Scores], geometry: Sequence[Geometry], size: Size, returns: Collection[str] = ()
-) -> dict[str, np.ndarray]:
+) -> dict[str, Tensor]:
     """What is said about a frame.
 
     Args:
@@ -66,12 +66,12 @@ def answer(
         returns: what is asked for beside the labels; see :class:`mmseg.structures.Result`.
 
     Returns:
-        ``labels`` (H, W) uint8, the number of the best row of each pixel, and those of `returns`.
+        ``labels`` (H, W) uint8, the number of the best row of each pixel, and those of `returns`, on the device of
+        the scores.
     """
     wanted = set(returns) - {"labels"}
     if not wanted and len(per_view) == 1 and _is_only_resized(geometry[0]):
-        labels = label_map(_precise(per_view[0].values), [geometry[0][0], size])
-        return {"labels": labels.cpu().numpy()}
+        return {"labels": label_map(_precise(per_view[0].values), [geometry[0][0], size])}
     total, kind = _at_frame_size(per_view, geometry, size)  # (K, H, W)
     found = {"labels": total.argmax(dim=0).to(torch.uint8)}  # before a division, which could make two values equal
     values = total if len(per_view) == 1 else total.div_(len(per_view))
@@ -80,7 +80,31 @@ def answer(
     if wanted & {"probabilities", "confidence"}:
         probabilities = values if kind == "probabilities" else values.softmax(dim=0)
         found.update(probabilities=probabilities, confidence=probabilities.amax(dim=0))
-    return {name: value.cpu().numpy() for name, value in found.items() if name in {"labels", *wanted}}
+    return {name: value for name, value in found.items() if name in {"labels", *wanted}}
+
+
+def fetched(found: Mapping[str, Tensor]) -> Callable[[], dict[str, np.ndarray]]:
+    """Begin to copy tensors from their device; the call of what this returns waits for them."""
+    copies = {name: _copied(value) for name, value in found.items()}
+    done = None
+    if any(value.is_cuda for value in found.values()):
+        done = torch.cuda.Event()
+        done.record()
+
+    def arrays() -> dict[str, np.ndarray]:
+        if done is not None:
+            done.synchronize()
+        # pinned memory is rare: who keeps the results would keep it
+        return {name: value.numpy().copy() if value.is_pinned() else value.numpy() for name, value in copies.items()}
+
+    return arrays
+
+
+def _copied(value: Tensor) -> Tensor:
+    """On the CPU: at once, or for a label map of a GPU when all that was given to the GPU before is done."""
+    if not value.is_cuda or value.dtype != torch.uint8:
+        return value.cpu()
+    return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
 
 
 def _at_frame_size(per_view: Sequence[Scores], geometry: Sequence[Geometry], size: Size) -> tuple[Tensor, ScoreKind]:

@@ -36,7 +36,8 @@ from mmseg.engine.benchmark_objects import Load, follows_objects, run_reference,
 from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.predict import VideoPredictor, stream_settings
+from mmseg.engine.predict import stream_settings
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.engine.test import test_dataset
 from mmseg.errors import ConfigError
 from mmseg.mmengine_names import Config

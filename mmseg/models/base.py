@@ -122,6 +122,10 @@ class VideoModel(Shared, nn.Module):
         """
         return None
 
+    def prepare_together(self, views: Sequence[View]) -> list[Any]:
+        """:meth:`prepare` of several frames of one size."""
+        return [self.prepare(view) for view in views]
+
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError for settings that :meth:`stream` would refuse."""
         for name in settings:

@@ -6,7 +6,8 @@ prediction looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +16,59 @@ from torch import Tensor
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.checks import check_view
 from mmseg.models.layers.resize import resize
+from mmseg.models.states import join_frames, shapes
 from mmseg.structures import Scores, View
 
 if TYPE_CHECKING:
     from mmseg.models.base import VideoModel
+
+
+class Pending:
+    """The scores of a frame that are yet to be computed: a call does it, in any thread.
+
+    Args:
+        number: of the frame.
+        decode: gives scores (n, K, h, w) for states of n frames.
+        states: of this frame, and of others that it looks at: tensors with n = 1 on axis 0, or containers of such.
+        shared: what follows the states and is the same for all frames.
+        context: keyword arguments, tensors or lists of one entry per frame.
+    """
+
+    def __init__(self, number: int, decode: Callable[..., Tensor], *states: Any, shared: Any, **context: Any) -> None:
+        self.number, self.decode, self.states, self.shared, self.context = number, decode, states, shared, context
+
+    @torch.no_grad()
+    def __call__(self) -> Scores:
+        return Scores(self.number, self.decode(*self.states, self.shared, **self.context)[0])
+
+    def goes_with(self, other: Pending) -> bool:
+        """Whether one call can compute both."""
+        alike = (
+            self.decode == other.decode and self.shared is other.shared and self.context.keys() == other.context.keys()
+        )
+        return alike and shapes([self.states, self.context]) == shapes([other.states, other.context])
+
+
+@torch.no_grad()
+def computed_together(pending: Sequence[Pending]) -> list[Scores]:
+    """The scores of several frames, with one call for all neighbours that can have it."""
+    found: list[Scores] = []
+    while len(found) < len(pending):
+        first, *others = pending[len(found) :]
+        group = [first, *itertools.takewhile(first.goes_with, others)]
+        if len(group) == 1:
+            found.append(first())
+            continue
+        states = join_frames([one.states for one in group])
+        context = {name: _of_all([one.context[name] for one in group]) for name in first.context}
+        values = first.decode(*states, first.shared, **context)  # (n, K, h, w)
+        found += [Scores(one.number, value) for one, value in zip(group, values, strict=True)]
+    return found
+
+
+def _of_all(values: Sequence[Tensor | list]) -> Tensor | list:
+    """Keyword arguments of several frames as one: the entries one after the other."""
+    return torch.cat(values) if isinstance(values[0], Tensor) else list(itertools.chain.from_iterable(values))
 
 
 class Stream:
@@ -79,7 +129,7 @@ class Stream:
         """
         return self._offered(self._next(view, lambda: self._take(view)))
 
-    def admit(self, view: View, prepared: Any) -> list[Callable[[], Scores]]:
+    def admit(self, view: View, prepared: Any) -> list[Pending]:
         """:meth:`push` for threads: take in the next frame, and put off what its results are computed with.
 
         Only for models that work `in_parts`, all of whose streams answer at once.
@@ -89,7 +139,8 @@ class Stream:
             prepared: what :meth:`VideoModel.prepare` gave for it.
 
         Returns:
-            What gives a result each, in frame order. It may be called in any thread, after further frames, too.
+            What gives a result each, in frame order. It may be called in any thread, after further frames, too, or with
+            others by :func:`computed_together`.
 
         Raises:
             DataError, ConfigError: see :meth:`push`.
@@ -153,7 +204,7 @@ class Stream:
         """Take in frame number `self.count`; a list of results, or a generator that computes them."""
         return [work() for work in self._admit(view, self.model.prepare(view))]
 
-    def _admit(self, view: View, prepared: Any) -> list[Callable[[], Scores]]:
+    def _admit(self, view: View, prepared: Any) -> list[Pending]:
         """See :meth:`admit`; for models that work in parts, whose streams need no :meth:`_take`."""
         raise NotImplementedError
 

@@ -8,7 +8,8 @@ import torch
 
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.engine.answers import undo
-from mmseg.engine.predict import VideoPredictor, predict
+from mmseg.engine.predict import predict
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.errors import ConfigError
 from mmseg.models.stream import Stream
 from mmseg.structures import Frame, Scores

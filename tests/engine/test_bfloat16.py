@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg.engine.predict import VideoPredictor
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.errors import ConfigError
 from tests.contract.systems import SYSTEMS
 from tests.engine.test_ahead import PIPELINE, frames
@@ -41,7 +41,7 @@ def test_weights_are_cast_once_and_labels_agree(model):
     with Casts() as second:
         found += cast_once.push(given[1])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Casts() as mixed:
-        model.frame_scores(torch.randn(3, *SMALL), model.folded())
+        model.frame_scores(torch.randn(1, 3, *SMALL), model.folded())
     weights = sum(weight.numel() for weight in model.backbone.parameters())
     assert first.values > weights and mixed.values > weights > 20 * second.values
     assert cast_once.network is model.in_bfloat16() and next(model.parameters()).dtype == torch.float32

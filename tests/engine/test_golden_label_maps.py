@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmseg.engine.predict import VideoPredictor
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.models import build_segmentor
 from mmseg.structures import Frame, Resized, View
 from tests.golden_cases import Case, build_filled

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from mmseg.datasets.transforms import TestPipeline
+from mmseg.engine.ahead import at
 from mmseg.engine.answers import undo
-from mmseg.engine.predict import VideoPredictor, at, predict, stream_settings
+from mmseg.engine.predict import predict, stream_settings
+from mmseg.engine.predictor import VideoPredictor
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
 from mmseg.models.stream import Stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
 from mmseg.models.decode_heads.base import FusionHead
+from mmseg.models.states import select_frames
 from mmseg.values import Channels, NumClasses, PositiveInt
 
 
@@ -202,18 +202,3 @@ class ClipHead(FusionHead):
                 f"{self.num_clips - 1} references and the target",
                 "make data.train.dataset.dilation and decode_head.num_clips agree",
             )
-
-
-def select_frames(state: Any, index: slice) -> Any:
-    """The frames `index` (axis 0) of a tensor or of every tensor in a tuple, list, dict or dataclass."""
-    if isinstance(state, Tensor):
-        return state[index]
-    if isinstance(state, dict):
-        return {key: select_frames(value, index) for key, value in state.items()}
-    if dataclasses.is_dataclass(state):
-        values = {f.name: select_frames(getattr(state, f.name), index) for f in dataclasses.fields(state)}
-        return dataclasses.replace(state, **values)
-    if isinstance(state, (tuple, list)):
-        parts = [select_frames(value, index) for value in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
-    return state

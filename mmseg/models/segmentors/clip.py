@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from mmseg.models.checks import check_view
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.exportable import ExportParts, Formula, Part, named_tensors, state_of
 from mmseg.models.layers.resize import resize
-from mmseg.models.stream import Stream
+from mmseg.models.states import select_frames
+from mmseg.models.stream import Pending, Stream
 from mmseg.registry import MODELS
-from mmseg.structures import Scores, Size, View
+from mmseg.structures import Size, View
 
 _MEMORY = "memory_"  # before the names of its tensors in an export
 
@@ -38,14 +38,20 @@ class ClipSegmentor(Segmentor):
 
     in_parts = bfloat16_weights = True
 
-    @torch.no_grad()
     def prepare(self, view: View) -> tuple[Any, Any]:
         """The head's state of a frame, and what later targets need of it."""
+        return self.prepare_together([view])[0]
+
+    @torch.no_grad()
+    def prepare_together(self, views: Sequence[View]) -> list[tuple[Any, Any]]:
+        """See :meth:`VideoModel.prepare_together`."""
         self.require_eval()
-        check_view(self, view.inputs, view.number)
+        for view in views:
+            check_view(self, view.inputs, view.number)
         head, folded = self.decode_head, self.folded()
-        target = head.embed(self.backbone(view.inputs["img"][None]), folded)
-        return target, head.remember(target, folded)
+        target = head.embed(self.backbone(torch.stack([view.inputs["img"] for view in views])), folded)
+        both = target, head.remember(target, folded)
+        return [select_frames(both, slice(n, n + 1)) for n in range(len(views))]
 
     @torch.no_grad()
     def encode_decode(self, imgs: Tensor, img_metas: Sequence[dict] | None = None, **context: Any) -> Tensor:
@@ -180,7 +186,7 @@ class ClipStream(Stream):
         self._references.clear()
         self._context = self._given or self.head.stream_context(self._video, self.model.backbone)
 
-    def _admit(self, view: View, prepared: tuple[Any, Any]) -> list[Callable[[], Scores]]:
+    def _admit(self, view: View, prepared: tuple[Any, Any]) -> list[Pending]:
         target, memory = prepared
         self.head.observe(target, self._context)
         work = [self._decoder(view.number, target)] if view.wanted else []
@@ -188,16 +194,11 @@ class ClipStream(Stream):
         self._references.pop(self.count + min(self.dilation, default=0), None)
         return work
 
-    def _decoder(self, number: int, target: Any) -> Callable[[], Scores]:
+    def _decoder(self, number: int, target: Any) -> Pending:
         """What computes the scores of the frame whose place is `self.count`, with what is known of the video now."""
         clip = inference_clip(self.count, self.dilation)
         if len(clip) != self.head.num_clips:
-            return partial(_scores, number, self.head.decode_single, target, self._folded)
+            return Pending(number, self.head.decode_single, target, shared=self._folded)
         references = [self._references[place] for place in clip[:-1]]
         context = self.head.present(self._context)
-        return partial(_scores, number, self.head.decode, target, references, self._folded, **context)
-
-
-@torch.no_grad()
-def _scores(number: int, decode: Callable[..., Tensor], *states: Any, **context: Any) -> Scores:
-    return Scores(number, decode(*states, **context)[0])
+        return Pending(number, self.head.decode, target, references, shared=self._folded, **context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,9 @@ from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.exportable import ExportParts, Formula, Part
 from mmseg.models.layers.resize import resize
 from mmseg.models.segmentors.slide import slide, slide_sizes
-from mmseg.models.stream import Stream
+from mmseg.models.stream import Pending, Stream
 from mmseg.registry import MODELS
-from mmseg.structures import Scores, Size, View
+from mmseg.structures import Size, View
 
 
 @MODELS.register_module()
@@ -61,14 +61,15 @@ class FrameSegmentor(Segmentor):
         self.require_eval()
         frames = imgs[:, -1] if imgs.ndim == 5 else imgs
         if self.windows is not None:
-            return torch.stack([slide(self._window_logits, frame, *self.windows) for frame in frames])
+            return self.frame_scores(frames)
         return self._window_logits(frames)
 
-    def frame_scores(self, img: Tensor, folded: Any = None) -> Tensor:
-        """Logits (K, h, w) of a frame (C, H, W): as coarse as the head gives them, or of frame size with windows."""
-        if self.windows is not None:
-            return slide(lambda windows: self._window_logits(windows, folded), img, *self.windows)
-        return self._coarse_logits(img[None], folded)[0]
+    def frame_scores(self, frames: Tensor, folded: Any = None) -> Tensor:
+        """Logits (n, K, h, w) of frames (n, C, H, W): as coarse as the head gives them; with windows of their size."""
+        if self.windows is None:
+            return self._coarse_logits(frames, folded)
+        logits = partial(self._window_logits, folded=folded)
+        return torch.stack([slide(logits, frame, *self.windows) for frame in frames])
 
     def _window_logits(self, windows: Tensor, folded: Any = None) -> Tensor:
         return resize(self._coarse_logits(windows, folded), windows.shape[-2:])
@@ -109,9 +110,6 @@ class FrameSegmentor(Segmentor):
 class FrameStream(Stream):
     """A stream without memory; unwanted frames are not looked at."""
 
-    def _admit(self, view: View, prepared: None) -> list[Callable[[], Scores]]:
-        return [partial(self._scores, view, self._folded)] if view.wanted else []
-
-    @torch.no_grad()
-    def _scores(self, view: View, folded: Any) -> Scores:
-        return Scores(view.number, self.model.frame_scores(view.inputs["img"], folded))
+    def _admit(self, view: View, prepared: None) -> list[Pending]:
+        img = view.inputs["img"]
+        return [Pending(view.number, self.model.frame_scores, img[None], shared=self._folded)] if view.wanted else []
