@@ -19,9 +19,10 @@ from mmseg.apis.video_stream import AutocastType
 from mmseg.behind import Behind
 from mmseg.datasets.mask_inputs import GivenMasks
 from mmseg.datasets.sources import FrameSource, LazySource, Source
+from mmseg.engine.ahead import at
 from mmseg.engine.answers import check_returns
 from mmseg.engine.interrupts import Interrupted
-from mmseg.engine.predict import at, predict
+from mmseg.engine.predict import predict
 from mmseg.errors import ConfigError, nearest
 from mmseg.files import make_folder
 from mmseg.making.flow import DEFAULT_FLOW, FlowNetwork, flow_network

@@ -21,10 +21,11 @@ from mmseg.data_entries import data_sets
 from mmseg.datasets import VideoFiles, build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
 from mmseg.datasets.labels import IGNORED
+from mmseg.engine.ahead import at
 from mmseg.engine.log import close_logging, environment, setup_logging, timestamp
 from mmseg.engine.lr import Schedule
 from mmseg.engine.optim import build_optimizer
-from mmseg.engine.predict import at, stream_settings
+from mmseg.engine.predict import stream_settings
 from mmseg.engine.resuming import SavedRun, agree_on_newest, saved_run
 from mmseg.engine.seeding import draw_seed, seed_all, set_determinism, set_matmul_precision
 from mmseg.engine.step import amp_dtype

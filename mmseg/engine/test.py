@@ -16,7 +16,8 @@ from mmseg import distributed
 from mmseg.datasets.base import VideoDataset, WholeVideo
 from mmseg.datasets.transforms import TestPipeline
 from mmseg.distributed import share_videos
-from mmseg.engine.predict import at, predict
+from mmseg.engine.ahead import at
+from mmseg.engine.predict import predict
 from mmseg.errors import ConfigError
 from mmseg.evaluation import Evaluator
 from mmseg.models.base import VideoModel
