@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from mmseg.engine.optim import build_optimizer
+from mmseg.engine.predict import predict
 from mmseg.engine.step import norms_to_synchronise, synchronise
 from mmseg.models.cpu.label_map import label_map, resize_logits
-from tests.contract.systems import SYSTEMS, System
+from tests.contract.systems import SIZE, SYSTEMS, System
 from tests.contract.test_every_system import answers
+from tests.engine.test_ahead import IN_PARTS, PIPELINE, frames
 from tests.gpu import MARKS, exact_products  # noqa: F401  (a fixture of every test here)
 
 pytestmark = MARKS
@@ -55,6 +57,22 @@ def test_stream_equals_that_of_the_cpu(system: System):
     got = answers(system, gpu_stream(system, system.model().cuda()), frames.cuda())
     for t, values in got.items():
         torch.testing.assert_close(values.cpu(), expected[t], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("system", IN_PARTS, ids=[system.name for system in IN_PARTS])
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_frames_together_are_those_one_at_a_time(system: System, amp: torch.dtype | None):
+    """Batches of frames, label maps that are copied while the GPU goes on, weights in bfloat16."""
+    model = system.model().cuda()
+    short = {"dilation": (-3, -2, -1)} if "dilation" in model.stream_settings else {}
+    options = {"settings": {**on_gpu(system.settings()), **short}, "source": "some video", "amp": amp}
+    one, several = (
+        list(predict(model, frames(21, SIZE, model.takes_flow), PIPELINE, ahead=ahead, **options))
+        for ahead in (False, True)
+    )
+    assert [result.frame.number for result in several] == [result.frame.number for result in one]
+    same = [(a.labels == b.labels).mean() for a, b in zip(one, several, strict=True)]
+    assert min(same) > (0.999 if amp is None else 0.9), same
 
 
 @every_system

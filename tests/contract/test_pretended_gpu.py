@@ -10,19 +10,20 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mmseg.models.cpu.label_map import label_map
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.decode_heads.themask.pixel_decoder import token_centres
 from mmseg.models.decode_heads.themask.position import code_2d, code_3d
 from mmseg.models.layers.deformable_attention import level_sizes
 from mmseg.models.networks.gsfm.spectral import filter_window
+from mmseg.models.stream import computed_together
 from tests.contract.systems import SIZE, SYSTEMS, System
+from tests.engine.test_ahead import IN_PARTS
 
 # bfloat16 in one system: casts that float16 does not need as well are those of autocast itself
 AMPS = [(system, amp) for system in SYSTEMS for amp in (None, torch.float16)] + [(SYSTEMS[1], torch.bfloat16)]
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
-    pytest.mark.parametrize(("system", "amp"), AMPS, ids=[f"{system.name}-{amp}" for system, amp in AMPS]),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+in_precisions = pytest.mark.parametrize(("system", "amp"), AMPS, ids=[f"{system.name}-{amp}" for system, amp in AMPS])
 CUDA = torch.device("cuda:0")
 TABLES = (focal_geometry, code_2d, code_3d, token_centres, level_sizes, filter_window)
 
@@ -62,6 +63,7 @@ def pretended(value: torch.Tensor) -> torch.Tensor:
     return torch.empty(value.shape, dtype=value.dtype, device=CUDA)
 
 
+@in_precisions
 def test_forward_pass_of_a_training_step(system: System, amp: torch.dtype | None, pretend: FakeTensorMode):
     model = on_gpu(system.model("train"), pretend)
     batch = system.batch()
@@ -80,6 +82,7 @@ def test_forward_pass_of_a_training_step(system: System, amp: torch.dtype | None
         assert (total.shape, total.device, total.dtype) == ((), CUDA, torch.float32)
 
 
+@in_precisions
 def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode):
     """Longer than the memory under autocast, so that every branch is taken there; nothing asks for a value."""
     frames = system.few if amp is None else 11
@@ -94,3 +97,19 @@ def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode
             scores += stream.finish()
         assert [s.number for s in scores] == list(range(frames))
         assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)
+
+
+@pytest.mark.parametrize("system", IN_PARTS, ids=[system.name for system in IN_PARTS])
+def test_frames_together(system: System, pretend: FakeTensorMode):
+    """As a GPU computes frames of a file: all are encoded as one batch, and decoded as few."""
+    model = on_gpu(system.model(), pretend)
+    settings = {**system.settings(), **({"dilation": (-3, -2, -1)} if "dilation" in model.stream_settings else {})}
+    with pretend:
+        views = [system.view(t, torch.empty(system.channels, *system.size, device=CUDA)) for t in range(5)]
+        stream = model.stream("some video", **moved(settings))
+        pending = [one for pair in zip(views, model.prepare_together(views)) for one in stream.admit(*pair)]
+        scores = computed_together(pending)
+        assert [s.number for s in scores] == list(range(5))
+        assert all(s.values.device == CUDA and s.values.is_floating_point() for s in scores)
+        labels = label_map(scores[0].values, [system.size])
+        assert (labels.device, labels.dtype) == (CUDA, torch.uint8)
