@@ -13,9 +13,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
-from mmseg.engine.benchmark import Job, Row, measure_memory, measure_stream, measure_train
-from mmseg.engine.benchmark_growth import HEIGHTS, growth_rows
+from mmseg.config import load_config, require
+from mmseg.engine.benchmark import measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_growth import HEIGHT, HEIGHTS, growth_rows
+from mmseg.engine.benchmark_job import Job, Row
 from mmseg.engine.benchmark_loading import measure_loading
+from mmseg.engine.benchmark_objects import config_follows_objects
 from mmseg.engine.benchmark_tables import TABLES, comparison, growth_plot, growth_table, overview_table, worst_case
 from mmseg.engine.measure import in_own_process
 from mmseg.errors import ConfigError
@@ -25,25 +28,27 @@ from mmseg.values import NonNegativeInt, PositiveInt
 _MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory, "data": measure_loading}
 _SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853), "data": (0, 0), "growth": (480, 852)}
 _REPEATS = {"stream": 10, "train": 3, "memory": 2000, "data": 10, "growth": 4}
+_SMALL = {"size": (240, 426), "memory_frames": 4}  # of models that follow objects, with --mode growth: it takes minutes
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Frames per second, times of the stages and peak memory")
-    parser.add_argument("config", nargs="+", help="config files; several with --mode table and --mode growth")
+    parser.add_argument("config", nargs="+", help="config files; several with --mode table and growth")
     parser.add_argument(
         "--mode",
         choices=[*_MEASURES, "table", "growth"],
         default="stream",
         help="streaming inference, a training step, the memory of the test loop along a video, the training data of "
         "the config with 0, 1 and 2 workers, one table with streams and training steps of all configs in several "
-        "precisions, or how the cost of streams grows with the frame, the classes, the clip, the objects and processes",
+        "precisions, or how the cost of streams grows: with the frame, and with the classes, the clip, the objects, "
+        "frames in memory and processes for the first config that has them",
     )
     parser.add_argument(
         "--size",
         nargs=2,
         type=cli.number(PositiveInt),
         metavar=("H", "W"),
-        help="frame (480 853), training crop (480 480)",
+        help="frame (480 853; where --mode growth follows objects 240 426), training crop (480 480)",
     )
     parser.add_argument(
         "--frames",
@@ -63,8 +68,13 @@ def parse_args() -> argparse.Namespace:
         "--against-reference", action="store_true", help="measure the formulas of tests/reference as well"
     )
     number = cli.number(PositiveInt)
-    parser.add_argument("--objects", type=number, default=2, help="objects that are followed (GSFM; default: 2)")
-    parser.add_argument("--memory-frames", type=number, default=12, help="frames in memory (GSFM; default: 12)")
+    parser.add_argument("--objects", type=number, help="objects that are followed (GSFM; default: 2)")
+    parser.add_argument("--memory-frames", type=number, help="frames in memory (GSFM; default: 12, growth 4)")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="seconds that the CPU works instead of those that pass, with --threads 1: for a machine that others use",
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--plot", type=Path, help="draw the curves of --mode growth there, as a PNG")
     parser.add_argument(
@@ -81,6 +91,13 @@ def main() -> None:
     if args.against_reference and args.mode in ("growth", "memory"):
         raise ConfigError(
             f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
+        )
+    check_objects(args)
+    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory")):
+        raise ConfigError(
+            f"--cpu-time with --device {args.device} --threads {args.threads} --mode {args.mode}",
+            "a stream or a training step on one CPU thread",
+            "add --device cpu --threads 1, or leave --cpu-time out",
         )
     if args.mode == "growth":
         show_growth(args)
@@ -112,22 +129,52 @@ def main() -> None:
         write_json(args.json, {"config": args.config[0], "torch": torch.__version__, "rows": rows})
 
 
+def check_objects(args: argparse.Namespace) -> None:
+    """Raise ConfigError if objects are asked for and nothing follows any."""
+    if args.objects is None and args.memory_frames is None:
+        return
+    following = args.mode in ("stream", "table", "growth") and any(
+        follows_objects(args, config) for config in args.config
+    )
+    if not following:
+        raise ConfigError(
+            f"--objects or --memory-frames with --mode {args.mode} for {', '.join(args.config)}",
+            "a stream of a model that follows objects (GSFM)",
+            "leave them out: they would change nothing",
+        )
+
+
+def follows_objects(args: argparse.Namespace, config: str) -> bool:
+    """Whether the model of a config has objects instead of classes."""
+    cfg = load_config(config, args.options)
+    require(cfg, "model")
+    return config_follows_objects(cfg)
+
+
 def show_growth(args: argparse.Namespace) -> None:
     """Measure how the cost of every config grows; a line on the way, then the table and the plot."""
     rows: list[Row] = []
     refused: list[str] = []
     for config in args.config:
-        name = Path(config).stem
-        for row in growth_rows(make_job(args, config, "growth"), args.heights or HEIGHTS, refused):
+        name, seen = Path(config).stem, {row["axis"] for row in rows} - {HEIGHT}
+        small = {key: value for key, value in _SMALL.items() if getattr(args, key) is None}
+        job = make_job(args, config, "growth", **(small if follows_objects(args, config) else {}))
+        for row in growth_rows(job, args.heights or HEIGHTS, refused, passed_over=seen):
             rows.append(row)
             sys.stderr.write(f"{name}, {row['axis']} {row['value']}: {row['seconds']:.3f} s a frame\n")
+            write_growth(args, rows, refused)  # now, as the next one may take its time
+    write_growth(args, rows, refused)
     for line in refused:
         sys.stderr.write(f"left out: {line}\n")
     print(growth_table(rows))
-    if args.json is not None:
-        write_json(args.json, {"torch": torch.__version__, "rows": rows, "left_out": refused})
     if args.plot is not None:
         write_bytes(args.plot, growth_plot(rows))
+
+
+def write_growth(args: argparse.Namespace, rows: list[Row], refused: list[str]) -> None:
+    """The figures so far, if they are wanted."""
+    if args.json is not None:
+        write_json(args.json, {"torch": torch.__version__, "rows": rows, "left_out": refused})
 
 
 def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -> Job:
@@ -142,8 +189,9 @@ def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -
         clips=args.clips,
         compile=args.compile,
         threads=args.threads,
-        objects=args.objects,
-        memory_frames=args.memory_frames,
+        objects=args.objects or Job.objects,
+        memory_frames=args.memory_frames or Job.memory_frames,
+        cpu_time=args.cpu_time,
     )
     return replace(job, **changes)
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,10 @@ from mmseg.engine.benchmark_data import (
     write_frames,
     write_masks,
 )
+from mmseg.engine.benchmark_job import Job, Row, autocast_of, dtype_of, row_of, setting
 from mmseg.engine.benchmark_objects import Load, follows_objects, run_reference, run_stream, training_clips
 from mmseg.engine.benchmark_reference import reference_of
-from mmseg.engine.measure import PeakMemory, StageTimer, device_name
+from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.engine.optim import build_optimizer
 from mmseg.engine.predict import stream_settings
 from mmseg.engine.predictor import VideoPredictor
@@ -44,46 +44,12 @@ from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits
-from mmseg.structures import Size, View
+from mmseg.models.stream import Stream
+from mmseg.structures import View
 from mmseg.writing.base import ResultOptions
 from mmseg.writing.label_pickle import LabelPickleWriter
 
-_WARM_UP = 10  # frames until every reference of a stream is there
-
-
-@dataclass(frozen=True)
-class Job:
-    """One measurement.
-
-    Attributes:
-        config: config file.
-        options: dotted config keys and their new values.
-        size: (height, width) of a frame, of a training crop in training. The test pipeline rounds up to its divisor.
-        device: cpu, cuda or cuda:N.
-        amp: 'bfloat16' or 'float16' for autocast, None for float32.
-        repeats: measured frames or steps; the median counts, where frames are predicted in blocks that of whole blocks.
-        clips: batch of a training step; 0 takes the config's.
-        compile: ``torch.compile``: what ``compile=True`` compiles in a training, or the backbone of a stream.
-        reference: measure the formulas of the paper (``tests/reference`` of a checkout) with the same weights.
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        objects, memory_frames: followed objects and frames in memory, for models that follow objects.
-    """
-
-    config: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] = (480, 853)
-    device: str = "cpu"
-    amp: str | None = None
-    repeats: int = 5
-    clips: int = 0
-    compile: bool = False
-    reference: bool = False
-    threads: int = 0
-    objects: int = 2
-    memory_frames: int = 12
-
-
-Row = dict[str, Any]
+_WARM_UP_ON_A_GPU = 10  # frames, while which it chooses its kernels
 
 
 # ---------------------------------------------------------------------- streaming inference
@@ -95,35 +61,50 @@ def measure_stream(job: Job) -> list[Row]:
     Where a block of frames, or all frames of a clip, are predicted together, it is shared by them. The reference knows
     only clips: where these predict their last frame, it encodes a whole clip for every frame.
     """
+    return _measure_stream(job, steady=not job.reference, cold=True)
+
+
+def measure_steady(job: Job) -> list[Row]:
+    """Time per frame of a stream with warm caches alone."""
+    return _measure_stream(job, steady=True, cold=False)
+
+
+def _measure_stream(job: Job, steady: bool, cold: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = _inference_model(job, Path(folder))
         if follows_objects(model):
             return [_objects_row(job, model)]
         pipeline = frame_pipeline(model, job.size)
         files = write_frames(Path(folder), job.size)
-        if job.reference:
-            return [_clip_row(job, model, pipeline, files)]
-        return [_steady_row(job, model, pipeline, files), _clip_row(job, model, pipeline, files)]
+        rows = [_steady_row(job, model, pipeline, files)] if steady else []
+        return [*rows, _clip_row(job, model, pipeline, files)] if cold else rows
 
 
 def _objects_row(job: Job, model: VideoModel) -> Row:
     device, load = torch.device(job.device), Load(job.size, job.objects, job.memory_frames)
-    timer, memory, settings = StageTimer(device), PeakMemory(device), stream_settings({}, model.test_cfg, model)
+    timer, memory = StageTimer(device, job.cpu_time), PeakMemory(device)
+    settings = stream_settings({}, model.test_cfg, model)
     if job.reference:
         formulas, top_k = reference_of(model), settings["top_k"]
-        run_reference(model, formulas, load, top_k, _autocast(job, device), timer, memory, job.repeats)
+        run_reference(model, formulas, load, top_k, autocast_of(job, device), timer, memory, job.repeats)
     else:
-        run_stream(model, load, settings, _autocast(job, device), timer, memory, job.repeats)
+        run_stream(model, load, settings, autocast_of(job, device), timer, memory, job.repeats)
     what = f"frame, {job.objects} objects, {job.memory_frames} frames in memory"
-    return _row(job, device, what, "steady", timer, memory, network=[-(-side // 16) * 16 for side in job.size])
+    return row_of(job, device, what, "steady", timer, memory, network=[-(-side // 16) * 16 for side in job.size])
+
+
+def frames_of_warm_up(stream: Stream, device: torch.device) -> int:
+    """How many frames a stream takes in until every reference of the next one is there."""
+    return max(1 - min(getattr(stream, "dilation", ()), default=0), 2 if device.type == "cpu" else _WARM_UP_ON_A_GPU)
 
 
 def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
     settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
-    predictor = VideoPredictor(model, pipeline, settings, source=VIDEO, amp=_dtype(job))
-    timer, memory = StageTimer(predictor.device), PeakMemory(predictor.device)
-    block = model.stream(VIDEO, **settings).block_length
-    warm_up, measured = math.ceil(_WARM_UP / block), math.ceil(job.repeats / block)
+    predictor = VideoPredictor(model, pipeline, settings, source=VIDEO, amp=dtype_of(job))
+    timer, memory = StageTimer(predictor.device, job.cpu_time), PeakMemory(predictor.device)
+    stream = model.stream(VIDEO, **settings)
+    block = stream.block_length
+    warm_up, measured = (math.ceil(n / block) for n in (frames_of_warm_up(stream, predictor.device), job.repeats))
     numbers = itertools.count()
     predictor.begin()
     with timer.watch(*_watched(predictor.network)):
@@ -138,21 +119,21 @@ def _steady_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Seque
                         views = pipeline.views(frame)
                     list(predictor.push_views(frame, views))
     what = "stream" if block == 1 else f"stream, blocks of {block}"
-    row = _row(job, predictor.device, what, "steady", timer, memory, views[0].size, block)
-    row["label_map_few_classes"] = _few_classes_seconds(model, views, job.size)
+    row = row_of(job, predictor.device, what, "steady", timer, memory, views[0].size, block)
+    row["label_map_few_classes"] = _few_classes_seconds(job, model, views)
     return row
 
 
 @torch.no_grad()
-def _few_classes_seconds(model: Segmentor, views: Sequence[View], size: Size, classes: int = 16) -> float:
+def _few_classes_seconds(job: Job, model: Segmentor, views: Sequence[View], classes: int = 16) -> float:
     """Seconds of the label map where `classes` can win, as with a trained network; with random weights all can."""
     shape = (model.num_classes, views[0].size[0] // 4, views[0].size[1] // 4)
     logits = torch.randn(shape, device=next(model.parameters()).device)
     logits[classes:] -= 100.0
-    timer = StageTimer(logits.device)
+    timer = StageTimer(logits.device, job.cpu_time)
     for _ in range(4):
         with timer.step():
-            answers.label_map(logits, [views[0].size, size]).cpu()
+            answers.label_map(logits, [views[0].size, job.size]).cpu()
     return timer.medians()["total"]
 
 
@@ -160,7 +141,7 @@ def _few_classes_seconds(model: Segmentor, views: Sequence[View], size: Size, cl
 def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequence[str]) -> Row:
     """A clip whose frames are all read and encoded for one prediction, as the official tests do."""
     device = next(model.parameters()).device
-    timer, memory = StageTimer(device), PeakMemory(device)
+    timer, memory = StageTimer(device, job.cpu_time), PeakMemory(device)
     settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
     own = getattr(model.decode_head, "num_clips", 1)
     num_clips = settings.get("test_size", 1) if "test_size" in model.stream_settings else own
@@ -175,7 +156,7 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                 with timer.stage("read"):
                     frames = [read(model, i, name) for i, name in enumerate(names)]
                     imgs = torch.stack([pipeline.views(frame)[0].inputs["img"] for frame in frames])[None]
-                with _autocast(job, device):
+                with autocast_of(job, device):
                     scores = network(model, imgs.to(device), [dict(video=VIDEO)])[0].float()
                 scores = scores.view(-1, *scores.shape[-3:])  # of the last frame, or of all frames of the clip
                 for of_frame in scores:
@@ -184,7 +165,7 @@ def _clip_row(job: Job, model: Segmentor, pipeline: TestPipeline, files: Sequenc
                             resize_logits(of_frame, [job.size]).softmax(dim=0).argmax(dim=0).cpu()
                     else:
                         answers.label_map(of_frame, [job.size]).cpu()
-    return _row(job, device, f"clip of {num_clips}", "cold", timer, memory, imgs.shape[-2:], len(scores))
+    return row_of(job, device, f"clip of {num_clips}", "cold", timer, memory, imgs.shape[-2:], len(scores))
 
 
 def _watched(model: Segmentor, reference: bool = False) -> list[tuple[Any, str, str]]:
@@ -217,7 +198,7 @@ def measure_train(job: Job) -> list[Row]:
         batch = (training_clips if follows_objects(model) else training_batch)(
             model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device
         )
-        timer, memory = StageTimer(device), PeakMemory(device)
+        timer, memory = StageTimer(device, job.cpu_time), PeakMemory(device)
         memory.start()
         network = reference_of(model).loss if job.reference else type(model).__call__
         for number in range(1 + job.repeats):
@@ -225,7 +206,7 @@ def measure_train(job: Job) -> list[Row]:
                 timer.clear()
             with timer.step():
                 optimizer.zero_grad(set_to_none=True)
-                with timer.stage("forward"), _autocast(job, device):
+                with timer.stage("forward"), autocast_of(job, device):
                     losses = network(model, batch)
                     loss = sum(value for name, value in losses.items() if "loss" in name)
                 with timer.stage("backward"):
@@ -233,7 +214,7 @@ def measure_train(job: Job) -> list[Row]:
                 with timer.stage("optimizer"):
                     optimizer.step()
     shape = tuple(batch["img"].shape)
-    return [_row(job, device, f"training step, {shape[0]} clips of {shape[1]}", "none", timer, memory, shape[-2:])]
+    return [row_of(job, device, f"training step, {shape[0]} clips of {shape[1]}", "none", timer, memory, shape[-2:])]
 
 
 # ---------------------------------------------------------------------- a long video
@@ -263,7 +244,7 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
         writers = [LabelPickleWriter(folder / "res.pkl"), probe]
         settings = stream_settings(model.cfg.data.test, model.test_cfg, model)
         metrics = dataset.metrics(ResultOptions())
-        test_dataset(model, dataset, metrics, writers, device, amp=_dtype(job), settings=settings)
+        test_dataset(model, dataset, metrics, writers, device, amp=dtype_of(job), settings=settings)
     return [
         {"what": f"test loop, after {number + 1} frames", "cache": "steady", **setting(job, device), "memory": used}
         for number, used in probe.seen.items()
@@ -296,46 +277,3 @@ def _built(cfg: Config, folder: Path) -> VideoModel:
     model = build_segmentor({**cfg.model, "pretrained": None}, cfg.get("train_cfg"), cfg.get("test_cfg"))
     provide_prototypes(model, folder)
     return model
-
-
-def _dtype(job: Job) -> torch.dtype | None:
-    return getattr(torch, job.amp or "", None)
-
-
-def _autocast(job: Job, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=_dtype(job), enabled=bool(job.amp))
-
-
-def setting(job: Job, device: torch.device) -> Row:
-    """What a measurement holds for, besides what was measured."""
-    return {
-        "formulation": "reference" if job.reference else "product",
-        "size": list(job.size),
-        "precision": (job.amp or "float32") + (", compiled" if job.compile else ""),
-        "device": device_name(device),
-    }
-
-
-def _row(
-    job: Job,
-    device: torch.device,
-    what: str,
-    cache: str,
-    timer: StageTimer,
-    memory: PeakMemory,
-    network: Sequence[int],
-    frames: int = 1,
-) -> Row:
-    """What was measured, in seconds per step, or per frame where a step predicts `frames` of them."""
-    seconds = {stage: value / frames for stage, value in timer.medians().items()}
-    return {
-        "what": what,
-        "cache": cache,
-        **setting(job, device),
-        "network_size": list(network),
-        "seconds": seconds.pop("total"),
-        "stages": seconds,
-        "repeats": len(timer.steps) * frames,
-        "peak_memory": memory.peak(),
-        "added_memory": memory.added(),
-    }

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mmseg.config import load_config, require
-from mmseg.engine.benchmark import Job, Row, measure_stream
+from mmseg.engine.benchmark import measure_steady
+from mmseg.engine.benchmark_job import Job, Row
+from mmseg.engine.benchmark_objects import config_follows_objects
 from mmseg.engine.measure import in_own_process
 from mmseg.errors import ConfigError, DataError
 
+HEIGHT = "frame height"
 HEIGHTS = (240, 360, 480, 720, 1080)
 _ASPECT = 16 / 9
-_CLASSES = (8, 32, 124, 255)  # a label map is uint8, and 255 means "ignored"
+_CLASSES = (8, 32, 124, 255, 512)  # a label map is uint8, and 255 means "ignored": the last one is refused
 _CLIPS = (3, 4, 6, 8)
 _TEST_SIZES = (1, 2, 4)
 _OBJECTS = (1, 2, 4, 8)
-_MEMORY_FRAMES = (1, 3, 6, 12)
+_MEMORY_FRAMES = (1, 4, 8, 16)
+_MOST_ON_A_GPU = 4  # processes
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,14 @@ def growth_points(job: Job, heights: Sequence[int] = HEIGHTS) -> list[Point]:
     """
     cfg = load_config(job.config, job.options)
     require(cfg, "model", "data.test")
-    points = [
-        Point("frame height", height, replace(job, size=(height, int(height * _ASPECT) // 2 * 2))) for height in heights
-    ]
-    if "decode_head" not in cfg.model:
+    points = [Point(HEIGHT, height, replace(job, size=(height, int(height * _ASPECT) // 2 * 2))) for height in heights]
+    if config_follows_objects(cfg):
         points += [Point("objects", n, replace(job, objects=n)) for n in _OBJECTS]
         points += [Point("frames in memory", n, replace(job, memory_frames=n)) for n in _MEMORY_FRAMES]
     else:
         points += [_changed("classes", n, job, {"model.decode_head.num_classes": n}) for n in _CLASSES]
         points += _clip_points(job, cfg.data.test)
-    return points + [Point("processes", n, job, n) for n in _process_counts()]
+    return points + [Point("processes", n, job, n) for n in _process_counts(job.device)]
 
 
 def _clip_points(job: Job, test: Mapping[str, Any]) -> Iterator[Point]:
@@ -76,10 +78,11 @@ def _changed(axis: str, value: int, job: Job, keys: Mapping[str, Any]) -> Point:
     return Point(axis, value, replace(job, options={**job.options, **keys}))
 
 
-def _process_counts() -> list[int]:
-    """1, 2, 4 ... as many as there are processors."""
-    counts, available = [1], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    while 2 * counts[-1] <= available:
+def _process_counts(device: str) -> list[int]:
+    """1, 2, 4 ... as many as there are processors; not as many on a GPU."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts, most = [1], available if device == "cpu" else min(available, _MOST_ON_A_GPU)
+    while 2 * counts[-1] <= most:
         counts.append(2 * counts[-1])
     return counts
 
@@ -91,9 +94,9 @@ def measure_point(point: Point) -> Row:
 
     Raises:
         ConfigError: the model does not take this value.
-        DataError: a process was killed.
+        DataError: a process was killed, or the memory of the GPU does not suffice.
     """
-    rows = in_own_process(_measure_steady, *[point.job] * point.processes, processes=point.processes)
+    rows = in_own_process(measure_steady, *[point.job] * point.processes, processes=point.processes)
     together = {
         "seconds": 1 / sum(1 / row["seconds"] for row in rows),
         "peak_memory": sum(row["peak_memory"] for row in rows),
@@ -102,18 +105,16 @@ def measure_point(point: Point) -> Row:
     return {**rows[0], **together, "axis": point.axis, "value": point.value, "processes": point.processes}
 
 
-def _measure_steady(job: Job) -> list[Row]:
-    return measure_stream(job)[:1]
-
-
-def growth_rows(job: Job, heights: Sequence[int], refused: list[str]) -> Iterator[Row]:
+def growth_rows(
+    job: Job, heights: Sequence[int], refused: list[str], passed_over: Collection[str] = ()
+) -> Iterator[Row]:
     """Rows of all points of a config, one after the other; values that the model does not take, or for
-    which memory does not suffice, go to `refused`.
+    which memory does not suffice, go to `refused`. Axes in `passed_over` are not measured.
 
     Raises:
         ConfigError: the config itself cannot be measured.
     """
-    points = growth_points(job, heights)
+    points = [point for point in growth_points(job, heights) if point.axis not in passed_over]
     own = measure_point(Point("", 0, job))  # lies on several axes
     for point in points:
         try:

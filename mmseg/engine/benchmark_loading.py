@@ -13,7 +13,7 @@ from mmseg.config import load_config, require, with_data_sets_of_method
 from mmseg.datasets import build_dataset, build_train_loader
 from mmseg.datasets.base import VideoDataset
 from mmseg.datasets.wrappers import Wrapper
-from mmseg.engine.benchmark import Job, Row, setting
+from mmseg.engine.benchmark_job import Job, Row, setting
 from mmseg.engine.benchmark_reference import reference_pipeline
 from mmseg.errors import ConfigError
 from mmseg.structures import Progress

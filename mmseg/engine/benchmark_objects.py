@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmseg.engine.measure import PeakMemory, StageTimer
+from mmseg.mmengine_names import Config
 from mmseg.models.base import VideoModel
 from mmseg.models.layers.padding import centred_margins, pad
 from mmseg.structures import Size, View
@@ -36,6 +37,11 @@ class Load:
 def follows_objects(model: VideoModel) -> bool:
     """Whether a model has objects instead of classes."""
     return model.num_classes is None
+
+
+def config_follows_objects(cfg: Config) -> bool:
+    """The same of the model of a config that is not built yet: such a model is a network without a decode head."""
+    return "decode_head" not in cfg.model
 
 
 def random_frames(size: Size, device: torch.device, count: int = 4) -> Tensor:

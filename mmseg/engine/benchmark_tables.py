@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg.engine.benchmark import Row
+from mmseg.engine.benchmark_job import Row
 from mmseg.evaluation.tables import text_table
 from mmseg.visualization.plots import plot_curves
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from mmseg.errors import DataError
 from mmseg.parent import end_with_parent
 from mmseg.worker_pool import deaths_told
 
@@ -28,12 +29,16 @@ def in_own_process(measure: Callable[[Any], list[Any]], *jobs: Any, processes: i
 
     Raises:
         SegError: what `measure` raises.
-        DataError: a process was killed.
+        DataError: a process was killed, or the memory of the GPU does not suffice.
     """
     context, parent = multiprocessing.get_context("spawn"), (os.getpid(),)
     advice = "measure something smaller, or free some memory"
-    with deaths_told(advice), ProcessPoolExecutor(processes, context, end_with_parent, parent) as pool:
-        return [row for rows in pool.map(measure, jobs) for row in rows]
+    try:
+        with deaths_told(advice), ProcessPoolExecutor(processes, context, end_with_parent, parent) as pool:
+            return [row for rows in pool.map(measure, jobs) for row in rows]
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        raise DataError(f"the memory of the GPU does not suffice ({reason})", "enough of it", advice) from error
 
 
 class StageTimer:
@@ -41,10 +46,11 @@ class StageTimer:
 
     Args:
         device: its queue is emptied before the clock is read.
+        cpu_time: seconds that the CPU works for this process, all threads together, instead of those that pass.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
+        self.device, self.cpu_time = device, cpu_time
         self.steps: list[dict[str, float]] = []  # seconds per stage, one dict per step; "total" is the whole step
 
     def clear(self) -> None:
@@ -92,7 +98,7 @@ class StageTimer:
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return time.process_time() if self.cpu_time else time.perf_counter()
 
     def _timed(self, function: Any, name: str) -> Any:
         def timed(*args: Any, **kwargs: Any) -> Any:

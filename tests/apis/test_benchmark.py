@@ -9,7 +9,8 @@ import torch
 
 import mmseg
 from mmseg.apis.inference import init_segmentor
-from mmseg.engine.benchmark import Job, measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark import measure_memory, measure_stream, measure_train
+from mmseg.engine.benchmark_job import Job
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_reference import reference_of
 from mmseg.engine.measure import PeakMemory, StageTimer
@@ -98,6 +99,25 @@ def test_command_line(job, tmp_path, call):
     assert "times as fast as the reference" in out and "45x70" in out and "float32" in out and "1 thread" in out
     report = json.loads((tmp_path / "b.json").read_text())
     assert {row["formulation"] for row in report["rows"]} == {"product", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--objects", "3"], "--objects or --memory-frames with --mode stream for"),
+        (["--memory-frames", "3", "--mode", "growth"], "--objects or --memory-frames with --mode growth for"),
+        (["--cpu-time"], "--cpu-time with --device cpu --threads 0 --mode stream"),
+        (["--cpu-time", "--threads", "1", "--mode", "memory"], "--threads 1 --mode memory"),
+    ],
+)
+def test_options_without_effect_are_refused(call, options, told):
+    config = ROOT / "local_configs/toy/cffm.b0.py"
+    assert told in call("benchmark.py", config, "--device", "cpu", *options, status=2)
+
+
+def test_objects_of_a_training_step_are_those_of_the_model(call):
+    config = ROOT / "local_configs/toy/gsfm_stage3.py"
+    assert "--mode train" in call("benchmark.py", config, "--mode", "train", "--objects", "3", status=2)
 
 
 def test_training_data(tmp_path, call):

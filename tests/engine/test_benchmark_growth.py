@@ -1,18 +1,25 @@
 """What the growth of costs is measured at, and what rows and curves hold."""
 
 import os
+import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from mmseg.engine.benchmark import Job
+from mmseg.apis import init_segmentor
+from mmseg.engine.benchmark import frames_of_warm_up, measure_steady
 from mmseg.engine.benchmark_growth import Point, growth_points, growth_rows, measure_point
-from mmseg.engine.measure import in_own_process
+from mmseg.engine.benchmark_job import Job
+from mmseg.engine.measure import StageTimer, in_own_process
 from mmseg.errors import ConfigError, DataError
 from mmseg.visualization.plots import plot_curves
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -39,6 +46,43 @@ def test_axes_of_a_model_of_objects():
     assert all(p.job.objects == 3 for p in points if p.axis == "frames in memory")
 
 
+def test_clips_of_every_length_have_all_references_when_the_clock_starts(job):
+    for point in (point for point in growth_points(job) if point.axis == "clip length"):
+        stream = init_segmentor(job.config, options=point.job.options).stream(
+            dilation=point.job.options["data.test.dilation"]
+        )
+        assert frames_of_warm_up(stream, CPU) == 1 + 3 * (point.value - 1)
+    assert frames_of_warm_up(stream, torch.device("cuda")) == 22
+    single = init_segmentor(str(ROOT / "local_configs/toy/hfan.b0.py")).stream()
+    assert [frames_of_warm_up(single, torch.device(kind)) for kind in ("cpu", "cuda")] == [2, 10]
+
+
+def test_more_classes_than_a_label_map_holds_are_refused(job):
+    [point] = [point for point in growth_points(job) if point.axis == "classes" and point.value > 255]
+    with pytest.raises(ConfigError, match=r"(?s)num_classes.*512.*255"):
+        measure_steady(point.job)
+
+
+def test_axes_that_another_config_has_shown_are_passed_over(job):
+    shown = {"classes", "clip length", "processes"}
+    rows = list(growth_rows(replace(job, cpu_time=True, threads=1, size=(32, 56)), [32], [], passed_over=shown))
+    assert [(row["axis"], row["value"]) for row in rows] == [("frame height", 32)]
+    assert rows[0]["device"].endswith("1 thread, CPU time") and rows[0]["size"] == [32, 56]
+
+
+def test_seconds_that_the_cpu_works():
+    passed, worked = StageTimer(CPU), StageTimer(CPU, cpu_time=True)
+    for timer in (passed, worked):
+        with timer.step():
+            time.sleep(0.2)
+    assert worked.medians()["total"] < 0.1 < passed.medians()["total"]
+    with worked.step():
+        start = time.process_time()
+        while time.process_time() < start + 0.05:
+            pass
+    assert worked.steps[-1]["total"] >= 0.05
+
+
 def test_processes_share_the_work_and_add_their_memory(job):
     row = measure_point(Point("processes", 2, job, 2))
     assert row["processes"] == 2 and 0 < row["seconds"] < sum(row["stages"].values())
@@ -53,6 +97,15 @@ def test_a_config_that_cannot_be_measured_is_an_error(job, tmp_path):
 def test_a_process_that_is_killed_is_an_error():
     with pytest.raises(DataError, match="a worker process has ended"):
         in_own_process(os._exit, 1)
+
+
+def no_room(_: int) -> list:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB. GPU 0 has ...")
+
+
+def test_a_gpu_without_room_is_an_error():
+    with pytest.raises(DataError, match=r"memory of the GPU does not suffice \(CUDA out of memory\)"):
+        in_own_process(no_room, 1)
 
 
 def test_logarithmic_curves(tmp_path):
