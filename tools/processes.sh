@@ -70,10 +70,10 @@ submit() {
 run_and_requeue() {
     local child status=0 state
     command -v scontrol >/dev/null || fail "REQUEUE is 1, and there is no scontrol on this machine"
+    trap 'kill -USR1 $! 2>/dev/null' USR1 # $! is the child from the moment that there is one
+    trap 'kill -TERM $! 2>/dev/null' TERM
     "${command[@]}" &
     child=$!
-    trap 'kill -USR1 $child 2>/dev/null' USR1
-    trap 'kill -TERM $child 2>/dev/null' TERM
     while true; do # a signal ends the wait, not the child
         status=0
         wait "$child" || status=$?

@@ -16,6 +16,7 @@ import torch
 from mmseg.errors import CheckpointError
 from mmseg.files import write_bytes
 from mmseg.weights import check_values, read_checkpoint
+from mmseg.writing.shared_model import halved
 
 # What stays of `meta`: whose file it is, what its classes are, how it was trained and how good it is.
 _KEPT = ("writer", "mmseg_version", "CLASSES", "PALETTE", "iter", "score")
@@ -67,7 +68,7 @@ def publish(
     checkpoint = read_checkpoint(source)
     state = {name: value.contiguous() for name, value in checkpoint["state_dict"].items() if torch.is_tensor(value)}
     if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        state = halved(state)
     check_values(source, state, {})
     meta = published_meta(checkpoint["meta"], with_config)
     dropped = [key for key in checkpoint if key not in ("meta", "state_dict")]

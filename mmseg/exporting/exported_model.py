@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +47,31 @@ class ExportedModel(VideoModel):
         super().__init__()
         try:
             self.runner = onnx_runner.Runner(folder, open_graph or onnx_runner.open_graph)
+            self._describe(self.runner.about)
         except ImportError as error:
             extra = {"onnxruntime": "onnx"}.get(error.name, error.name)
             raise ConfigError(
                 f"an export without the package {error.name}", error.name, f"pip install -e .[{extra}]"
             ) from error
         except Exception as error:  # onnxruntime and OpenVINO have exceptions of their own
+            said = f"{DESCRIPTION} lacks {error}" if isinstance(error, KeyError) else str(error)
             raise CheckpointError(
-                f"{folder}: {str(error) or type(error).__name__}",
+                f"{folder}: {said or type(error).__name__}",
                 "a folder that tools/export.py of this version wrote",
                 "export the model again",
             ) from error
-        about = self.runner.about
+        self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # says device and type of the frames
+        self.eval()
+
+    def _describe(self, about: Mapping[str, Any]) -> None:
+        """What the loops ask of a model, from the content of ``model.json``."""
         self.cfg = Config({"data": {"test": about["test"]} if "test" in about else {}})
         self.size = tuple(about["input"]["size"])
-        given = ("given", "objects") if self.runner.policy["kind"] == "objects" else ()
+        given = ("given", "objects") if about["policy"]["kind"] == "objects" else ()
         self.view_inputs = ("img", *given)
         self.takes_flow = about["input"]["channels"] == 6
         self.num_classes, self.score_kind = about["result"]["classes"], about["result"]["kind"]
         self.CLASSES, self.PALETTE = about["classes"], about["palette"]
-        self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # says device and type of the frames
-        self.eval()
 
     def stream(self, video: Any = None, **settings: Any) -> ExportedStream:
         """See :meth:`VideoModel.stream`."""

@@ -148,7 +148,7 @@ class VideoModel(Shared, nn.Module):
             DataError: a size that the model cannot take.
         """
         raise ConfigError(
-            f"a {type(self).__name__}, which cannot be exported",
+            f"an export of {type(self).__name__}, which cannot be cut into parts",
             "a model that says what its parts are (export_parts)",
             "use PyTorch",
         )

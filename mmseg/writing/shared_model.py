@@ -67,13 +67,18 @@ def write_model_folder(
     card = ModelCard(model, facts, name or address, address, read_scores(scores, facts), license)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     if half:
-        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        state = halved(state)
     check_values(f"the {type(model).__name__}", state, {})
     with ResultFolder(folder.parent, folder.name, FACTS, "a model to share", _ADVICE) as new:
         write_bytes(new.path / WEIGHTS, encoded(state), _ADVICE)
         write_text(new.path / CARD, card.text(sum(value.numel() for value in state.values())), _ADVICE)
         new.publish(facts)
     return folder
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers as float16; whole numbers stay as they are."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def encoded(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -93,7 +98,7 @@ def facts_of(model: nn.Module) -> dict[str, Any]:
     cfg = getattr(model, "cfg", None)
     if not cfg:
         raise ConfigError(
-            f"a {type(model).__name__} without its config",
+            f"{type(model).__name__} without its config",
             "a model from init_segmentor or from_pretrained",
             "set model.cfg to the config (mmseg.config.load_config) that it was made from",
         )

@@ -108,6 +108,14 @@ def test_what_is_told(tmp_path):
     assert len(read_checkpoint(plain.target)["state_dict"]) == len(state)
 
 
+def test_another_type_of_numbers_is_told(tmp_path):
+    model = init_segmentor(checkpoint=small_model(tmp_path))
+    torch.save({name: value.half() for name, value in model.state_dict().items()}, tmp_path / "half.pth")
+    done = convert(tmp_path / "half.pth", tmp_path / "new.pth", model.cfg)
+    assert "numbers were float16, and are float32" in done.summary()
+    assert "numbers were" not in convert(done.target, tmp_path / "again.pth").summary()
+
+
 def test_bad_input(tmp_path):
     model = small_model(tmp_path)
     before = sorted(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_graphs_of_another_export_are_told(exported: Callable, tmp_path: Path):
     for wrong in (frame[:, 8:], frame[None], frame.astype(np.uint8), frame.transpose(1, 2, 0)):
         with pytest.raises(ValueError, match=r"an input of \(.*\) \w+ for graphs of \(3, 64, 96\) float32"):
             runner.step(wrong)
+    description = json.loads((out / "model.json").read_text())
     for name, text, words in [
         ("model.json", b'{"format": 999}', "format 999"),
         ("model.json", b"{}", "format None"),
@@ -188,6 +190,12 @@ def test_graphs_of_another_export_are_told(exported: Callable, tmp_path: Path):
         ("decode.onnx", b"other", "is not the file that model.json speaks of"),
         ("decode.onnx", None, "decode.onnx"),
         ("model.json", b"{", "model"),
+        ("model.json", json.dumps({**description, "policy": {}}).encode(), "model.json lacks 'kind'"),
+        (
+            "model.json",
+            json.dumps({**description, "input": {"size": [64, 96]}}).encode(),
+            "model.json lacks 'channels'",
+        ),
     ]:
         shutil.copytree(out, broken := tmp_path / "broken")
         (broken / name).unlink()
