@@ -132,6 +132,28 @@ def test_exit_status(main, status, capsys):
         )
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("top_level.txt", "mmseg\n", True),
+        ("top_level.txt", "mmsegmore\n", False),
+        ("RECORD", "mmseg/core.py,,\n", True),
+        ("RECORD", "other/a.py,,\nmmseg/__init__.py,sha256=x,5\n", True),
+        ("RECORD", "other/mmseg/__init__.py,,\n", False),
+    ],
+)
+def test_another_package_of_this_name_is_told(file, text, told, tmp_path, monkeypatch, capsys):
+    """An installed one, as pip leaves it: its name stands in a file beside it, or the files that it has brought do."""
+    folder = tmp_path / "mmsegmentation-1.2.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mmsegmentation\nVersion: 1.2.2\n")
+    (folder / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit):
+        run(lambda: 0)
+    assert ("mmsegmentation also installs a package named 'mmseg'" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("tool", sorted(p.name for p in (ROOT / "tools").glob("*.py") if p.name != "launch.py"))
 def test_every_tool_answers_help(tool, call):
     assert "usage" in call(tool, "--help")
