@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|memory|data|table|growth]."""
+"""Speed and memory of models: python tools/benchmark.py CONFIG ... [--mode stream|train|video|memory|data|...]."""
 
 import argparse
 import sys
@@ -20,14 +20,22 @@ from mmseg.engine.benchmark_job import Job, Row
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_objects import config_follows_objects
 from mmseg.engine.benchmark_tables import TABLES, comparison, growth_plot, growth_table, overview_table, worst_case
+from mmseg.engine.benchmark_video import measure_video
 from mmseg.engine.measure import in_own_process
 from mmseg.errors import ConfigError
 from mmseg.files import write_bytes, write_json
 from mmseg.values import NonNegativeInt, PositiveInt
 
-_MEASURES = {"stream": measure_stream, "train": measure_train, "memory": measure_memory, "data": measure_loading}
-_SIZES = {"stream": (480, 853), "train": (480, 480), "memory": (480, 853), "data": (0, 0), "growth": (480, 852)}
-_REPEATS = {"stream": 10, "train": 3, "memory": 2000, "data": 10, "growth": 4}
+_MEASURES = {
+    "stream": measure_stream,
+    "train": measure_train,
+    "video": measure_video,
+    "memory": measure_memory,
+    "data": measure_loading,
+}
+_FRAME = (480, 853)
+_SIZES = {"train": (480, 480), "video": (480, 854), "data": (0, 0), "growth": (480, 852)}  # where it is no _FRAME
+_REPEATS = {"stream": 10, "train": 3, "video": 300, "memory": 2000, "data": 10, "growth": 4}
 _SMALL = {"size": (240, 426), "memory_frames": 4}  # of models that follow objects, with --mode growth: it takes minutes
 
 
@@ -38,8 +46,8 @@ def parse_args() -> argparse.Namespace:
         "--mode",
         choices=[*_MEASURES, "table", "growth"],
         default="stream",
-        help="streaming inference, a training step, the memory of the test loop along a video, the training data of "
-        "the config with 0, 1 and 2 workers, one table with streams and training steps of all configs in several "
+        help="streaming inference, a training step, a whole video file with decoding, the memory of the test loop "
+        "along a video, the training data of the config with 0, 1 and 2 workers, one table with streams and training steps of all configs in several "
         "precisions, or how the cost of streams grows: with the frame, and with the classes, the clip, the objects, "
         "frames in memory and processes for the first config that has them",
     )
@@ -53,7 +61,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--frames",
         type=cli.number(PositiveInt),
-        help="frames (in whole blocks), steps or batches measured (10, 3, 10; growth 4), length of the video (2000)",
+        help="frames (in whole blocks), steps or batches measured (10, 3, 10; growth 4), length of the video (300; "
+        "memory 2000)",
     )
     parser.add_argument(
         "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"
@@ -88,12 +97,12 @@ def main() -> None:
     args = parse_args()
     if (args.plot or args.heights) and args.mode != "growth":
         raise ConfigError(f"--plot or --heights with --mode {args.mode}", "--mode growth", "leave them out")
-    if args.against_reference and args.mode in ("growth", "memory"):
+    if args.against_reference and args.mode in ("growth", "memory", "video"):
         raise ConfigError(
             f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
         )
     check_objects(args)
-    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory")):
+    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
         raise ConfigError(
             f"--cpu-time with --device {args.device} --threads {args.threads} --mode {args.mode}",
             "a stream or a training step on one CPU thread",
@@ -182,7 +191,7 @@ def make_job(args: argparse.Namespace, config: str, mode: str, **changes: Any) -
     job = Job(
         config=config,
         options=args.options,
-        size=tuple(args.size or _SIZES[mode]),
+        size=tuple(args.size or _SIZES.get(mode, _FRAME)),
         device=args.device,
         amp=args.amp,
         repeats=args.frames or _REPEATS[mode],

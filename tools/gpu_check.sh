@@ -82,15 +82,15 @@ configs+=(local_configs/cffm/B1/cffm.b1.480x480.vspw2_fine_w_proto.40k.py local_
 "$python" tools/benchmark.py "${configs[1]}" --mode table --device cuda --frames 5 --against-reference --compile \
     --json "$out/benchmark_b1.json" | tee "$out/benchmark_b1.txt"
 
-# A whole video with decoding, label maps and their PNGs, which random weights make as slow to write as can be.
-"$python" -c 'import cv2, sys, numpy as np
-noise = cv2.resize(np.random.default_rng(0).integers(0, 256, (120, 213, 3), np.uint8), (1706, 960))
-writer = cv2.VideoWriter(sys.argv[1], cv2.VideoWriter_fourcc(*"mp4v"), 24, (853, 480))
-for t in range(int(sys.argv[2])):
-    writer.write(np.ascontiguousarray(noise[t : t + 480, 2 * t : 2 * t + 853]))
-writer.release()' "$out/moving.mp4" 300
+# Whole videos with decoding: label maps that are handed out, and (300 frames, random weights) label maps as PNGs.
 for config in "${configs[1]}" "${configs[3]}"; do
-    echo "whole video, $(basename "$config" .py): $("$python" tools/infer.py "$out/moving.mp4" "$config" none \
-        --out "$out/video" --save labels --device cuda --amp bfloat16 --overwrite 2>&1 | grep ' frames in ')"
+    for precision in "" "--amp bfloat16"; do
+        # shellcheck disable=SC2086  # two words, or none
+        "$python" tools/benchmark.py "$config" --mode video --device cuda $precision
+    done
 done | tee "$out/video.txt"
+"$python" -c 'import sys; from pathlib import Path; from mmseg.engine.benchmark_video import write_video
+write_video(Path(sys.argv[1]), (480, 854), 300)' "$out/moving.mp4"
+echo "with PNGs, CFFM-B1: $("$python" tools/infer.py "$out/moving.mp4" "${configs[1]}" none --out "$out/video" \
+    --save labels --device cuda --amp bfloat16 --overwrite 2>&1 | grep ' frames in ')" | tee -a "$out/video.txt"
 exit "$status"

@@ -71,7 +71,7 @@ def measure_steady(job: Job) -> list[Row]:
 
 def _measure_stream(job: Job, steady: bool, cold: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        model = _inference_model(job, Path(folder))
+        model = inference_model(job, Path(folder))
         if follows_objects(model):
             return [_objects_row(job, model)]
         pipeline = frame_pipeline(model, job.size)
@@ -227,7 +227,7 @@ def measure_memory(job: Job, points: int = 10) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = _inference_model(job, folder)
+        model = inference_model(job, folder)
         if follows_objects(model):
             what = f"--mode memory for {job.config}, which follows objects"
             raise ConfigError(what, "a model of classes", "its documentation says what a frame in memory takes")
@@ -261,7 +261,8 @@ def _prepare(job: Job) -> None:
         torch.set_num_threads(job.threads)
 
 
-def _inference_model(job: Job, folder: Path) -> VideoModel:
+def inference_model(job: Job, folder: Path) -> VideoModel:
+    """The model of a job with random weights, in eval mode on its device."""
     _prepare(job)
     cfg = load_config(job.config, job.options)
     require(cfg, "model", "data.test.pipeline")

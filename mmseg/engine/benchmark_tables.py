@@ -164,4 +164,10 @@ def _by(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-TABLES = {"stream": speed_tables, "train": speed_tables, "memory": memory_table, "data": loading_table}  # by mode
+TABLES = {
+    "stream": speed_tables,
+    "train": speed_tables,
+    "video": speed_table,
+    "memory": memory_table,
+    "data": loading_table,
+}  # by mode

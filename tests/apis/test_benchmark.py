@@ -13,6 +13,7 @@ from mmseg.engine.benchmark import measure_memory, measure_stream, measure_train
 from mmseg.engine.benchmark_job import Job
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_reference import reference_of
+from mmseg.engine.benchmark_video import measure_video
 from mmseg.engine.measure import PeakMemory, StageTimer
 from mmseg.errors import ConfigError
 from tests.datasets.vos_folder import vos_config, write_vos
@@ -68,6 +69,12 @@ def test_reference_without_a_checkout_or_a_file_is_an_error(job, tmp_path, monke
 def test_memory_along_a_video(job):
     rows = measure_memory(Job(job.config, size=job.size, repeats=20), points=4)
     assert [row["what"] for row in rows] == [f"test loop, after {n} frames" for n in (5, 10, 15, 20)]
+
+
+def test_a_video_file(job):
+    rows = measure_video(Job(job.config, size=(48, 64), repeats=3))
+    assert [row["what"] for row in rows] == ["video, frame by frame", "video, frames ahead"]
+    assert all(0 < row["seconds"] < 10 and row["network_size"] == [64, 64] for row in rows)
 
 
 def test_stage_timer_books_nested_calls_and_gives_methods_back():
