@@ -47,9 +47,9 @@ def parse_args() -> argparse.Namespace:
         choices=[*_MEASURES, "table", "growth"],
         default="stream",
         help="streaming inference, a training step, a whole video file with decoding, the memory of the test loop "
-        "along a video, the training data of the config with 0, 1 and 2 workers, one table with streams and training steps of all configs in several "
-        "precisions, or how the cost of streams grows: with the frame, and with the classes, the clip, the objects, "
-        "frames in memory and processes for the first config that has them",
+        "along a video, the training data of the config with 0, 1 and 2 workers, one table with streams and training "
+        "steps of all configs in several precisions, or how the cost of streams grows: with the frame, and with the "
+        "classes, the clip, the objects, frames in memory and processes for the first config that has them",
     )
     parser.add_argument(
         "--size",
