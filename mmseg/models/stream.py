@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.checks import check_view
+from mmseg.models.cpu.pages import keep_pages_on_cpu
 from mmseg.models.layers.resize import resize
 from mmseg.models.states import join_frames, shapes
 from mmseg.structures import Scores, View
@@ -75,7 +76,8 @@ class Stream:
     """State of a model between the frames of one video.
 
     Every wanted frame gets exactly one :class:`Scores`, in frame order, at once or later; an unwanted one gets none.
-    Weights are folded at the first frame of a video; weights that change before its last one are an error.
+    Weights are folded at the first frame of a video; weights that change before its last one are an error. On a CPU the
+    whole process keeps freed memory from now on, see :func:`mmseg.models.cpu.pages.keep_pages`.
 
     Subclasses write :meth:`_take` (of models that work `in_parts`, :meth:`_admit`) and, if results come late,
     :meth:`_rest` and `answers_at_once`; what to do to get them at once, if that is possible; and how many frames are
@@ -88,6 +90,8 @@ class Stream:
 
     def __init__(self, model: VideoModel) -> None:
         self.model = model
+        if (weight := next(model.parameters(), None)) is not None:
+            keep_pages_on_cpu(weight.device)
         self.reset()
 
     def reset(self) -> None:

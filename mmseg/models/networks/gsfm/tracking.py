@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mmseg.errors import ConfigError, DataError
-from mmseg.models.cpu.pages import keep_pages_on_cpu
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.aggregation import aggregate
 from mmseg.models.layers.padding import Margins, centred_margins, pad, unpad
@@ -63,8 +62,7 @@ class GSFMStream(Stream):
     and the objects in the order in which they came. The memory of an object begins with the frame on which it came.
 
     A position of a frame in memory (one of H/16 * W/16) takes ``4 * (65 * g + 512 * k)`` bytes in float32, for k
-    objects that came on g frames. Of past frames nothing else is kept. On a CPU the whole process
-    keeps freed memory from now on, see :func:`mmseg.models.cpu.pages.keep_pages`.
+    objects that came on g frames. Of past frames nothing else is kept.
 
     Args:
         model: in eval mode.
@@ -76,7 +74,6 @@ class GSFMStream(Stream):
     ) -> None:
         self.mem_every, self.top_k, self.include_last = mem_every, top_k, include_last
         self.max_memory_frames = max_memory_frames
-        keep_pages_on_cpu(next(model.parameters()).device)
         super().__init__(model)
 
     def reset(self) -> None:
