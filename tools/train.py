@@ -10,10 +10,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from mmseg import distributed
 from mmseg.apis.cli import add_options, number, run
 from mmseg.config import load_config
 from mmseg.errors import ConfigError
+from mmseg.launchers import LAUNCHERS
 from mmseg.sections import Seed
 from mmseg.values import NonNegativeInt
 
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--deterministic", action="store_true", help="reproducible algorithms on GPUs")
     add_options(parser)
-    parser.add_argument("--launcher", choices=distributed.LAUNCHERS, default="none", help="what started the processes")
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="what started the processes")
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by old launchers")
     return parser.parse_args()
 
@@ -65,8 +65,11 @@ def main() -> None:
     cfg = load_config(args.config, args.options)
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    distributed.init(args.launcher, (cfg.get("dist_params") or {}).get("backend"), chosen_gpu(args))
-    from mmseg.apis.training import train_segmentor, try_training  # only now: importing the models takes a while
+    gpu = chosen_gpu(args)
+    from mmseg import distributed  # only now: importing PyTorch and the models takes a while
+
+    distributed.init(args.launcher, (cfg.get("dist_params") or {}).get("backend"), gpu)
+    from mmseg.apis.training import train_segmentor, try_training
 
     try:
         (try_training if args.dry_run else train_segmentor)(

@@ -16,12 +16,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from mmseg import distributed, values
+from mmseg import values
 from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.errors import ConfigError, OtherProcessError, SegError
 from mmseg.files import write_error
 from mmseg.launchers import LAUNCHER_PID, LOST_STATUS
-from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES
 from mmseg.mmengine_names import DictAction
 
 _SHORT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Insufficient memory", re.I)
@@ -135,6 +134,8 @@ def say(text: str) -> None:
 
 def add_flow(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the arguments of tools that compute optical flow."""
+    from mmseg.making.flow import DEFAULT_FLOW, FLOW_NAMES, UPDATES  # PyTorch, which most tools need later or never
+
     parser.add_argument(
         "--flow", choices=FLOW_NAMES, default=DEFAULT_FLOW, help="farneback and dis (OpenCV) need no weights"
     )
@@ -186,7 +187,7 @@ def run(main: Callable[[], int | None]) -> None:
             status = _report(shortage)
         elif not several:
             raise
-        elif distributed.is_lost_connection(error):  # met by torch's own code, in the backward pass
+        elif _is_lost_connection(error):  # met by torch's own code, in the backward pass
             status = _report(OtherProcessError(f"lost the connection to another process ({error})"))
         else:
             sys.stderr.write(_rank_prefix() + traceback.format_exc())
@@ -266,6 +267,12 @@ def _leave_at_once(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    from mmseg.distributed import is_lost_connection  # PyTorch is imported already where a connection can be lost
+
+    return is_lost_connection(error)
 
 
 def _own_rank() -> int:

@@ -9,12 +9,11 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-
-from mmseg import distributed
 
 _WARNING = getattr(signal, "SIGUSR1", None)  # not on Windows
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, *([_WARNING] if _WARNING else []))
@@ -116,7 +115,7 @@ class Interrupts:
     def _look(self, when: float, signum: int) -> None:
         """End the process if a request of some time ago will not be met."""
         age = time.monotonic() - when
-        if age > _ALONE and distributed.has_lost_neighbour():
+        if age > _ALONE and _has_lost_neighbour():
             _end(signum, "and another process has ended")
         if age > _STUCK and self._at_once and not Interrupts._answered:
             _end(signum, "and no answer")
@@ -125,3 +124,9 @@ class Interrupts:
 def _end(signum: int, why: str) -> None:
     os.write(2, f"{signal.Signals(signum).name} {why}: leaving at once\n".encode())
     os._exit(128 + signum)
+
+
+def _has_lost_neighbour() -> bool:
+    """Whether another process of this machine has ended; none is known before PyTorch has been imported."""
+    distributed = sys.modules.get("mmseg.distributed")
+    return distributed is not None and distributed.has_lost_neighbour()

@@ -159,6 +159,22 @@ def test_every_tool_answers_help(tool, call):
     assert "usage" in call(tool, "--help")
 
 
+HELP = """
+import contextlib, io, runpy, sys
+for tool in sys.argv[1:]:
+    sys.argv, told = [tool, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        runpy.run_path(tool, run_name="__main__")
+    assert "usage" in told.getvalue() and "torch" not in sys.modules, tool
+"""
+
+
+def test_help_and_usage_errors_do_not_wait_for_pytorch():
+    """Importing it takes seconds."""
+    tools = [ROOT / "tools" / f"{name}.py" for name in ("train", "print_config", "compare", "analyze_logs")]
+    subprocess.run([sys.executable, "-c", HELP, *tools], check=True)
+
+
 def test_other_processes_leave_the_first_the_time_to_tell_a_mistake():
     """The launcher then ends them, and nobody reads it twice."""
     program = (
