@@ -10,7 +10,7 @@ the plain formula anywhere else; layers call them and know nothing of it.
 - :mod:`.pieces`: perceptrons and affinities a few tokens, rows or pictures at a time.
 - :mod:`.layout`: strides by which oneDNN and the resize take their fast code.
 - :mod:`.label_map`: the argmax of resized logits, a few classes at a time and without those that cannot win.
-- :mod:`.winograd`: 3x3 convolutions with a quarter of the multiplications, and 1x1 ones on one thread.
+- :mod:`.winograd`: 3x3 convolutions with a fifth of the multiplications, and 1x1 ones on one thread.
 - :mod:`.fourier`: parts of the spectra of maps by matrix products.
 - :mod:`.pages`: memory that stays with the process instead of being asked for again.
 """

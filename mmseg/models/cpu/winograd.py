@@ -1,14 +1,15 @@
-"""3x3 convolutions by Winograd's minimal filtering on a CPU: a quarter of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering on a CPU: a fifth of the multiplications.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, with tiles of 4x4 results, F(4x4, 3x3):
-the 6x6 inputs of a tile are transformed by sums, every one of the 36 places is a matrix product over the channels, and
-another transform gives the 16 results. Rounding differs from that of the plain sums by some 1e-5 of the largest value.
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, with tiles of 6x6 results, F(6x6, 3x3):
+the 8x8 inputs of a tile are transformed along both axes, every one of the 64 places is a matrix product over the
+channels, and another transform gives the 36 results. Rounding differs from that of the plain sums by some 5e-5 of the
+largest value at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +17,11 @@ from torch import Tensor
 
 from mmseg.models.cpu.linear import linear, uses_onednn
 
-_TILE = 4  # results of a tile along a side; its inputs are two more
-_TILES = 384  # at a time: what belongs to them fits the cache
+_TILE, _SEEN = 6, 8  # results of a tile along a side, and its inputs
+_TILES = 216  # at a time: what belongs to them fits the cache
 _LEAST_PIXELS, _LEAST_CHANNELS = 1024, 128  # below, the transforms take longer than they save
-# the transform of the weights, 3 -> 6
-_G = (
-    (1 / 4, 0.0, 0.0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0.0, 0.0, 1.0),
-)
-# that of the products, 6 -> 4
-_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-_BIAS = 7  # the place that counts once in every result of its tile
+_POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity: no others round less
+_BIAS = _POINTS.index(1.0) * (_SEEN + 1)  # the place that counts once in every result of its tile
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = False, relu: bool = False) -> Tensor:
@@ -61,21 +52,21 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = Fa
     (n, _, height, width), places, image = x.shape, _transformed(weight), x.permute(0, 2, 3, 1)
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
     out = x.new_empty(n, _TILE * down, _TILE * across, len(weight))
-    results, rows = _blocks(out), max(1, _TILES // (n * across))
+    rows = max(1, _TILES // (n * across))
     for top in range(0, down, rows):
         bottom = min(top + rows, down)
-        transformed = _inputs_of_tiles(_blocks(_strip(image, top, bottom, across, of_relu)))
-        products = torch.bmm(transformed.flatten(1, 3), places)  # (36, n * r * c, C_out)
+        transformed = _inputs_of_tiles(_strip(image, top, bottom, across, of_relu))
+        products = torch.bmm(transformed, places)  # (64, n * r * c, C_out)
         if bias is not None:
             products[_BIAS] += bias
-        _results_of_tiles(products, results[:, :, top:bottom], relu)
+        _results_of_tiles(products, out[:, _TILE * top : _TILE * bottom], relu)
     return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
 def _strip(image: Tensor, top: int, bottom: int, across: int, of_relu: bool) -> Tensor:
-    """What the tiles of rows `top` to `bottom` see of an image (n, h, w, C): (n, 4 (r + 1), 4 (c + 1), C)."""
+    """What the tiles of rows `top` to `bottom` see of an image (n, h, w, C): (n, 6 r + 2, 6 c + 2, C)."""
     n, height, width, channels = image.shape
-    strip = image.new_empty(n, _TILE * (bottom - top + 1), _TILE * (across + 1), channels)
+    strip = image.new_empty(n, _TILE * (bottom - top) + 2, _TILE * across + 2, channels)
     start = _TILE * top - 1  # a row above, a column left, and the rest below and right
     first, last = max(start, 0), min(start + strip.shape[1], height)
     inside = strip[:, first - start : last - start, 1 : width + 1]
@@ -85,50 +76,50 @@ def _strip(image: Tensor, top: int, bottom: int, across: int, of_relu: bool) -> 
     return strip
 
 
-def _blocks(image: Tensor) -> Tensor:
-    """(n, 4 r, 4 c, C) -> (n, 4, r, 4, c, C), a view: the rows, and the columns, of the same place in a tile."""
-    return image.unflatten(1, (-1, _TILE)).unflatten(3, (-1, _TILE)).permute(0, 2, 1, 4, 3, 5)
+class _Transforms(NamedTuple):
+    """Those along one axis. Polynomials of 3 and of 6 coefficients are multiplied by their values at 8 points; a
+    convolution is that, transposed."""
+
+    inputs: Tensor  # (8, 8)
+    results: Tensor  # (6, 8)
+    weights: Tensor  # (64, 9), along both axes: places as (column, row), of weights as (row, column)
 
 
-@lru_cache(maxsize=2)
-def _along_both_axes(transform: tuple[tuple[float, ...], ...]) -> Tensor:
-    """A transform along one axis, m -> k, as that of a square: (k * k, m * m)."""
+@lru_cache(maxsize=1)
+def _transforms() -> _Transforms:
     with torch.inference_mode(False):
-        matrix = torch.tensor(transform, dtype=torch.float64)
-        return torch.kron(matrix, matrix).float()
+        to_values, of_results, of_weights = (_values_of_polynomials(n) for n in (_SEEN, _TILE, 3))
+        weights = torch.einsum("kr,lc->lkrc", of_weights, of_weights).reshape(_SEEN**2, -1)
+        return _Transforms(*(m.float().contiguous() for m in (to_values.inverse().T, of_results.T, weights)))
+
+
+def _values_of_polynomials(coefficients: int) -> Tensor:
+    """From coefficients to values at the points and at infinity, where it is the last one: (8, coefficients)."""
+    values = torch.linalg.vander(torch.tensor(_POINTS, dtype=torch.float64), N=coefficients)
+    return torch.cat([values, torch.eye(coefficients, dtype=torch.float64)[-1:]])
 
 
 def _transformed(weight: Tensor) -> Tensor:
-    """The weights (C_out, C, 3, 3) of all 36 places of a tile, (36, C, C_out)."""
+    """The weights (C_out, C, 3, 3) of all 64 places of a tile, (64, C, C_out)."""
     lines = weight.permute(0, 2, 3, 1).flatten(1, 2)  # (C_out, 9, C), copied unless it is channels-last
-    return torch.bmm(_along_both_axes(_G).expand(len(lines), -1, -1), lines).permute(1, 2, 0)
+    return torch.bmm(_transforms().weights.expand(len(lines), -1, -1), lines).permute(1, 2, 0)
 
 
 def _inputs_of_tiles(strip: Tensor) -> Tensor:
-    """Rows of tiles and the first row after them (n, 4, r + 1, 4, c + 1, C) -> transformed (36, n, r, c, C)."""
-    n, _, rows, _, columns, channels = strip.shape
-    lines = strip.new_empty(6, n, rows - 1, *strip.shape[3:])
-    _inputs([strip[:, i % _TILE, i // _TILE : i // _TILE + rows - 1] for i in range(6)], lines)
-    out = strip.new_empty(6, 6, n, rows - 1, columns - 1, channels)
-    for line, places in zip(lines, out):  # (n, r, 4, c + 1, C), (6, n, r, c, C)
-        _inputs([line[:, :, j % _TILE, j // _TILE : j // _TILE + columns - 1] for j in range(6)], places)
-    return out.flatten(0, 1)
+    """The inputs of all places in the r * c tiles of a strip (n, 6 r + 2, 6 c + 2, C): (64, n * r * c, C)."""
+    transform, (n, height, *_) = _transforms().inputs, strip.shape
+    lines = strip.new_empty(n, height // _TILE, _SEEN, strip[0, 0].numel())  # (n, r, 8, (6 c + 2) * C)
+    for image, out in zip(strip, lines):  # one by one: tiles overlap
+        torch.bmm(transform.expand(len(out), -1, -1), image.flatten(1).unfold(0, _SEEN, _TILE).mT, out=out)
+    places = lines.unflatten(3, strip.shape[2:]).unfold(3, _SEEN, _TILE)  # (n, r, 8, c, C, 8), a view
+    places = transform @ places.permute(5, 2, 0, 1, 3, 4).reshape(_SEEN, -1)
+    return places.view(_SEEN**2, -1, strip.shape[-1])
 
 
 def _results_of_tiles(products: Tensor, out: Tensor, relu: bool) -> None:
-    """Write results (n, 4, r, 4, c, C), made of products (36, n * r * c, C)."""
-    results = _along_both_axes(_A) @ products.flatten(1)  # (16, n * r * c * C)
-    out = out.permute(1, 3, 0, 2, 4, 5)  # (4, 4, n, r, c, C)
+    """Write the results (n, 6 r, 6 c, C), made of products (64, n * r * c, C)."""
+    transform = _transforms().results
+    lines = transform @ products.view(_SEEN, -1)  # (6, 8 * n * r * c * C)
+    results = torch.bmm(transform.expand(_TILE, -1, -1), lines.view(_TILE, _SEEN, -1))  # as (column, row)
+    out = out.unflatten(1, (-1, _TILE)).unflatten(3, (-1, _TILE)).permute(4, 2, 0, 1, 3, 5)  # (6, 6, n, r, c, C)
     torch.clamp_min(results.view(out.shape), 0, out=out) if relu else out.copy_(results.view(out.shape))
-
-
-def _inputs(d: Sequence[Tensor], out: Tensor) -> None:
-    """The transform of six inputs along one axis, written to `out` (6, ...)."""
-    even, odd = torch.sub(d[4], d[2], alpha=4), torch.sub(d[3], d[1], alpha=4)
-    low, high = d[4] - d[2], d[3] - d[1]
-    torch.sub(d[4], d[2], alpha=5, out=out[0]).add_(d[0], alpha=4)
-    torch.add(even, odd, out=out[1])
-    torch.sub(even, odd, out=out[2])
-    torch.add(low, high, alpha=2, out=out[3])
-    torch.sub(low, high, alpha=2, out=out[4])
-    torch.sub(d[5], d[3], alpha=5, out=out[5]).add_(d[1], alpha=4)
