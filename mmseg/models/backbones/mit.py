@@ -7,7 +7,7 @@ on by views.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -22,6 +22,7 @@ from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
+from mmseg.models.cpu.samples import add_by_samples, learns_by_samples
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -91,7 +92,7 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int, norm: nn.Module | None = None) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C); of ``norm(x)``, if `norm` is given."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not learns_by_samples(x):
             return self._learning(x, h, w, norm)
         x = x if norm is None else norm(x)
         rows = rows_of_strips(x, h, self.fc1.out_features)
@@ -131,11 +132,15 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
+        factors = self.factors(x)
+        return x if factors is None else x * factors
+
+    def factors(self, x: Tensor) -> Tensor | None:
+        """What it multiplies the samples of `x` with this time, (n, 1, ...); None where that is 1."""
         if self.drop_prob == 0.0 or not self.training:
-            return x
+            return None
         keep = 1.0 - self.drop_prob
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * mask.div_(keep)
+        return x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:.4f}"
@@ -154,8 +159,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x), h, w))
-        return x + self.drop_path(self.mlp(x, h, w, self.norm2))
+        if learns_by_samples(x):
+            return self._learn(self._learn(x, self._attend, h, w), self._transform, h, w)
+        x = x + self.drop_path(self._attend(x, h, w))
+        return x + self.drop_path(self._transform(x, h, w))
+
+    def _attend(self, x: Tensor, h: int, w: int) -> Tensor:
+        return self.attn(self.norm1(x), h, w)
+
+    def _transform(self, x: Tensor, h: int, w: int) -> Tensor:
+        return self.mlp(x, h, w, self.norm2)
+
+    def _learn(self, x: Tensor, branch: Callable[..., Tensor], h: int, w: int) -> Tensor:
+        """`x` and what `branch` makes of it, with gradients."""
+        modules = (self.norm1, self.attn) if branch == self._attend else (self.norm2, self.mlp)
+        weights = [weight for module in modules for weight in module.parameters()]
+        width, factors = x.shape[-1] * MLP_RATIO, self.drop_path.factors(x)
+        return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors)
 
 
 class OverlapPatchEmbed(nn.Module):

@@ -1,0 +1,86 @@
+"""Residual branches a few samples at a time, in the backward pass as well, where they are computed again.
+
+Of a branch nothing but its input is kept. What lies inside it exists for a few samples only: it stays near the cache,
+and the C library gives out the same memory again instead of asking the system for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_NUMBERS = 1 << 22  # of the largest tensor inside a branch
+
+Branch = Callable[[Tensor], Tensor]
+
+
+def learns_by_samples(x: Tensor) -> bool:
+    """Whether :func:`add_by_samples` is the way to go for `x`."""
+    return torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def add_by_samples(x: Tensor, branch: Branch, weights: Sequence[Tensor], width: int, factors: Tensor | None) -> Tensor:
+    """``x + factors * branch(x)``.
+
+    Args:
+        x: (n, L, C).
+        branch: treats each sample by itself, and gives the same whenever it is called; without a graph it may take
+            another way. Where the factor is 0 it is not called.
+        weights: all parameters in it.
+        width: channels of the widest tensor inside it, (n, L, width).
+        factors: of the samples, as many as `x` has; None: 1.
+    """
+    learned = [weight for weight in weights if weight.requires_grad]
+    at_once = max(1, _NUMBERS // max(1, x.shape[1] * width))
+    return _BySamples.apply(branch, factors, at_once, x, *learned)
+
+
+class _BySamples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, branch: Branch, factors: Tensor | None, at_once: int, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.branch, ctx.parts, ctx.autocast = branch, _parts(x, factors, at_once), _present_autocast()
+        ctx.save_for_backward(x, *weights)
+        out = x.clone()
+        with torch.autocast(**ctx.autocast):
+            for part, factor in ctx.parts:
+                out[part].add_(branch(x[part]), alpha=factor)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):
+        x, *weights = ctx.saved_tensors
+        total, of_weights = grad.clone() if ctx.needs_input_grad[3] else None, [torch.zeros_like(w) for w in weights]
+        for part, factor in ctx.parts:
+            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+                inside = x[part].detach().requires_grad_(total is not None)
+                y = ctx.branch(inside)
+            inputs = weights if total is None else [inside, *weights]
+            found = list(torch.autograd.grad(y, inputs, (grad[part] * factor).to(y.dtype)))
+            if total is not None:
+                total[part] += found.pop(0)
+            for sum_, value in zip(of_weights, found):
+                sum_ += value
+        return None, None, None, total, *of_weights
+
+
+def _parts(x: Tensor, factors: Tensor | None, at_once: int) -> list[tuple[slice, float]]:
+    """Neighbouring samples with the same factor, as many as go together, and without those whose factor is 0."""
+    values, parts = [1.0] * len(x) if factors is None else factors.flatten().tolist(), []
+    start = 0
+    for stop in range(1, len(values) + 1):
+        if stop == len(values) or stop - start == at_once or values[stop] != values[start]:
+            if values[start]:
+                parts.append((slice(start, stop), values[start]))
+            start = stop
+    return parts
+
+
+def _present_autocast() -> dict[str, Any]:
+    """As arguments; without the cache of weights, in which copies that were made without a graph would stay."""
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    return {"device_type": "cpu", "dtype": dtype, "enabled": enabled, "cache_enabled": False}
