@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from mmseg.errors import DataError
@@ -32,6 +33,8 @@ _ANIMATED = ("PNG", "WEBP", "TIFF", "GIF")  # a second picture in a JPEG is a pr
 _LABEL_MODES = ("P", "L", "1")  # what Pillow calls 8-bit palette, 8-bit grey and black-and-white
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SEGMENTS = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))  # tables, comments, application data
+_PNG_LEFT = 1  # how a row is stored: as it is (0), as differences to the pixel on the left (1), to others (2 to 4)
+_TRIED_ROWS = 8  # of a PNG: where these are stored in a simple way nearly always all are
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 # size; 8 bits, grey or palette, not interlaced
 _PNG_HEADER = re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR(.{8})\x08[\0\x03]\0\0\0", re.DOTALL)
@@ -164,8 +167,8 @@ def read_palette(path: str | Path) -> np.ndarray | None:
 def _plain_labels(data: bytes) -> np.ndarray | None:
     """The pixels of an 8-bit palette or grey PNG, nearly all label maps being such.
 
-    Where rows are stored as they are this takes two thirds of the time of a general reader. None: an unusual file or a
-    damaged one, for that to look at.
+    Where rows are stored as they are, or as differences to the pixel on the left (as OpenCV writes them), this takes
+    two thirds of the time of a general reader. None: an unusual file or a damaged one, for that to look at.
     """
     header = _PNG_HEADER.match(data)
     if header is None:
@@ -185,18 +188,26 @@ def _plain_labels(data: bytes) -> np.ndarray | None:
             return None
         if kind == b"IDAT":
             parts.append(data[start : end - 4])
-    inflate = zlib.decompressobj()
+    size, packed = (height, width), b"".join(parts)
     try:
-        rows = inflate.decompress(b"".join(parts), (width + 1) * min(height, 32))
-        if any(rows[:: width + 1]):  # these rows are stored as differences
-            return _grey_labels(data, (height, width))
-        rows += inflate.decompress(inflate.unconsumed_tail, (width + 1) * height + 1 - len(rows))
+        first = zlib.decompressobj().decompress(packed, _TRIED_ROWS * (width + 1))
+        if max(first[:: width + 1], default=0) > _PNG_LEFT:
+            return _grey_labels(data, size)
+        rows = zlib.decompressobj().decompress(packed, (width + 1) * height + 1)
     except zlib.error:
         return None
     if len(rows) != (width + 1) * height:
         return None
-    pixels = np.frombuffer(rows, np.uint8).reshape(height, width + 1)
-    return _grey_labels(data, (height, width)) if pixels[:, 0].any() else np.ascontiguousarray(pixels[:, 1:])
+    stored = np.frombuffer(rows, np.uint8).reshape(height, width + 1)
+    filters, pixels = stored[:, 0], stored[:, 1:]
+    if filters.max() > _PNG_LEFT:
+        return _grey_labels(data, size)
+    labels = pixels.copy()
+    if filters.any():
+        torch.from_numpy(labels).cumsum_(1)  # NumPy takes five times as long
+        as_they_are = filters == 0
+        labels[as_they_are] = pixels[as_they_are]
+    return labels
 
 
 def _grey_labels(data: bytes, size: tuple[int, int]) -> np.ndarray | None:

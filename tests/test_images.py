@@ -213,6 +213,36 @@ def test_label_maps_are_read_alike_however_their_rows_are_stored(palette, tmp_pa
             np.testing.assert_array_equal(read_mask(path), labels)
 
 
+@pytest.mark.parametrize("kind", [0, 3], ids=["grey", "palette"])
+@pytest.mark.parametrize(
+    "filters",
+    [[0] * 20, [1] * 20, [0, 1] * 10, [1] * 19 + [0], [1] * 12 + [2] * 8, [2] * 20],
+    ids=["as they are", "to the left", "both", "the last as it is", "later upwards", "upwards"],
+)
+def test_rows_of_label_maps_are_stored_in_any_of_these_ways(filters, kind, tmp_path):
+    labels = np.random.default_rng(0).integers(0, 256, (20, 13), dtype=np.uint8)
+    others = {
+        0: np.zeros_like(labels),
+        1: np.pad(labels, ((0, 0), (1, 0)))[:, :-1],
+        2: np.pad(labels, ((1, 0), (0, 0)))[:-1],
+    }
+    rows = b"".join(bytes([kind]) + (labels - others[kind])[i].tobytes() for i, kind in enumerate(filters))
+    data = png_of(13, 20, rows, kind=kind)
+    if kind:  # the palette comes before the pixels
+        table = bytes(range(256)) * 3
+        chunk = struct.pack(">I", 768) + b"PLTE" + table + struct.pack(">I", zlib.crc32(b"PLTE" + table))
+        data = data[:33] + chunk + data[33:]
+    (tmp_path / "mask.png").write_bytes(data)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), labels)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), labels)
+
+
+def test_a_filter_that_does_not_exist_is_refused(tmp_path):
+    (tmp_path / "mask.png").write_bytes(png_of(13, 20, b"".join(bytes([i // 2, *range(13)]) for i in range(20))))
+    with pytest.raises(DataError, match=r"mask\.png"):
+        read_mask(tmp_path / "mask.png")
+
+
 def test_damaged_label_maps_are_refused_wherever_the_damage_is(tmp_path):
     data = encoded(np.arange(60 * 50, dtype=np.uint16).astype(np.uint8).reshape(60, 50), palette=True)
     path = tmp_path / "mask.png"

@@ -12,7 +12,7 @@ import torch
 from mmseg.datasets import VSPWDataset, build_train_loader
 from mmseg.datasets.batches import batch_of, new_tensor
 from mmseg.datasets.transforms import Compose, RandomCrop, Resize
-from mmseg.datasets.transforms.fused import PackedColours, ResizedCrop, fused, nearest_sources, resized_window
+from mmseg.datasets.transforms.fused import PackedColours, ResizedCrop, fused, grid_of, nearest_sources, resized_window
 from mmseg.datasets.transforms.geometry import resize_image, resize_labels
 from tests.datasets.vspw_folder import NORM, TRAIN, write_vspw
 from tests.reference import clip_pipeline as reference
@@ -45,6 +45,14 @@ def test_nearest_sources_are_those_of_the_resize():
     for size in sizes_of(48, 85):
         rows, columns = nearest_sources(48, size[0]), nearest_sources(85, size[1])
         np.testing.assert_array_equal(labels[np.ix_(rows, columns)], resize_labels(labels, size))
+
+
+@pytest.mark.parametrize("count", [1, 30, 70])
+def test_a_grid_of_labels(count):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 256, (48, 85), np.uint8)[:, 3:80]
+    rows, columns = (np.sort(rng.integers(0, side, count)) for side in labels.shape)
+    np.testing.assert_array_equal(grid_of(labels, rows, columns), labels[np.ix_(rows, columns)])
 
 
 def test_only_a_part_of_the_source_is_resized(monkeypatch):

@@ -57,7 +57,7 @@ class Distortion(NamedTuple):
     before: np.ndarray | None  # (256,) uint8: brightness and, if it comes first, contrast
     saturation: float | None
     hue: int | None
-    after: np.ndarray | None  # (256,) uint8: contrast, if it comes last
+    after: np.ndarray | None  # (256,) uint8: contrast, if it comes last; all that there is, without colour steps
 
     def colours(self, image: np.ndarray) -> np.ndarray:
         """All but the last step, of (H, W, 3) uint8 BGR."""
@@ -105,6 +105,8 @@ class PhotoMetricDistortion:
             hue = int(rng.integers(-self.hue_delta, self.hue_delta))
         if not contrast_first:
             after = self._draw_contrast(rng)
+        if saturation is hue is None and before is not None:  # nothing lies between the tables
+            before, after = None, before if after is None else after[before]
         return Distortion(before, saturation, hue, after)
 
     def _draw_contrast(self, rng: np.random.Generator) -> np.ndarray | None:

@@ -79,6 +79,16 @@ def nearest_sources(length: int, resized: int) -> np.ndarray:
     return cv2.resize(positions, (resized, 1), interpolation=cv2.INTER_NEAREST)[0]
 
 
+def grid_of(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``labels[rows][:, columns]`` of (h, w) uint8, copied row by row, and column by column of the transposed array:
+    a third of the time of copying pixel by pixel."""
+    fewer = len(rows) < len(labels)
+    if fewer:
+        labels = labels.take(rows, axis=0)
+    labels = cv2.transpose(cv2.transpose(labels).take(columns, axis=0))
+    return labels if fewer else labels.take(rows, axis=0)
+
+
 class ResizedCrop:
     """:class:`Resize` and :class:`RandomCrop`, of which the resized frames exist where they are needed."""
 
@@ -100,7 +110,7 @@ class ResizedCrop:
             rows, columns = (s[start : start + n] for s, start, n in zip(sources, corner, self.crop.crop_size))
             top, left = rows[0], columns[0]
             part = labels[top : rows[-1] + 1, left : columns[-1] + 1]
-            return part.take(columns - left, axis=1).take(rows - top, axis=0)
+            return grid_of(part, rows - top, columns - left)
 
         last = (lambda corner: window(results["gt"][-1], corner)) if "gt" in results else None
         corner = self.crop.corner(size, last, results["rng"])
