@@ -123,6 +123,18 @@ def test_gradients_equal_those_of_the_reference():
     assert_same_gradients(found, expected, tolerance=1e-3)
 
 
+@pytest.mark.parametrize("part", INNER)
+def test_what_a_hook_sees_can_be_learned_from(part):
+    """As a loss on maps inside of the backbone does."""
+    model, seen = tiny(drop_path_rate=0.0), []
+    model.get_submodule(part).register_forward_hook(lambda _m, _i, out: seen.append(out))
+    model(torch.randn(1, 3, 32, 32))
+    [out] = seen
+    (out[0] if isinstance(out, tuple) else out).square().sum().backward()
+    gradients = [weight.grad for weight in model.get_submodule(part).parameters()]
+    assert all(gradient is not None and gradient.any() for gradient in gradients)
+
+
 def test_activation_checkpointing_with_drop_path_changes_no_gradient():
     """What drop path has drawn in the forward pass is drawn again when a block is computed again."""
     torch.manual_seed(0)

