@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 
@@ -12,7 +11,7 @@ import torch
 
 from mmseg import distributed
 from mmseg.errors import ConfigError
-from tests.tools.processes import ENVIRONMENTS, ROOT, environment, finish_all, launch, patience
+from tests.tools.processes import ENVIRONMENTS, ROOT, finish, finish_all, launch, patience
 
 JOIN = """
 import json, sys, warnings
@@ -227,9 +226,7 @@ def test_a_port_that_is_taken():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         values = dict(zip(ENVIRONMENTS["pytorch"], "0101"))
-        env = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(taken.getsockname()[1])) | values
-        done = subprocess.run(
-            [sys.executable, "-c", VANISH, "x"], env=env, capture_output=True, text=True, timeout=patience(30), cwd=ROOT
-        )
-    assert done.returncode == 2 and "is in use" in done.stderr and "Traceback" not in done.stderr
+        values |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(taken.getsockname()[1]))
+        told = finish([sys.executable, "-c", VANISH, "x"], ROOT, status=2, **values)
+    assert "is in use" in told and "Traceback" not in told
     assert os.environ.get("MASTER_PORT") is None

@@ -6,7 +6,6 @@ import os
 import pathlib
 import pickle
 import struct
-import subprocess
 import sys
 import zipfile
 
@@ -17,11 +16,8 @@ from safetensors.torch import save_file
 
 from mmseg.errors import CheckpointError, WriteError
 from mmseg.weights import load_checkpoint, read_checkpoint, read_weights_file, strip_prefix, write_weights_file
-from tests.tools.processes import patience
+from tests.tools.processes import ROOT, finish
 from tests.weight_models import equal, small_model
-
-ROOT = pathlib.Path(__file__).parents[1]
-
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -217,11 +213,8 @@ except WriteError as error:
 @pytest.mark.parametrize("numbers", [200_000, 5_000_000])  # of 4 bytes each: more than the limit, than one write
 def test_a_full_disk_is_told_as_it_is(tmp_path, numbers):
     (tmp_path / "a.pth").write_bytes(b"old")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", FILL_UP, str(tmp_path / "a.pth"), str(numbers)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=patience(40))
-    assert done.returncode == 0, done.stderr
-    assert "a.pth: cannot be written, the file is larger than allowed" in done.stdout and "train less" in done.stdout
+    told = finish([sys.executable, "-c", FILL_UP, tmp_path / "a.pth", numbers], ROOT)
+    assert "a.pth: cannot be written, the file is larger than allowed" in told and "train less" in told
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
     assert (tmp_path / "a.pth").read_bytes() == b"old"
 

@@ -4,7 +4,6 @@ import copy
 import os
 import pathlib
 import stat
-import subprocess
 import sys
 
 import numpy as np
@@ -19,9 +18,7 @@ from mmseg.files import sweep
 from mmseg.weights import load_checkpoint, read_checkpoint
 from tests.engine.toy import batch_of
 from tests.engine.toy_training import trainer
-from tests.tools.processes import patience
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.tools.processes import ROOT, finish
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -31,17 +28,6 @@ def small_model(seed: int = 0) -> nn.Module:
 
 def checkpoint_of(model: nn.Module, done: int = 7) -> dict:
     return {"meta": {**ckpt.own_meta(), "iter": done}, "state_dict": model.state_dict()}
-
-
-def run_python(code: str, *args: object) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_round_trip(tmp_path):
@@ -144,9 +130,7 @@ def test_full_disk_leaves_the_old_file_and_no_half_one(tmp_path):
     path = tmp_path / "iter_7.pth"
     ckpt.save_checkpoint(path, checkpoint_of(small_model()))
     before = path.read_bytes()
-    process = run_python(FILL_UP, path)
-    out, errors = process.communicate(timeout=patience(40))
-    assert process.returncode == 0, errors
+    out = finish([sys.executable, "-c", FILL_UP, path], ROOT)
     assert "cannot be written" in out and "max_keep_ckpts" in out and "earlier checkpoints are intact" in out
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["iter_7.pth"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +10,7 @@ import pytest
 
 from mmseg.errors import DataError, WriteError
 from mmseg.making.vspw_layout import new_folder
-
-ROOT = Path(__file__).parents[2]
+from tests.tools.processes import running
 
 
 def write_set(folder: Path, mark: str) -> None:
@@ -77,15 +73,10 @@ with new_folder(Path(sys.argv[1]), overwrite=True) as building:
 
 def test_the_folder_of_a_living_builder_is_left_alone_and_a_killed_ones_is_removed(tmp_path):
     root = made(tmp_path / "set", "old")
-    command = [sys.executable, "-c", BUILD, str(root)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            building = Path(process.stdout.readline().strip())
-            made(root, "new", overwrite=True)
-            assert (building / "content").read_text() == "half"
-        finally:
-            process.send_signal(signal.SIGKILL)
+    with running([sys.executable, "-c", BUILD, root], tmp_path) as process:  # which kills it in the end
+        building = Path(next(process.stdout).strip())
+        made(root, "new", overwrite=True)
+        assert (building / "content").read_text() == "half"
     assert building.exists()
     made(root, "newer", overwrite=True)
     assert names(tmp_path) == ["set"] and (root / "content").read_text() == "newer"

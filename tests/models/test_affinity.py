@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
 from tests.golden_cases import Case, build_filled
 from tests.reference import mrcfa as reference
+from tests.tools.processes import ROOT, finish
 
 HEAD_CASES = ["mrcfa_b0_head", "mrcfa_b1_head", "mrcfa_b1_head_resized"]
 AFFINITY_CASES = ["affinity_b1", "affinity_b1_resized"]
@@ -193,4 +193,4 @@ def test_selection_is_exact_whatever_precision_products_have(setting):
         "exact = (k3.double().flatten(1, 2) @ q3.double().transpose(1, 2)).topk(5, dim=2).values.sum(2).float()\n"
         "assert torch.equal(module.scores(q3, k3, (4, 5), (4, 5)).flatten(), exact.flatten())\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    finish([sys.executable, "-c", program], ROOT)  # in a process of its own: the setting is of the whole process

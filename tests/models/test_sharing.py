@@ -3,8 +3,6 @@
 import json
 import os
 import resource
-import signal
-import subprocess
 import sys
 import time
 
@@ -18,7 +16,7 @@ from mmseg.apis import VideoStream, from_pretrained, init_segmentor, push_to_hub
 from mmseg.errors import CheckpointError, ConfigError, DataError, WriteError
 from mmseg.models.segmentors import ClipSegmentor, FrameSegmentor
 from tests.shared_models import hub, small_model, use_hub  # noqa: F401
-from tests.tools.processes import ROOT
+from tests.tools.processes import ROOT, running
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 
@@ -137,12 +135,10 @@ def test_nothing_is_half_written(shared, tmp_path):
     before = (tmp_path / "new" / "config.json").read_bytes()
     code = "import sys; from mmseg.apis import *; save_pretrained(*sys.argv[1:], overwrite=True)"
     command = [sys.executable, "-c", code, shared, tmp_path / "new"]
-    process = subprocess.Popen(command, cwd=ROOT)
-    while not (tmp_path / ".new.unfinished").exists():
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with running(command, ROOT) as process:  # which kills it in the end
+        while not (tmp_path / ".new.unfinished").exists():
+            assert process.poll() is None
+            time.sleep(0.001)
     if (tmp_path / "new" / "config.json").exists():
         assert from_pretrained(tmp_path / "new") and (tmp_path / "new" / "config.json").read_bytes() == before
     model.save_pretrained(tmp_path / "new", overwrite=True)

@@ -4,7 +4,6 @@ import io
 import json
 import pickle
 import pickletools
-import signal
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ import pytest
 
 from mmseg.errors import ConfigError, DataError, WriteError
 from mmseg.writing.label_pickle import LabelPickleWriter, pickle_program, read_label_pickle
-from tests.tools.processes import ROOT
+from tests.tools.processes import running
 from tests.writing.feeding import OWNERS, expected, feed, in_two_processes, largest_file, left_in, result, videos
 
 
@@ -158,21 +157,17 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
 
 def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path):
     code = (
-        "import sys; from mmseg.writing.label_pickle import LabelPickleWriter; from tests.writing.feeding import feed\n"
-        "feed(LabelPickleWriter('res.pkl', report=dict)); print('fed', flush=True); sys.stdin.read()"
+        "import time; from tests.writing.feeding import feed\n"
+        "from mmseg.writing.label_pickle import LabelPickleWriter\n"
+        "feed(LabelPickleWriter('res.pkl', report=dict)); print('fed', flush=True); time.sleep(600)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "fed\n"
-    living = left_in(tmp_path)
-    writer = LabelPickleWriter(tmp_path / "res.pkl")
-    feed(writer)
-    writer.abort()
-    assert left_in(tmp_path) == living and len(living) == 2  # those of a living run stay
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with running([sys.executable, "-c", code], tmp_path) as process:  # which kills it in the end
+        assert next(process.stdout) == "fed\n"
+        living = left_in(tmp_path)
+        writer = LabelPickleWriter(tmp_path / "res.pkl")
+        feed(writer)
+        writer.abort()
+        assert left_in(tmp_path) == living and len(living) == 2  # those of a living run stay
     assert left_in(tmp_path) == living
     feed(writer)
     writer.finish()

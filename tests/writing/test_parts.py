@@ -1,13 +1,12 @@
 """The hidden folder of a run: its own, gone with the run, and removed by the next one if the run was killed."""
 
-import subprocess
 import sys
 
 import pytest
 
 from mmseg.errors import WriteError
 from mmseg.writing.parts import PartFolder
-from tests.tools.processes import environment
+from tests.tools.processes import finish
 from tests.writing.feeding import left_in
 
 
@@ -33,7 +32,7 @@ def test_what_killed_runs_have_left_is_removed(tmp_path):
         "import os; from mmseg.writing.parts import PartFolder; parts = PartFolder('res.pkl'); parts.make();"
         "(parts.path / 'part').write_text('x'); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=False)
+    finish([sys.executable, "-c", code], tmp_path, status=-9)
     (dead,) = folders(tmp_path)
     living, other = PartFolder(tmp_path / "res.pkl"), PartFolder(tmp_path / "other.pkl")
     assert set(left_in(tmp_path)) == {f"{dead}.writing", f"{dead}/part"}
