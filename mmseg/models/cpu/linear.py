@@ -11,15 +11,23 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_PACKED_FOR = 512  # rows; what is packed for them serves any number of rows as well
+_LEAST_ROWS = 256  # that are worth it
+
+_packed = WeakTensorKeyDictionary()  # parameter -> (its state, itself in oneDNN's order)
 
 
 @lru_cache(maxsize=1)
 def _has_onednn_linear() -> bool:
-    """Whether this build of PyTorch has the operator (the one torch.compile emits), and it computes a linear layer."""
+    """Whether this build of PyTorch has the operators (those torch.compile emits), and they compute a linear layer."""
     x = torch.arange(6.0).view(2, 3)
     try:
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x @ x.t())
+        weights = [x, torch.ops.mkldnn._reorder_linear_weight(x, _PACKED_FOR)]
+        results = [torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "") for weight in weights]
+        return all(torch.equal(result, x @ x.t()) for result in results)
     except (AttributeError, RuntimeError):
         return False
 
@@ -40,10 +48,28 @@ def uses_onednn(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``F.linear``: (..., C_in) -> (..., C_out), with a ReLU behind it if wanted."""
     if uses_onednn(x):
-        weight = weight.contiguous()  # of other strides oneDNN takes its slow reference code
+        weight = _ordered(weight, x.numel() // x.shape[-1])
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     x = F.linear(x, weight, bias)
     return F.relu(x) if relu else x
+
+
+def _ordered(weight: Tensor, rows: int) -> Tensor:
+    """`weight` as a product with `rows` rows should read it; the result is the same to the last bit.
+
+    oneDNN brings weights into an order of blocks at every call. A parameter is kept in it beside itself until it is
+    written to, replaced or gone; as for :meth:`mmseg.models.base.VideoModel.folded`, writing through ``.data`` is no
+    change.
+    """
+    if rows < _LEAST_ROWS or not isinstance(weight, nn.Parameter) or weight.is_inference():
+        return weight.contiguous()  # of other strides oneDNN takes its slow reference code
+    state, kept = (weight._version, weight.data_ptr()), _packed.get(weight)
+    if kept is None or kept[0] != state:  # streams in other threads may do the same
+        kept = _packed[weight] = (
+            state,
+            torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _PACKED_FOR),
+        )
+    return kept[1]
 
 
 def products(rows: Tensor, columns: Tensor) -> Tensor:
