@@ -52,7 +52,7 @@ class System:
         unused: parts of the names of parameters that no loss reaches.
         numbers: frame t -> the frames of its whole clip in a video of 14, the target last or all of them being targets.
         filler: gives the model its fixed weights.
-        prepared: makes a function of its inputs of a model that draws.
+        prepared: changes a model, such as one that draws into a function of its inputs.
         matches: the losses are assigned on the host.
         head: the module behind the encoder.
         classes, void: of the labels of a training batch.
@@ -179,7 +179,7 @@ class GivenMasks(System):
 
     def model(self, mode: str = "eval") -> nn.Module:
         """As large as the published one: it has no smaller variants."""
-        return network(mode=mode)
+        return self.prepared(network(mode=mode))
 
     def official_model(self) -> nn.Module:
         with torch.device("meta"):

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from mmseg.models.backbones.mit import MixVisionTransformer
-from mmseg.registry import MODELS
+from tests.contract.shallow import shallow
 from tests.contract.systems import SYSTEMS, System
 
 IN_OTHERS = ("SegFormer", "THE-Mask, one frame")  # CFFM and THE-Mask compile the same parts and more
-
-
-@MODELS.register_module(force=True)
-class ShallowMiT(MixVisionTransformer):
-    """MiT-B0 with one block per stage, which is enough of what is compiled."""
-
-    embed_dims, depths = (32, 64, 160, 256), (1, 1, 1, 1)
-
-
-def shallow(system: System) -> System:
-    """The same system with the smallest encoder, if it has one of several sizes."""
-    config = system.config()
-    if "backbone" in config:
-        config["backbone"]["ori_type" if "ori_type" in config["backbone"] else "type"] = "ShallowMiT"
-    return replace(system, config=lambda: config)
 
 
 @pytest.mark.parametrize(

@@ -38,5 +38,5 @@ class FourConvolutions(nn.Module):
 def with_small_encoder(system: System) -> System:
     """The same system with that encoder in place of its MiT."""
     config = system.config()
-    config["backbone"] = dict(type="FourConvolutions")
+    config["backbone"].update({"ori_type" if "ori_type" in config["backbone"] else "type": "FourConvolutions"})
     return replace(system, config=lambda: config)

@@ -25,13 +25,13 @@ from mmseg.exporting.exported_model import ExportedModel
 from mmseg.exporting.onnx_runner import Runner
 from mmseg.exporting.runner_prototypes import kmeans
 from mmseg.folder_lock import FolderLock
+from tests.contract.shallow import shallow
 from tests.contract.systems import SYSTEMS
-from tests.contract.test_compiled_parts import shallow
 from tests.exporting.small_encoder import with_small_encoder
 from tests.tools.processes import patience
 
-EXPORTED = {  # those of SegFormer and HFAN hold a MiT
-    system.name: (shallow if system.name in ("SegFormer", "HFAN") else with_small_encoder)(system)
+EXPORTED = {  # that of SegFormer holds a MiT
+    system.name: shallow(system) if system.name == "SegFormer" else with_small_encoder(shallow(system))
     for system in SYSTEMS
     if system.name in ("SegFormer", "CFFM", "CFFM++", "MRCFA", "HFAN")
 }

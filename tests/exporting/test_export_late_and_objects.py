@@ -21,6 +21,7 @@ from mmseg.exporting.exported_model import ExportedModel
 from mmseg.exporting.onnx_runner import Runner
 from mmseg.models.exportable import ExportParts
 from mmseg.structures import View
+from tests.contract.shallow import shallow
 from tests.contract.systems import SYSTEMS, System, themask, video
 from tests.exporting.small_encoder import with_small_encoder
 from tests.tools.processes import patience
@@ -83,11 +84,8 @@ class RunnerOfParts(Runner):
 
 def few_layers(name: str, num_frames: int) -> System:
     """One of THE-Mask's models, with fewer layers still."""
-    config = themask(name, num_frames)
-    config["decode_head"]["pixel_decoder_cfg"]["transformer_enc_layers"] = 1
-    config["decode_head"]["transformer_decoder_cfg"]["dec_layers"] = 1
-    config["decode_head"]["loss_cfg"]["dec_layers"] = 2
-    return with_small_encoder(System("THE-Mask", ("themask", name), lambda: config, filler=SYSTEMS[-2].filler))
+    system = System("THE-Mask", ("themask", name), lambda: themask(name, num_frames), filler=SYSTEMS[-2].filler)
+    return with_small_encoder(shallow(system))
 
 
 def scores_of(model: nn.Module, frames: Tensor, size: int) -> dict[int, Tensor]:
@@ -124,11 +122,7 @@ def test_other_blocks(name: str, clip: int, size: int):
 @cache
 def gsfm() -> nn.Module:
     """The model with one block per stage of its encoders."""
-    model = SYSTEMS[-1].model()
-    for encoder, stages in ((model.key_encoder, ("res2", "layer2", "layer3")), (model.value_encoder, ("layer3",))):
-        for stage in stages:
-            setattr(encoder, stage, getattr(encoder, stage)[:1])
-    return model
+    return shallow(SYSTEMS[-1]).model()
 
 
 @pytest.fixture(scope="module")
