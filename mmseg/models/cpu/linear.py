@@ -1,19 +1,22 @@
-"""Matrix products through oneDNN for inference.
+"""Matrix products through oneDNN.
 
 PyTorch sends float32 linear layers to MKL, which takes a slow path on processors that are not Intel's; oneDNN, which
-is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. It
-has no backward, so graphs are built with the ordinary functions.
+is built into PyTorch for convolutions, runs the same products up to twice as fast there and no slower elsewhere. With
+gradients that is so for narrow layers, and for the products that give the gradient of the input.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_NARROW = 256  # channels; in wider layers that learn MKL is as fast
 _PACKED_FOR = 512  # rows; what is packed for them serves any number of rows as well
 _LEAST_ROWS = 256  # that are worth it
 
@@ -34,10 +37,13 @@ def _has_onednn_linear() -> bool:
 
 def uses_onednn(x: Tensor) -> bool:
     """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, not empty; no graph, autocast, tracing."""
+    return not torch.is_grad_enabled() and _suits_onednn(x)
+
+
+def _suits_onednn(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
@@ -50,7 +56,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
     if uses_onednn(x):
         weight = _ordered(weight, x.numel() // x.shape[-1])
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
-    x = F.linear(x, weight, bias)
+    narrow = min(weight.shape) <= _NARROW and _suits_onednn(x)
+    x = _Narrow.apply(x, weight, bias) if narrow else F.linear(x, weight, bias)
     return F.relu(x) if relu else x
 
 
@@ -70,6 +77,27 @@ def _ordered(weight: Tensor, rows: int) -> Tensor:
             torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _PACKED_FOR),
         )
     return kept[1]
+
+
+class _Narrow(torch.autograd.Function):
+    """A linear layer with gradients; that of the weights, whose product is long instead, comes from MKL."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight.detach(), bias)  # which will change: not worth keeping in oneDNN's order
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        return (
+            linear(grad.contiguous(), weight.t()) if of_x else None,
+            rows.t() @ x.flatten(0, -2) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
 
 
 def products(rows: Tensor, columns: Tensor) -> Tensor:

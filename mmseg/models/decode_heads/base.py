@@ -170,9 +170,10 @@ class FusionHead(nn.Module):
         """
         size = feats[0].shape[-2:]
         folded = folded or self.fold_fuse()
-        x = pointwise_conv(feats[0], folded.weights[0], folded.bias)
-        for feat, weight in zip(feats[1:], folded.weights[1:]):
+        x = resize(pointwise_conv(feats[-1], folded.weights[-1]), size)
+        for feat, weight in zip(feats[-2:0:-1], folded.weights[-2:0:-1]):
             x += resize(pointwise_conv(feat, weight), size)
+        x += pointwise_conv(feats[0], folded.weights[0], folded.bias)
         return self.linear_fuse(x, folded.norm)
 
     def frame_logits(self, fused: Tensor) -> Tensor:
