@@ -57,9 +57,17 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
         group["names"].append(name)
     kwargs = _tried(cls, kwargs, next(model.parameters()).device)
     try:
-        return cls(list(groups.values()), **kwargs)
+        optimizer = cls(list(groups.values()), **kwargs)
     except (ValueError, TypeError) as error:
         raise _impossible(cls, error) from error
+    optimizer.register_step_post_hook(_tell_that_weights_changed)
+    return optimizer
+
+
+def _tell_that_weights_changed(optimizer: Optimizer, *_: Any) -> None:
+    """Fused kernels write weights without counting it, and what is made of weights is kept as long as none counts."""
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
 
 
 def _factors(rules: update_sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
