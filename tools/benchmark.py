@@ -19,7 +19,15 @@ from mmseg.engine.benchmark_growth import HEIGHT, HEIGHTS, growth_rows
 from mmseg.engine.benchmark_job import Job, Row
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_objects import config_follows_objects
-from mmseg.engine.benchmark_tables import TABLES, comparison, growth_plot, growth_table, overview_table, worst_case
+from mmseg.engine.benchmark_tables import (
+    TABLES,
+    comparison,
+    growth_plot,
+    growth_table,
+    overview_table,
+    short_name,
+    worst_case,
+)
 from mmseg.engine.benchmark_video import measure_video
 from mmseg.engine.measure import in_own_process
 from mmseg.errors import ConfigError
@@ -165,7 +173,7 @@ def show_growth(args: argparse.Namespace) -> None:
     rows: list[Row] = []
     refused: list[str] = []
     for config in args.config:
-        name, seen = Path(config).stem, {row["axis"] for row in rows} - {HEIGHT}
+        name, seen = short_name(config), {row["axis"] for row in rows} - {HEIGHT}
         small = {key: value for key, value in _SMALL.items() if getattr(args, key) is None}
         job = make_job(args, config, "growth", **(small if follows_objects(args, config) else {}))
         for row in growth_rows(job, args.heights or HEIGHTS, refused, passed_over=seen):

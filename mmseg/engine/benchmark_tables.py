@@ -29,13 +29,19 @@ def overview_table(rows: Sequence[Row]) -> str:
     return f"{text_table(header, lines)}\n\n{rows[0]['device']}"
 
 
+def short_name(config: str) -> str:
+    """A config file in few words: its folder, which often names the system, and its own name."""
+    path = Path(config)
+    return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+
+
 def growth_table(rows: Sequence[Row]) -> str:
     """One line per measurement, in the order of the axes."""
     header = ["what grows", "config", "value", "frames/s", "ms", "peak MiB"]
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     lines = [
         [
-            row["axis"], Path(row["config"]).stem, str(row["value"]), f"{1 / row['seconds']:.2f}",
+            row["axis"], short_name(row["config"]), str(row["value"]), f"{1 / row['seconds']:.2f}",
             f"{1000 * row['seconds']:.0f}", f"{row['peak_memory'] / _MIB:.0f}",
         ]
         for row in sorted(rows, key=lambda row: axes.index(row["axis"]))
@@ -44,18 +50,18 @@ def growth_table(rows: Sequence[Row]) -> str:
 
 
 def growth_plot(rows: Sequence[Row]) -> bytes:
-    """A PNG with two panels for every axis: frames per second, and memory."""
+    """A PNG with two panels for every axis, beside each other: frames per second, and memory."""
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     panels: dict[str, Any] = {}
     for axis in axes:
         for title, of_row in _GROWTH.items():
             curves: dict[str, tuple[list[int], list[float]]] = {}
             for row in (row for row in rows if row["axis"] == axis):
-                values, numbers = curves.setdefault(Path(row["config"]).stem, ([], []))
+                values, numbers = curves.setdefault(short_name(row["config"]), ([], []))
                 values.append(row["value"])
                 numbers.append(of_row(row))
             panels[f"{title}, by {axis}"] = curves
-    return plot_curves(panels, [axis for axis in axes for _ in _GROWTH], log=True)
+    return plot_curves(panels, [axis for axis in axes for _ in _GROWTH], log=True, columns=4, panel=(3.7, 2.7))
 
 
 def speed_tables(rows: Sequence[Row]) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which people with colour blindness tell apart; black last
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 _DASHES = ("-", "--", ":", "-.")
-_COLUMNS = 3  # panels beside each other
 _FEW = 30  # points of a curve that get marks of their own
 _READABLE = 20  # classes whose shares are written into their cells
 _LONGEST_NAME = 18
@@ -25,6 +24,8 @@ def plot_curves(
     panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
     xlabels: Sequence[str] = (),
     log: bool = False,
+    columns: int = 3,
+    panel: tuple[float, float] = (5.2, 3.6),
 ) -> bytes:
     """A PNG with a panel for every number and a curve for every run, of the same colour in all panels.
 
@@ -32,11 +33,13 @@ def plot_curves(
         panels: number -> run -> iterations and values.
         xlabels: what stands below the panels in place of "iteration".
         log: both axes are logarithmic.
+        columns: panels beside each other, at most.
+        panel: (width, height) of one in inches.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    columns = min(_COLUMNS, len(panels))
+    columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(5.2 * columns, 3.6 * rows)
+    figure = _figure(panel[0] * columns, panel[1] * rows)
     lines = {}
     for number, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
