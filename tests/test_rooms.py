@@ -29,6 +29,7 @@ FLOORS = [
         "update_sections",
         "sections",
         "config_files",
+        "config_text",
         "data_entries",
         "config",
     ],

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.config import check_config, load_config
+from mmseg.config_text import config_text, value_text
 from mmseg.errors import ConfigError, nearest
 from mmseg.files import write_text
 from mmseg.mmengine_names import Config
@@ -44,10 +45,7 @@ def entry(config: Any, key: str) -> Any:
 
 def text_of(value: Any) -> str:
     """Python that makes `value`, laid out for reading."""
-    if isinstance(value, dict):
-        return Config(value).pretty_text
-    name = "value"
-    return Config({name: value}).pretty_text.removeprefix(f"{name} = ")
+    return config_text(Config(value)) if isinstance(value, dict) else value_text(value)
 
 
 def main() -> None:
@@ -55,7 +53,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     config = load_config(args.config, args.options)
     check_config(config, config.filename, tell=True)  # keys that have no effect are told on the standard error
-    text = text_of(entry(config, args.key)) if args.key else config.pretty_text
+    text = text_of(entry(config, args.key)) if args.key else config_text(config)
     if args.out is None:
         cli.say(text.rstrip("\n"))
     else:
