@@ -55,11 +55,11 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = Fa
     rows = max(1, _TILES // (n * across))
     for top in range(0, down, rows):
         bottom = min(top + rows, down)
-        transformed = _inputs_of_tiles(_strip(image, top, bottom, across, of_relu))
-        products = torch.bmm(transformed, places)  # (64, n * r * c, C_out)
+        products = torch.bmm(_inputs_of_tiles(_strip(image, top, bottom, across, of_relu)), places)
         if bias is not None:
-            products[_BIAS] += bias
+            products[_BIAS] += bias  # (64, n * r * c, C_out)
         _results_of_tiles(products, out[:, _TILE * top : _TILE * bottom], relu)
+        del products  # before the next are made
     return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
