@@ -63,6 +63,9 @@ class Attention(nn.Module):
         if self.reduction > 1:
             x = self.norm(map_to_tokens(self.sr(tokens_to_map(x, h, w))))  # (n, floor(h / r) * floor(w / r), C)
         k, v = (self._split(part) for part in self.kv(x).chunk(2, dim=-1))
+        if self.num_heads == 1 and not torch.is_grad_enabled():
+            # the weights of a mean add up to 1: few values are projected instead of many means
+            return attend(q, k, self._split(self.proj(v.flatten(1, 2)))).squeeze(1)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
