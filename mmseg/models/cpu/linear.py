@@ -7,6 +7,7 @@ gradients that is so for narrow layers, and for the products that give the gradi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,9 @@ _NARROW = 256  # channels; in wider layers that learn MKL is as fast
 _PACKED_FOR = 512  # rows; what is packed for them serves any number of rows as well
 _LEAST_ROWS = 256  # that are worth it
 
-_packed = WeakTensorKeyDictionary()  # parameter -> (its state, itself in oneDNN's order)
+_SAMPLE = 61  # numbers of a weight that are looked at before it is taken from those that are packed
+
+_packed = WeakTensorKeyDictionary()  # parameter -> _Packed
 
 
 @lru_cache(maxsize=1)
@@ -51,32 +54,61 @@ def _suits_onednn(x: Tensor) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """``F.linear``: (..., C_in) -> (..., C_out), with a ReLU behind it if wanted."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, keeps: bool = False) -> Tensor:
+    """``F.linear``: (..., C_in) -> (..., C_out).
+
+    Args:
+        relu: with a ReLU behind it.
+        keeps: `weight` is used again and again, and may be kept in another order, too.
+    """
     if uses_onednn(x):
-        weight = _ordered(weight, x.numel() // x.shape[-1])
+        # of other strides oneDNN takes its slow reference code
+        weight = _packed_weight(weight, x.numel() // x.shape[-1]) if keeps else weight.contiguous()
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     narrow = min(weight.shape) <= _NARROW and _suits_onednn(x)
     x = _Narrow.apply(x, weight, bias) if narrow else F.linear(x, weight, bias)
     return F.relu(x) if relu else x
 
 
-def _ordered(weight: Tensor, rows: int) -> Tensor:
+@dataclass(frozen=True)
+class _Packed:
+    """A parameter in oneDNN's order of blocks, and what it was made from.
+
+    Attributes:
+        state: version and address of the parameter.
+        sample: some of its numbers, a view and a copy: ``.data`` and fused optimisers write without a new version.
+    """
+
+    weight: Tensor
+    state: tuple[int, int]
+    sample: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, weight: nn.Parameter) -> _Packed:
+        plain = weight.detach().contiguous()
+        view = weight.detach().flatten()[:: weight.numel() // _SAMPLE + 1]
+        return cls(torch.ops.mkldnn._reorder_linear_weight(plain, _PACKED_FOR), _state(weight), (view, view.clone()))
+
+    def fits(self, weight: nn.Parameter) -> bool:
+        return self.state == _state(weight) and torch.equal(*self.sample)
+
+
+def _state(weight: nn.Parameter) -> tuple[int, int]:
+    return weight._version, weight.data_ptr()
+
+
+def _packed_weight(weight: Tensor, rows: int) -> Tensor:
     """`weight` as a product with `rows` rows should read it; the result is the same to the last bit.
 
-    oneDNN brings weights into an order of blocks at every call. A parameter is kept in it beside itself until it is
-    written to, replaced or gone; as for :meth:`mmseg.models.base.VideoModel.folded`, writing through ``.data`` is no
-    change.
+    oneDNN brings weights into its order at every call. A parameter is kept in it, beside itself, until it changes.
     """
-    if rows < _LEAST_ROWS or not isinstance(weight, nn.Parameter) or weight.is_inference():
-        return weight.contiguous()  # of other strides oneDNN takes its slow reference code
-    state, kept = (weight._version, weight.data_ptr()), _packed.get(weight)
-    if kept is None or kept[0] != state:  # streams in other threads may do the same
-        kept = _packed[weight] = (
-            state,
-            torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _PACKED_FOR),
-        )
-    return kept[1]
+    few = rows < _LEAST_ROWS or weight.numel() < _SAMPLE
+    if few or not isinstance(weight, nn.Parameter) or weight.is_inference() or not weight.is_contiguous():
+        return weight.contiguous()
+    kept = _packed.get(weight)
+    if kept is None or not kept.fits(weight):  # streams in other threads may do the same
+        kept = _packed[weight] = _Packed.of(weight)
+    return kept.weight
 
 
 class _Narrow(torch.autograd.Function):

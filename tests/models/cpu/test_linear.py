@@ -21,7 +21,7 @@ def layer() -> Linear:
     if not cpu_linear._has_onednn_linear():
         pytest.skip("this PyTorch has no oneDNN")
     torch.manual_seed(0)
-    return Linear(24, 40)
+    return Linear(24, 40).eval()
 
 
 @torch.no_grad()
@@ -48,12 +48,18 @@ def test_changed_weights_are_packed_again(layer):
     check(layer)
     layer.weight.data = torch.randn(40, 24)
     check(layer)
+    layer.weight.data.add_(0.1)
+    check(layer)
     layer.weight = nn.Parameter(torch.randn(40, 24))
     check(layer)
-    torch.optim.SGD([layer.weight], lr=1.0).zero_grad()
     layer(torch.randn(ROWS, 24)).sum().backward()
-    torch.optim.SGD(layer.parameters(), lr=1.0).step()
+    torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True).step()  # which raises no version
     check(layer)
+
+
+def test_nothing_is_kept_in_training(layer):
+    check(layer.train())
+    assert layer.weight not in cpu_linear._packed
 
 
 def test_a_copy_has_its_own(layer):
