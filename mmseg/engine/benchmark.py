@@ -44,6 +44,7 @@ from mmseg.mmengine_names import Config
 from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits
+from mmseg.models.cpu.pages import keep_pages_on_cpu
 from mmseg.models.stream import Stream
 from mmseg.structures import View
 from mmseg.writing.base import ResultOptions

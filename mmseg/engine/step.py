@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from mmseg import distributed, sections
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.pages import keep_pages_on_cpu
 
 logger = logging.getLogger("mmseg.engine")
 
@@ -35,6 +36,7 @@ class Updater:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, device: torch.device, cfg: Mapping[str, Any]) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
+        keep_pages_on_cpu(device)  # every step asks for the same memory
         optimizer_config = sections.read("optimizer_config", cfg.get("optimizer_config"))
         self.grad_clip = optimizer_config.grad_clip if optimizer_config else None
         self.dtype = amp_dtype(cfg.get("amp"), device)

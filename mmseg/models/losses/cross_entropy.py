@@ -1,4 +1,4 @@
-"""Cross entropy of upsampled logits, whose gradient is computed while their rows are in the cache."""
+"""Cross entropy of upsampled logits, whose gradient is computed while a tile of them is in the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmseg.errors import ConfigError
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.base import PixelLoss, of_labels
-from mmseg.models.losses.upsampled import accumulator, all_rows, widened
+from mmseg.models.losses.upsampled import accumulator, all_tiles, by_rows, widened
 from mmseg.registry import MODELS
 
 
@@ -81,7 +81,7 @@ def upsampled_cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Loss and, in the same slices, its gradient: the loss is a scalar, so backward only has to scale it."""
+    """Loss and, in the same tiles, its gradient: the loss is a scalar, so backward only has to scale it."""
 
     @staticmethod
     def forward(
@@ -94,17 +94,18 @@ class _CrossEntropy(torch.autograd.Function):
         slice_numbers: int | None,
     ) -> tuple[Tensor, Tensor]:
         needs_grad = ctx.needs_input_grad[0]
-        grad = torch.zeros_like(logits, memory_format=torch.contiguous_format) if needs_grad else None
+        coarse = by_rows(logits)
+        grad = torch.zeros_like(coarse) if needs_grad else None
         loss, correct = accumulator(logits), torch.zeros((), dtype=torch.int64, device=logits.device)
-        for rows in all_rows(logits, labels.shape[-2:], slice_numbers):
-            z, target = rows.upsample(logits, labels.shape[-1]), labels[rows.sample, rows.part]
+        for tile in all_tiles(coarse, labels.shape[-2:], slice_numbers):
+            z, target = tile.upsample(coarse), labels[tile.place]
             valid = target != ignore_index
-            factor = None if weight is None else weight[rows.sample, rows.part]
-            slice_loss, slice_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
-            loss += slice_loss
-            correct += slice_correct
+            factor = None if weight is None else weight[tile.place]
+            tile_loss, tile_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
+            loss += tile_loss
+            correct += tile_correct
             if needs_grad:
-                rows.add_gradient(grad, z)
+                tile.add_gradient(grad, z)
         total = labels.numel() if total is None else total
         if needs_grad:
             ctx.save_for_backward(grad.div_(total))
@@ -115,24 +116,26 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * grad_loss, None, None, None, None, None
+        return (grad * grad_loss).transpose(1, 2), None, None, None, None, None
 
 
 def _cross_entropy_(
     z: Tensor, target: Tensor, valid: Tensor, factor: Tensor | None, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy of logits `z` (K, rows, W) and number of hits; leaves the gradient in `z`."""
-    highest = z.amax(0)
-    # Where several classes are highest, the first counts. Elsewhere than on a CPU, to ask would wait for the device.
-    alone = z.device.type == "cpu" and int(torch.count_nonzero(z == highest)) == highest.numel()
-    winner = None if alone else z.argmax(0)
-    index = torch.where(valid, target, target.clamp(0, len(z) - 1))  # a label that is no class stays an error
-    factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, W)
+    """Summed cross entropy of logits `z` (rows, K, columns) and number of hits; leaves the gradient in `z`."""
+    highest = z.amax(1, keepdim=True)
+    on_cpu = z.device.type == "cpu"
+    winner = None if on_cpu else z.argmax(1)
     z -= highest
-    picked = z.gather(0, index[None])[0]
-    total = z.exp_().sum(0)
+    if on_cpu and z.numel() - int(torch.count_nonzero(z)) != highest.numel():
+        # Several classes are highest somewhere: the first counts. Elsewhere, to ask would wait for the device.
+        winner = z.argmax(1)
+    index = torch.where(valid, target, target.clamp(0, z.shape[1] - 1))  # a label that is no class stays an error
+    factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, columns)
+    picked = z.gather(1, index[:, None])[:, 0]
+    total = z.exp_().sum(1)
     loss = torch.where(valid, (total.log() - picked) * factor, 0.0).sum(dtype=accumulator(z).dtype)
     if needs_grad:
-        z *= factor / total
-        z.scatter_add_(0, index[None], -factor[None])
+        z *= (factor / total)[:, None]
+        z.scatter_add_(1, index[:, None], -factor[:, None])
     return loss, ((picked == 0) & (index == target) if winner is None else winner == target).sum()

@@ -1,9 +1,9 @@
 """Upsampled logits without the upsampled logits.
 
-For 124 classes the logits at label size are the largest tensors of a training step. Here they exist for a few rows at
-a time: every loss of this folder looks at such slices, and keeps for the backward pass what belongs to the coarse
+For 124 classes the logits at label size are the largest tensors of a training step. Here they exist in small tiles, one
+at a time: every loss of this folder looks at such slices, and keeps for the backward pass what belongs to the coarse
 logits alone. All of it is computed in float32 at least, also under autocast; ``float32_matmul_precision`` of a config
-counts for the product that makes rows.
+counts for the products that make a tile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -25,53 +24,76 @@ from mmseg.models.layers.resize import linear_weights
 # what keeps a GPU busy.
 _SLICE_NUMBERS = {"cpu": 1 << 19, "cuda": 1 << 25}
 
-# (logits (K, rows, W), labels (rows, W), weights (rows, W) or None) -> a vector
+_WHOLE = 64  # rows of full width that fit into a slice: then there is nothing to gain from narrower ones
+_LEAST = 32  # columns of a tile
+
+# (logits (K, rows, columns), labels (rows, columns), weights (rows, columns) or None) -> a vector
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-class Rows(NamedTuple):
-    """Some rows of the upsampled logits of one sample, and what they are made of."""
+class Tile(NamedTuple):
+    """A rectangle of the upsampled logits of one sample, and what it is made of."""
 
     sample: int
-    part: slice  # of the rows at label size
-    coarse: slice  # of the rows that they lie between
-    weights: Tensor  # (rows, coarse rows)
+    rows: slice  # at label size
+    columns: slice
+    coarse_rows: slice  # that they lie between
+    coarse_columns: slice
+    row_weights: Tensor  # (rows, coarse rows)
+    column_weights: Tensor  # (columns, coarse columns)
 
-    def upsample(self, logits: Tensor, width: int) -> Tensor:
-        """These rows of `logits` (n, K, h, w), first along the few coarse rows, then between them: (K, rows, width)."""
-        coarse = logits[self.sample, :, self.coarse].contiguous()  # (K, c, w)
-        wide = F.interpolate(coarse[None], size=(coarse.shape[1], width), mode="bilinear", align_corners=False)[0]
-        return self.weights @ wide
+    @property
+    def place(self) -> tuple[int, slice, slice]:
+        """Of the tile in a tensor (n, H, W)."""
+        return self.sample, self.rows, self.columns
+
+    def upsample(self, coarse: Tensor) -> Tensor:
+        """These pixels of `coarse` (n, h, K, w), by two products: (rows, K, columns)."""
+        part = coarse[self.sample, self.coarse_rows, :, self.coarse_columns]  # (r, K, c)
+        wide = part.flatten(0, 1) @ self.column_weights.t()
+        return (self.row_weights @ wide.view(len(part), -1)).view(len(self.row_weights), -1, wide.shape[-1])
 
     def add_gradient(self, grad: Tensor, z: Tensor) -> None:
-        """Transpose of :meth:`upsample`: adds the gradient `z` (K, rows, width) to `grad` (n, K, h, w)."""
-        wide = self.weights.t() @ z  # (K, c, width)
-        k, rows, width = wide.shape
-        grad[self.sample, :, self.coarse] += torch.ops.aten.upsample_bilinear2d_backward(
-            wide[None], [rows, width], [1, k, rows, grad.shape[-1]], False, None, None
-        )[0]
+        """Transpose of :meth:`upsample`: adds the gradient `z` (rows, K, columns) to `grad` (n, h, K, w)."""
+        wide = self.row_weights.t() @ z.flatten(1)  # (r, K * columns)
+        part = wide.view(-1, z.shape[-1]) @ self.column_weights
+        grad[self.sample, self.coarse_rows, :, self.coarse_columns] += part.view(wide.shape[0], z.shape[1], -1)
 
 
-def all_rows(logits: Tensor, size: tuple[int, int], slice_numbers: int | None = None) -> Iterator[Rows]:
-    """The rows of `logits` (n, K, h, w) at `size`, as many together as `slice_numbers` numbers allow."""
-    height, width = size
-    slice_numbers = slice_numbers or _SLICE_NUMBERS.get(logits.device.type, 1 << 22)
-    rows = max(1, slice_numbers // (logits.shape[1] * width))
-    weights = linear_weights(logits.shape[-2], height, logits.dtype, logits.device)
-    parts = []
-    for top in range(0, height, rows):
-        part = slice(top, min(top + rows, height))
-        coarse = _coarse_rows(part, logits.shape[-2], height)
-        parts.append((part, coarse, weights[part, coarse]))
-    for sample in range(len(logits)):
-        for part in parts:
-            yield Rows(sample, *part)
+def by_rows(logits: Tensor) -> Tensor:
+    """(n, K, h, w) -> contiguous (n, h, K, w), and back."""
+    return logits.transpose(1, 2).contiguous()
 
 
-def _coarse_rows(part: slice, coarse_height: int, height: int) -> slice:
-    """The coarse rows that the rows `part` of `height` ones lie between, at the borders perhaps one more."""
-    first, last = ((row + 0.5) * coarse_height / height - 0.5 for row in (part.start, part.stop - 1))
-    return slice(max(0, math.floor(first - 1e-3)), min(coarse_height, math.floor(last + 1e-3) + 2))
+def all_tiles(coarse: Tensor, size: tuple[int, int], slice_numbers: int | None = None) -> Iterator[Tile]:
+    """The pixels of `coarse` (n, h, K, w) at `size`, as many together as `slice_numbers` numbers allow."""
+    slice_numbers = slice_numbers or _SLICE_NUMBERS.get(coarse.device.type, 1 << 22)
+    pixels = max(1, slice_numbers // coarse.shape[2])
+    columns = size[1] if pixels >= _WHOLE * size[1] else min(size[1], max(_LEAST, math.isqrt(pixels)))
+    rows = max(1, pixels // columns)
+    down, across = (
+        list(_parts(linear_weights(length, resized, coarse.dtype, coarse.device), count))
+        for length, resized, count in ((coarse.shape[1], size[0], rows), (coarse.shape[3], size[1], columns))
+    )
+    for sample in range(len(coarse)):
+        for part, coarse_rows, row_weights in down:
+            for strip, coarse_columns, column_weights in across:
+                yield Tile(sample, part, strip, coarse_rows, coarse_columns, row_weights, column_weights)
+
+
+def _parts(weights: Tensor, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """A resized line, `count` pixels at a time: which, the coarse ones that they lie between, and their weights."""
+    resized, length = weights.shape
+    for start in range(0, resized, count):
+        part = slice(start, min(start + count, resized))
+        coarse = _between(part, length, resized)
+        yield part, coarse, weights[part, coarse].contiguous()
+
+
+def _between(part: slice, length: int, resized: int) -> slice:
+    """The pixels of a line that those `part` of the `resized` ones lie between, at the borders perhaps one more."""
+    first, last = ((pixel + 0.5) * length / resized - 0.5 for pixel in (part.start, part.stop - 1))
+    return slice(max(0, math.floor(first - 1e-3)), min(length, math.floor(last + 1e-3) + 2))
 
 
 def widened(logits: Tensor) -> Tensor:
@@ -93,7 +115,7 @@ def pixel_sums(
     Args:
         logits: (n, K, h, w), resized bilinearly (align_corners False) to the size of the labels.
         labels: (n, H, W) int64.
-        measure: gives the sums (m,) of some rows, as differentiable operations on their logits. For the backward pass
+        measure: gives the sums (m,) of some pixels, as differentiable operations on their logits. For the backward pass
             it is called once more.
         weight: (n, H, W) of every pixel, for `measure`.
         slice_numbers: how many upsampled logits may exist at once; by default what suits the device.
@@ -113,11 +135,12 @@ class _PixelSums(torch.autograd.Function):
         ctx.save_for_backward(logits, labels, weight)
         ctx.measure, ctx.slice_numbers = measure, slice_numbers
         sums, correct = None, torch.zeros((), dtype=torch.int64, device=logits.device)
-        for rows in all_rows(logits, labels.shape[-2:], slice_numbers):
-            z, target, factor = _slice(rows, logits, labels, weight)
+        coarse = by_rows(logits)
+        for tile in all_tiles(coarse, labels.shape[-2:], slice_numbers):
+            z, target, factor = _slice(tile, coarse, labels, weight)
             value = measure(z, target, factor)
             sums = accumulator(logits, len(logits), len(value)) if sums is None else sums
-            sums[rows.sample] += value
+            sums[tile.sample] += value
             correct += (z.argmax(0) == target).sum()
         ctx.mark_non_differentiable(correct := correct.float())
         return sums.to(logits.dtype), correct
@@ -126,20 +149,21 @@ class _PixelSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, labels, weight = ctx.saved_tensors
-        grad = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-        for rows in all_rows(logits, labels.shape[-2:], ctx.slice_numbers):
+        coarse = by_rows(logits.detach())
+        grad = torch.zeros_like(coarse)
+        for tile in all_tiles(coarse, labels.shape[-2:], ctx.slice_numbers):
             with full_precision(logits), torch.enable_grad():
-                z, target, factor = _slice(rows, logits.detach(), labels, weight)
+                z, target, factor = _slice(tile, coarse, labels, weight)
                 value = ctx.measure(z.requires_grad_(), target, factor)
-                (grad_z,) = torch.autograd.grad(value, z, grad_sums[rows.sample].to(value.dtype))
-            rows.add_gradient(grad, grad_z)
-        return grad, None, None, None, None
+                (grad_z,) = torch.autograd.grad(value, z, grad_sums[tile.sample].to(value.dtype))
+            tile.add_gradient(grad, by_rows(grad_z[None])[0])
+        return grad.transpose(1, 2), None, None, None, None
 
 
-def _slice(rows: Rows, logits: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits (K, rows, W), labels (rows, W) and weights (rows, W) of some rows."""
-    factor = None if weight is None else weight[rows.sample, rows.part]
-    return rows.upsample(logits, labels.shape[-1]), labels[rows.sample, rows.part], factor
+def _slice(tile: Tile, coarse: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits (K, rows, columns), labels and weights (rows, columns) of a tile."""
+    factor = None if weight is None else weight[tile.place]
+    return tile.upsample(coarse).transpose(0, 1).contiguous(), labels[tile.place], factor
 
 
 @torch.no_grad()
@@ -149,11 +173,11 @@ def label_probabilities(
 ) -> Tensor:
     """Probability (n, H, W) of every pixel's label; infinity where it is `ignore_index`. Arguments as above."""
     with full_precision(logits):
-        logits = widened(logits)
-        found = logits.new_empty(labels.shape)
-        for rows in all_rows(logits, labels.shape[-2:], slice_numbers):
-            z, target, _ = _slice(rows, logits, labels, None)
+        coarse = by_rows(widened(logits))
+        found = coarse.new_empty(labels.shape)
+        for tile in all_tiles(coarse, labels.shape[-2:], slice_numbers):
+            z, target, _ = _slice(tile, coarse, labels, None)
             valid = target != ignore_index
             picked = z.softmax(0).gather(0, torch.where(valid, target, 0)[None])[0]
-            found[rows.sample, rows.part] = torch.where(valid, picked, torch.inf)
+            found[tile.place] = torch.where(valid, picked, torch.inf)
     return found
