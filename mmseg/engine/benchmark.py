@@ -200,6 +200,8 @@ def measure_train(job: Job) -> list[Row]:
             model, job.clips or cfg.data.get("samples_per_gpu", 2), job.size, device
         )
         timer, memory = StageTimer(device, job.cpu_time), PeakMemory(device)
+        if not job.reference:
+            keep_pages_on_cpu(device)  # as a training does
         memory.start()
         network = reference_of(model).loss if job.reference else type(model).__call__
         for number in range(1 + job.repeats):
