@@ -36,6 +36,7 @@ from mmseg.images import read_palette
 from mmseg.making.flow import DEFAULT_FLOW, flow_network
 from mmseg.mmengine_names import Config
 from mmseg.model_folder import locate
+from mmseg.models.layers.compiling import require_compiler
 from mmseg.visualization import davis_palette, default_palette
 from mmseg.visualization.painting import OPACITY
 from mmseg.writing.base import inside
@@ -78,6 +79,8 @@ def infer_videos(args: argparse.Namespace) -> int:
         options.check(model)
     settings = _settings(args, cfg, options)
     if args.compile:
+        if not is_export(args.checkpoint):  # which says itself that there is nothing to compile
+            require_compiler(device)
         model.compile_parts()
     if several:
         return _infer_many(args, model, sources, options, settings)

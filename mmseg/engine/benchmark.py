@@ -45,6 +45,7 @@ from mmseg.models import build_segmentor
 from mmseg.models.base import Segmentor, VideoModel
 from mmseg.models.cpu.label_map import resize_logits
 from mmseg.models.cpu.pages import keep_pages_on_cpu
+from mmseg.models.layers.compiling import require_compiler
 from mmseg.models.stream import Stream
 from mmseg.structures import View
 from mmseg.writing.base import ResultOptions
@@ -194,6 +195,7 @@ def measure_train(job: Job) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = _built(cfg, Path(folder)).to(device).train()
         if job.compile:
+            require_compiler(device)
             model.compile_parts()
         optimizer = build_optimizer(model, cfg.optimizer)
         batch = (training_clips if follows_objects(model) else training_batch)(
@@ -272,6 +274,7 @@ def inference_model(job: Job, folder: Path) -> VideoModel:
     model = _built(cfg, folder)
     model.cfg = cfg
     if job.compile:
+        require_compiler(job.device)
         (model.compile_parts if follows_objects(model) else model.backbone.compile)()
     return model.to(job.device).eval()
 

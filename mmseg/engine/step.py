@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from mmseg import distributed, sections
 from mmseg.errors import ConfigError
 from mmseg.models.cpu.pages import keep_pages_on_cpu
+from mmseg.models.layers.compiling import require_compiler
 
 logger = logging.getLogger("mmseg.engine")
 
@@ -127,6 +128,8 @@ def prepare_module(model: nn.Module, cfg: Mapping[str, Any]) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     options = cfg.get("compile")
     if options:
+        if not isinstance(options, Mapping) or options.get("backend", "inductor") == "inductor":
+            require_compiler(device)
         # in place: no prefix on the names. Whole models take names of videos and the iteration, which change
         compile_parts = getattr(model, "compile_parts", model.compile)
         compile_parts(**(options if isinstance(options, Mapping) else {}))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -37,3 +38,16 @@ def test_testing_does_not_import_the_compiler():
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
+
+
+def test_without_a_compiler_there_is_one_error(tmp_path: Path):
+    """In a process of its own, with no memory of what was compiled before."""
+    program = (
+        "from mmseg.errors import ConfigError\n"
+        "from mmseg.models.layers.compiling import require_compiler\n"
+        "try:\n    require_compiler('cpu')\n"
+        "except ConfigError as error:\n    print(error.expected)\n"
+    )
+    bare = {**environment(), "CXX": str(tmp_path / "no_compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=bare)
+    assert result.stdout.startswith("a C++ compiler"), result.stderr

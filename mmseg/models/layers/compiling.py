@@ -1,4 +1,4 @@
-"""What compiled code leaves out, said without importing the compiler."""
+"""What compiled code leaves out, said without importing the compiler; and whether there is a compiler."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from mmseg.errors import ConfigError
 
 
 def outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,3 +29,24 @@ def outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
         return disabled[0](*args, **kwargs)
 
     return call
+
+
+def require_compiler(device: torch.device | str) -> None:
+    """Find out whether ``torch.compile`` can do anything here, before a long run does.
+
+    Raises:
+        ConfigError: it cannot, because there is no C++ compiler that works, or Triton is missing for a GPU.
+    """
+    try:
+        torch.compile(_probe)(torch.zeros(64, device=device))
+    except Exception as error:  # of many kinds, by what is missing
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ConfigError(
+            f"compiling fails here: {lines[0]}",
+            "a C++ compiler (g++, or what the variable CXX names) and Python's headers; for GPUs Triton, too",
+            "install them, or leave --compile (in a config: compile=True) out",
+        ) from error
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1
