@@ -65,7 +65,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
         # of other strides oneDNN takes its slow reference code
         weight = _packed_weight(weight, x.numel() // x.shape[-1]) if keeps else weight.contiguous()
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
-    narrow = min(weight.shape) <= _NARROW and _suits_onednn(x)
+    narrow = min(weight.shape) <= _NARROW and x.ndim > 1 and _suits_onednn(x)
     x = _Narrow.apply(x, weight, bias) if narrow else F.linear(x, weight, bias)
     return F.relu(x) if relu else x
 
