@@ -29,7 +29,6 @@ FLOORS = [
         "update_sections",
         "sections",
         "config_files",
-        "config_text",
         "data_entries",
         "config",
     ],

@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
 from mmseg.config import check_config, load_config
-from mmseg.config_text import config_text, value_text
 from mmseg.errors import ConfigError, nearest
 from mmseg.files import write_text
 from mmseg.mmengine_names import Config
@@ -45,7 +44,10 @@ def entry(config: Any, key: str) -> Any:
 
 def text_of(value: Any) -> str:
     """Python that makes `value`, laid out for reading."""
-    return config_text(Config(value)) if isinstance(value, dict) else value_text(value)
+    if isinstance(value, dict):
+        return Config(value).pretty_text
+    name = "value"
+    return Config({name: value}).pretty_text.removeprefix(f"{name} = ")
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     config = load_config(args.config, args.options)
     check_config(config, config.filename, tell=True)  # keys that have no effect are told on the standard error
-    text = text_of(entry(config, args.key)) if args.key else config_text(config)
+    text = text_of(entry(config, args.key)) if args.key else config.pretty_text
     if args.out is None:
         cli.say(text.rstrip("\n"))
     else:

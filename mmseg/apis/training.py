@@ -17,7 +17,6 @@ from mmseg.apis.rehearsal import facts_of_run, rehearse
 from mmseg.apis.testing import Validation, check_num_classes
 from mmseg.carried_config import packed_config
 from mmseg.config import check_config, require, with_data_sets_of_method
-from mmseg.config_text import config_text
 from mmseg.data_entries import data_sets
 from mmseg.datasets import VideoFiles, build_dataset, check_same_classes
 from mmseg.datasets.class_names import first_difference
@@ -214,7 +213,7 @@ def _report(cfg: Config, folder: Path, seed: int) -> None:
     for key, value in environment(distributed.device()).items():
         logger.info("%s: %s", key, value)
     path = folder / (Path(cfg.filename).name if cfg.filename else "config.py")
-    write_text(path, config_text(cfg) if path.suffix == ".py" else cfg.dump())
+    write_text(path, cfg.dump())
     logger.info("%d process(es), seed %d, config %s", distributed.world_size(), seed, path)
 
 
