@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mmseg.config import load_config, require
@@ -120,6 +121,6 @@ def growth_rows(
         try:
             row = own if point.job == job and point.processes == 1 else measure_point(point)
         except (ConfigError, DataError) as error:
-            refused.append(f"{point.axis} {point.value}: {error.found}")
+            refused.append(f"{Path(job.config).stem}, {point.axis} {point.value}: {error.found}")
             continue
         yield {**row, "config": job.config, "axis": point.axis, "value": point.value}
