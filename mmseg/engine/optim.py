@@ -65,7 +65,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
 
 
 def _tell_that_weights_changed(optimizer: Optimizer, *_: Any) -> None:
-    """Fused kernels write weights without counting it, and what is made of weights is kept as long as none counts."""
+    """Fused kernels write weights without counting it; what streams have made of the old ones would be kept."""
     for group in optimizer.param_groups:
         torch.autograd.graph.increment_version(group["params"])
 

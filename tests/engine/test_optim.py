@@ -127,6 +127,18 @@ def test_what_is_kept_of_weights_follows_every_step(name):
         optimizer.step()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_update_counts_as_a_change_of_the_weights(fused):
+    """What streams make of weights is kept until their versions say that they are new."""
+    model = layers()
+    optimizer = build_optimizer(model, {**ADAMW, "fused": fused})
+    versions = [weight._version for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert all(weight._version > before for weight, before in zip(model.parameters(), versions))
+
+
 def test_fused_kernels_are_taken_unless_the_config_chooses():
     assert build_optimizer(layers(), ADAMW).param_groups[0]["fused"]
     assert not build_optimizer(layers(), {**ADAMW, "fused": False}).param_groups[0]["fused"]

@@ -1,9 +1,8 @@
-"""Weights in oneDNN's order: the same results, and never those of weights that are no more."""
+"""Products by oneDNN are those of the weights as they are now, whoever has written them."""
 
 from __future__ import annotations
 
 import copy
-import gc
 
 import pytest
 import torch
@@ -30,25 +29,14 @@ def check(layer: Linear) -> None:
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
-@torch.no_grad()
-def test_packed_weights_give_the_same_bits(layer):
-    x = torch.randn(ROWS, 24)
-    plain = torch.cat([layer(part) for part in x.split(ROWS // 3)])  # too few rows
-    assert layer.weight not in cpu_linear._packed
-    assert torch.equal(layer(x), plain)
-    assert layer.weight in cpu_linear._packed
-
-
-def test_changed_weights_are_packed_again(layer):
+def test_changed_weights_count_at_once(layer):
     check(layer)
     with torch.no_grad():
         layer.weight.mul_(2)
     check(layer)
     layer.load_state_dict({"weight": torch.randn(40, 24), "bias": torch.zeros(40)})
     check(layer)
-    layer.weight.data = torch.randn(40, 24)
-    check(layer)
-    layer.weight.data.add_(0.1)
+    layer.weight.data[5] = 0  # of which autograd knows nothing
     check(layer)
     layer.weight = nn.Parameter(torch.randn(40, 24))
     check(layer)
@@ -57,22 +45,9 @@ def test_changed_weights_are_packed_again(layer):
     check(layer)
 
 
-def test_nothing_is_kept_in_training(layer):
-    check(layer.train())
-    assert layer.weight not in cpu_linear._packed
-
-
 def test_a_copy_has_its_own(layer):
     check(layer)
     other = copy.deepcopy(layer)
     nn.init.ones_(other.weight)
     check(other)
     check(layer)
-
-
-def test_they_go_with_the_parameter(layer):
-    check(layer)
-    before = len(cpu_linear._packed)
-    layer.weight = None
-    gc.collect()
-    assert len(cpu_linear._packed) == before - 1
