@@ -128,7 +128,7 @@ def test_what_a_hook_sees_can_be_learned_from(part):
     """As a loss on maps inside of the backbone does."""
     model, seen = tiny(drop_path_rate=0.0), []
     model.get_submodule(part).register_forward_hook(lambda _m, _i, out: seen.append(out))
-    model(torch.randn(1, 3, 32, 32))
+    model(torch.randn(1, 3, 64, 64))
     [out] = seen
     (out[0] if isinstance(out, tuple) else out).square().sum().backward()
     gradients = [weight.grad for weight in model.get_submodule(part).parameters()]
