@@ -146,6 +146,8 @@ def at(place: str, separator: str = ": ") -> Iterator[None]:
             raise
         raise type(error)(f"{place}{separator}{error.found}", error.expected, error.action) from error
     except (RuntimeError, ValueError, OSError) as error:
+        if str(error).startswith(f"{place}{separator}"):
+            raise
         raise RuntimeError(f"{place}{separator}{error}") from error
 
 

@@ -87,9 +87,9 @@ def fetched(found: Mapping[str, Tensor]) -> Callable[[], dict[str, np.ndarray]]:
     """Begin to copy tensors from their device; the call of what this returns waits for them."""
     copies = {name: _copied(value) for name, value in found.items()}
     done = None
-    if any(value.is_cuda for value in found.values()):
+    if (labels := found["labels"]).is_cuda:
         done = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(labels.device))  # which need not be the device that is current
 
     def arrays() -> dict[str, np.ndarray]:
         if done is not None:

@@ -71,8 +71,10 @@ def _next_group(items: Iterator[Item], device: torch.device) -> tuple[list[Item]
     group: list[Item] = []
     try:
         for item in items:
+            if not group:
+                number = _number(item[1], device)
             group.append(item)
-            if len(group) >= _number(group[0][1], device):
+            if len(group) == number:
                 break
     except Exception as error:  # raised when its turn comes
         return group, error
@@ -117,7 +119,7 @@ def _start(
 def _computed(predictor: VideoPredictor, wanted: list[Admitted]) -> list[Callable[[], Result]]:
     try:
         return predictor.compute_together(wanted)
-    except torch.OutOfMemoryError:
+    except (SegError, torch.OutOfMemoryError):
         return [partial(_alone, predictor, one) for one in wanted]
 
 

@@ -90,6 +90,16 @@ def test_results_of_frames_before_a_bad_one_come_first():
     assert seen == [0, 1, 3, 4]
 
 
+def test_what_cannot_be_decoded_is_told_in_its_turn():
+    """MRCFA takes frames of this size for as long as they have no references."""
+    model = next(system for system in IN_PARTS if system.name == "MRCFA").model()
+    seen = []
+    with pytest.raises(DataError, match=r"^frame 3 \(003\): MRCFA cannot use images of about 32 x 48"):
+        for result in together(VideoPredictor(model, PIPELINE, SHORT), frames(12)):
+            seen.append(result.frame.number)
+    assert seen == [0, 1]
+
+
 def test_a_source_that_breaks_off_gives_what_came_before():
     model = next(system for system in IN_PARTS if system.name == "SegFormer").model()
 
