@@ -121,9 +121,10 @@ class VideoPredictor:
     def prepare(self, frame: Frame) -> Parts:
         """The views of a frame, each with what the model computes of it without other frames; in any thread."""
         views = [self._on_device(view) for view in self.views(frame)]
-        with at(place_of(frame)), self._precision():
+        with at(place_of(frame)), self._precision(), torch.no_grad():
             return [(view, self.network.prepare(view)) for view in views]
 
+    @torch.no_grad()
     def prepare_together(self, views: Sequence[Sequence[View]]) -> list[Parts]:
         """:meth:`prepare` for the views of several frames that are of one size."""
         with self._precision():

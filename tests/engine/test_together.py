@@ -114,6 +114,15 @@ def test_a_source_that_breaks_off_gives_what_came_before():
     assert seen == [0, 1, 3]
 
 
+def test_no_graph_is_kept_of_what_a_model_prepares(monkeypatch):
+    model = next(system for system in IN_PARTS if system.name == "SegFormer").model()
+    monkeypatch.setattr(model, "prepare", lambda view: torch.is_grad_enabled())
+    predictor = VideoPredictor(model, PIPELINE)
+    [frame] = frames(1)
+    [alone], [[several]] = predictor.prepare(frame), predictor.prepare_together([predictor.views(frame)])
+    assert alone[1] is False and several[1] is False
+
+
 def test_what_does_not_fit_in_memory_is_computed_alone(monkeypatch):
     model = next(system for system in IN_PARTS if system.name == "CFFM").model()
     one, _ = both(model, 7, settings=SHORT)
