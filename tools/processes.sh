@@ -70,8 +70,9 @@ submit() {
 run_and_requeue() {
     local child status=0 state
     command -v scontrol >/dev/null || fail "REQUEUE is 1, and there is no scontrol on this machine"
-    trap 'kill -USR1 $! 2>/dev/null' USR1 # $! is the child from the moment that there is one
-    trap 'kill -TERM $! 2>/dev/null' TERM
+    # to the child, from the moment that there is one; a trap that fails would end this script
+    trap 'kill -USR1 $(jobs -p) 2>/dev/null || :' USR1
+    trap 'kill -TERM $(jobs -p) 2>/dev/null || :' TERM
     "${command[@]}" &
     child=$!
     while true; do # a signal ends the wait, not the child
