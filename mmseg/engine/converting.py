@@ -138,7 +138,7 @@ def convert(
     if cfg is not None:
         state, origins = _through_model(cfg, {**checkpoint, "state_dict": state}, source)
         done.entries = _entries(written, origins, state)
-        done.notes += _widened(written, state)
+        done.notes += _told_types(written, state)
     else:
         check_values(source, state, {})
         done.entries = _entries(written, {name: [name] for name in state}, state)
@@ -256,14 +256,15 @@ def _note(name: str, new: tuple[int, ...], origin: str, written: Mapping[str, An
     return "" if origin == name else "module. taken off" if origin == f"module.{name}" else "renamed"
 
 
-def _widened(written: Mapping[str, Any], state: Mapping[str, Tensor]) -> list[str]:
+def _told_types(written: Mapping[str, Any], state: Mapping[str, Tensor]) -> list[str]:
     """That numbers are stored in another type than before, which the size of the file shows."""
     old = {value.dtype for value in written.values() if isinstance(value, Tensor) and value.is_floating_point()}
     new = {value.dtype for value in state.values() if value.is_floating_point()}
     if old == new:
         return []
     before, after = (" and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)) for kinds in (old, new))
-    return [f"numbers were {before}, and are {after} as in the config's model: the values are the same"]
+    values = "are rounded" if torch.float64 in old - new else "are the same"
+    return [f"numbers were {before}, and are {after} as in the config's model: the values {values}"]
 
 
 def _tell_of_rest(done: Conversion, checkpoint: Mapping[str, Any]) -> None:

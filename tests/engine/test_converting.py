@@ -110,9 +110,11 @@ def test_what_is_told(tmp_path):
 
 def test_another_type_of_numbers_is_told(tmp_path):
     model = init_segmentor(checkpoint=small_model(tmp_path))
-    torch.save({name: value.half() for name, value in model.state_dict().items()}, tmp_path / "half.pth")
-    done = convert(tmp_path / "half.pth", tmp_path / "new.pth", model.cfg)
-    assert "numbers were float16, and are float32" in done.summary()
+    for kind, values in ((torch.float64, "are rounded"), (torch.float16, "are the same")):
+        torch.save({name: value.to(kind) for name, value in model.state_dict().items()}, tmp_path / "other.pth")
+        done = convert(tmp_path / "other.pth", tmp_path / f"{kind}.pth", model.cfg)
+        found = f"numbers were {str(kind)[6:]}, and are float32 as in the config's model: the values {values}"
+        assert found in done.summary()
     assert "numbers were" not in convert(done.target, tmp_path / "again.pth").summary()
 
 
