@@ -69,11 +69,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--frames",
         type=cli.number(PositiveInt),
-        help="frames (in whole blocks), steps or batches measured (10, 3, 10; growth 4), length of the video (300; "
-        "memory 2000)",
+        help="frames (in whole blocks), steps or batches measured (10, 3, 10; growth 4, video 300), length of the "
+        "video of --mode memory (2000)",
     )
     parser.add_argument(
-        "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training step (default: the config's)"
+        "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training (default: the config's)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--amp", nargs="?", const="bfloat16", choices=["bfloat16", "float16"], help="mixed precision")
@@ -109,6 +109,8 @@ def main() -> None:
         raise ConfigError(
             f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
         )
+    if args.clips and args.mode not in ("train", "table", "data"):
+        raise ConfigError(f"--clips with --mode {args.mode}", "--mode train, table or data", "leave it out")
     check_objects(args)
     if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
         raise ConfigError(

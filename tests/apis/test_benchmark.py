@@ -14,7 +14,7 @@ from mmseg.engine.benchmark import measure_memory, measure_stream, measure_train
 from mmseg.engine.benchmark_job import Job
 from mmseg.engine.benchmark_loading import measure_loading
 from mmseg.engine.benchmark_reference import reference_of
-from mmseg.engine.benchmark_video import measure_video
+from mmseg.engine.benchmark_video import measure_video, write_video
 from mmseg.engine.measure import StageTimer
 from mmseg.errors import ConfigError
 from tests.datasets.vos_folder import vos_config, write_vos
@@ -78,6 +78,12 @@ def test_a_video_file(job):
     assert all(0 < row["seconds"] < 10 and row["network_size"] == [64, 64] for row in rows)
 
 
+@pytest.mark.parametrize("size", [(480, 853), (8, 64)])
+def test_a_video_file_has_the_size_that_is_told(size, tmp_path):
+    with pytest.raises(ConfigError, match=f"a video of {size[0]}x{size[1]} pixels"):
+        write_video(tmp_path / "a.mp4", size, 1)
+
+
 def test_stage_timer_books_nested_calls_and_gives_methods_back():
     class Worker:
         def work(self):
@@ -122,6 +128,7 @@ def test_command_line(job, tmp_path, call):
     [
         (["--objects", "3"], "--objects or --memory-frames with --mode stream for"),
         (["--memory-frames", "3", "--mode", "growth"], "--objects or --memory-frames with --mode growth for"),
+        (["--clips", "3", "--mode", "video"], "--clips with --mode video"),
         (["--cpu-time"], "--cpu-time with --device cpu --threads 0 --mode stream"),
         (["--cpu-time", "--threads", "1", "--mode", "memory"], "--threads 1 --mode memory"),
     ],
