@@ -91,6 +91,7 @@ for config in "${configs[1]}" "${configs[3]}"; do
 done | tee "$out/video.txt"
 "$python" -c 'import sys; from pathlib import Path; from mmseg.engine.benchmark_video import write_video
 write_video(Path(sys.argv[1]), (480, 854), 300)' "$out/moving.mp4"
-echo "with PNGs, CFFM-B1: $("$python" tools/infer.py "$out/moving.mp4" "${configs[1]}" none --out "$out/video" \
-    --save labels --device cuda --amp bfloat16 --overwrite 2>&1 | grep ' frames in ')" | tee -a "$out/video.txt"
+"$python" tools/infer.py "$out/moving.mp4" "${configs[1]}" none --out "$out/video" --save labels --device cuda \
+    --amp bfloat16 --overwrite >"$out/infer.txt" 2>&1 || { cat "$out/infer.txt" >&2 && exit 1; }
+echo "with PNGs, CFFM-B1: $(grep ' frames in ' "$out/infer.txt")" | tee -a "$out/video.txt"
 exit "$status"
