@@ -160,16 +160,18 @@ def test_every_tool_answers_help(tool, call):
 
 
 HELP = """
-import contextlib, io, runpy, sys
-for tool in sys.argv[1:]:
-    sys.argv, told = [tool, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+import contextlib, io, itertools, runpy, sys
+for tool, words in itertools.product(sys.argv[1:], (["--help"], [], ["no_such_file.py"])):
+    sys.argv, told = [tool, *words], io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told), contextlib.suppress(SystemExit):
         runpy.run_path(tool, run_name="__main__")
-    assert "usage" in told.getvalue() and "torch" not in sys.modules, tool
+    answer = told.getvalue()
+    assert ("no_such_file.py" if "no_such_file.py" in words else "usage") in answer, (tool, answer)
+    assert "torch" not in sys.modules, (tool, words)
 """
 
 
-def test_help_and_usage_errors_do_not_wait_for_pytorch():
+def test_help_and_mistakes_do_not_wait_for_pytorch():
     """Importing it takes seconds."""
     tools = [ROOT / "tools" / f"{name}.py" for name in ("train", "print_config", "compare", "analyze_logs")]
     subprocess.run([sys.executable, "-c", HELP, *tools], check=True)
