@@ -178,6 +178,18 @@ class Pair(NamedTuple):
     b: list
 
 
+@pytest.mark.parametrize("name", ["embed", "remember"])
+def test_states_without_an_axis_of_frames_are_told(name, monkeypatch):
+    """They are cut and joined along it."""
+    head = (model := build_segmentor(tiny_config()).eval()).decode_head
+    original = getattr(head, name)
+    monkeypatch.setattr(head, name, lambda *inputs: {"own": original(*inputs), "scale": torch.ones(2)})
+    if name == "embed":
+        monkeypatch.setattr(head, "remember", lambda state, _: state)
+    with pytest.raises(ConfigError, match=r"shape \(2,\) from CFFMHead.embed or remember for 1 frames"):
+        model.stream().step(torch.zeros(3, 32, 48))
+
+
 def test_select_frames_reaches_into_containers():
     x = torch.arange(12).view(6, 2)
     picked = select_frames(Pair(x, [{"c": x}, (x, None)]), slice(1, None, 3))

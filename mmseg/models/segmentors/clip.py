@@ -15,7 +15,7 @@ from mmseg.models.checks import check_view
 from mmseg.models.decode_heads.clip_head import ClipHead
 from mmseg.models.exportable import ExportParts, Formula, Part, named_tensors, state_of
 from mmseg.models.layers.resize import resize
-from mmseg.models.states import select_frames
+from mmseg.models.states import select_frames, shapes
 from mmseg.models.stream import Pending, Stream
 from mmseg.registry import MODELS
 from mmseg.structures import Size, View
@@ -51,6 +51,7 @@ class ClipSegmentor(Segmentor):
         head, folded = self.decode_head, self.folded()
         target = head.embed(self.backbone(torch.stack([view.inputs["img"] for view in views])), folded)
         both = target, head.remember(target, folded)
+        _require_frames(head, both, len(views))
         return [select_frames(both, slice(n, n + 1)) for n in range(len(views))]
 
     @torch.no_grad()
@@ -170,6 +171,17 @@ class ClipSegmentor(Segmentor):
 def _memory(entry: Any) -> dict[str, Tensor]:
     """The tensors of an entry of the memory, whose names are not those of a target's."""
     return {f"{_MEMORY}{name}": value for name, value in named_tensors(entry, "entry").items()}
+
+
+def _require_frames(head: ClipHead, states: Any, count: int) -> None:
+    """Raise ConfigError unless axis 0 of all tensors is that of the frames, along which they are cut and joined."""
+    for shape, *_ in shapes(states):
+        if shape[:1] != (count,):
+            raise ConfigError(
+                f"a tensor of shape {shape} from {type(head).__name__}.embed or remember for {count} frames",
+                f"({count}, ...)",
+                "keep axis 0 for the frames in all tensors of a state",
+            )
 
 
 class ClipStream(Stream):
