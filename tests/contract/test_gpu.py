@@ -75,6 +75,17 @@ def test_frames_together_are_those_one_at_a_time(system: System, amp: torch.dtyp
     assert min(same) > (0.999 if amp is None else 0.9), same
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_labels_of_another_gpu_than_the_current_one():
+    """They are copied while the GPU works on, and looked at when it has done so."""
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        model = IN_PARTS[0].model().to(device)
+        found.append([result.labels for result in predict(model, frames(21, SIZE), PIPELINE)])
+    assert torch.cuda.current_device() == 0
+    assert min((a == b).mean() for a, b in zip(*found, strict=True)) > 0.999
+
+
 @every_system
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_streams(system: System, precision: str):
