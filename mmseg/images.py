@@ -34,6 +34,7 @@ _LABEL_MODES = ("P", "L", "1")  # what Pillow calls 8-bit palette, 8-bit grey an
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SEGMENTS = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))  # tables, comments, application data
 _PNG_LEFT = 1  # how a row is stored: as it is (0), as differences to the pixel on the left (1), to others (2 to 4)
+_ALONE = 2**15 - 1  # numbers that PyTorch adds up without its threads
 _TRIED_ROWS = 8  # of a PNG: where these are stored in a simple way nearly always all are
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 # size; 8 bits, grey or palette, not interlaced
@@ -204,7 +205,9 @@ def _plain_labels(data: bytes) -> np.ndarray | None:
         return _grey_labels(data, size)
     labels = pixels.copy()
     if filters.any():
-        torch.from_numpy(labels).cumsum_(1)  # NumPy takes five times as long
+        # NumPy takes five times as long; threads would wait forever in a process that was forked after they had worked
+        for part in torch.from_numpy(labels).split(max(1, _ALONE // width)):
+            part.cumsum_(1)
         as_they_are = filters == 0
         labels[as_they_are] = pixels[as_they_are]
     return labels

@@ -1,6 +1,7 @@
 """Pictures as they are found on disks: order of names, strange files, and what is read from good ones."""
 
 import io
+import multiprocessing
 import os
 import struct
 import zlib
@@ -8,6 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmseg.errors import DataError
@@ -241,6 +243,27 @@ def test_a_filter_that_does_not_exist_is_refused(tmp_path):
     (tmp_path / "mask.png").write_bytes(png_of(13, 20, b"".join(bytes([i // 2, *range(13)]) for i in range(20))))
     with pytest.raises(DataError, match=r"mask\.png"):
         read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_label_maps_are_read_in_processes_that_are_forked(tmp_path):
+    """Where threads of PyTorch have worked before: those of the child would wait for them forever."""
+    labels = np.random.default_rng(0).integers(0, 256, (300, 400), np.uint8)
+    rows = b"".join(b"\1" + np.diff(row, prepend=np.uint8(0)).tobytes() for row in labels)
+    (tmp_path / "mask.png").write_bytes(png_of(400, 300, rows))
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), labels)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.zeros(1 << 20).add_(1)
+        child = multiprocessing.get_context("fork").Process(target=read_mask, args=(tmp_path / "mask.png",))
+        child.start()
+        child.join(20)
+    finally:
+        torch.set_num_threads(threads)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive and child.exitcode == 0
 
 
 def test_damaged_label_maps_are_refused_wherever_the_damage_is(tmp_path):
