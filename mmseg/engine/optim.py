@@ -67,7 +67,8 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
 def _tell_that_weights_changed(optimizer: Optimizer, *_: Any) -> None:
     """Fused kernels write weights without counting it; what streams have made of the old ones would be kept."""
     for group in optimizer.param_groups:
-        torch.autograd.graph.increment_version(group["params"])
+        for weight in group["params"]:  # PyTorch before 2.7 takes no list
+            torch.autograd.graph.increment_version(weight)
 
 
 def _factors(rules: update_sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
