@@ -128,5 +128,5 @@ def _end(signum: int, why: str) -> None:
 
 def _has_lost_neighbour() -> bool:
     """Whether another process of this machine has ended; none is known before PyTorch has been imported."""
-    distributed = sys.modules.get("mmseg.distributed")
-    return distributed is not None and distributed.has_lost_neighbour()
+    look = getattr(sys.modules.get("mmseg.distributed"), "has_lost_neighbour", None)  # perhaps half imported
+    return look is not None and look()
