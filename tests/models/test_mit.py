@@ -8,7 +8,8 @@ from torch import nn
 
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
-from mmseg.models.backbones.mit import DropPath
+from mmseg.models.backbones.mit import Block, DropPath
+from mmseg.models.layers.linear import Linear
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
 
@@ -128,11 +129,55 @@ def test_what_a_hook_sees_can_be_learned_from(part):
     """As a loss on maps inside of the backbone does."""
     model, seen = tiny(drop_path_rate=0.0), []
     model.get_submodule(part).register_forward_hook(lambda _m, _i, out: seen.append(out))
-    model(torch.randn(1, 3, 64, 64))
+    model(torch.randn(1, 3, 64, 64))  # with a single key queries would have no gradient
     [out] = seen
     (out[0] if isinstance(out, tuple) else out).square().sum().backward()
     gradients = [weight.grad for weight in model.get_submodule(part).parameters()]
     assert all(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def test_hooks_of_weights_see_the_whole_gradient_once():
+    seen, model = [], tiny(drop_path_rate=0.0)
+    weight = model.block1[0].mlp.fc1.weight
+    projected(model(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)))).backward()
+    expected, weight.grad = weight.grad, None
+    weight.register_hook(lambda gradient: seen.append(gradient) or gradient / 2)
+    projected(model(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)))).backward()
+    assert len(seen) == 1
+    torch.testing.assert_close(weight.grad, expected / 2, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+
+def test_weights_that_are_lent_for_one_call_get_their_gradients():
+    block, x = Block(8, 1, 2, 0.0), torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    lent = {name: (1.5 * weight.detach()).requires_grad_() for name, weight in block.named_parameters()}
+    found = torch.autograd.grad(torch.func.functional_call(block, lent, (x, 4, 4)).sin().sum(), list(lent.values()))
+    block.load_state_dict(lent)
+    expected = torch.autograd.grad(block(x, 4, 4).sin().sum(), list(block.parameters()))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", ["attn.proj", "mlp.fc2"])
+def test_layers_of_a_user_in_a_block_are_called_as_the_formula_says(place):
+    """Dropout draws once, and what is no linear layer sees all tokens, with a graph and without one."""
+
+    class Own(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer, self.seen = layer, []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.append(tuple(x.shape))
+            return self.layer(x).relu()
+
+    block, x = Block(8, 1, 2, 0.0), torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    own = Own(Linear(32 if place == "mlp.fc2" else 8, 8))
+    setattr(block.get_submodule(place.split(".")[0]), place.split(".")[1], own)
+    out = block(x, 4, 4)
+    out.sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, 4, 4), out)
+    assert own.seen == [(2, 16, own.layer.in_features)] * 2
 
 
 def test_activation_checkpointing_with_drop_path_changes_no_gradient():

@@ -22,7 +22,7 @@ from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
-from mmseg.models.cpu.samples import add_by_samples, is_watched, learns_by_samples
+from mmseg.models.cpu.samples import add_by_samples, is_plain, learns_by_samples
 from mmseg.models.layers.linear import Linear
 from mmseg.registry import MODELS, absolute
 
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         if self.reduction > 1:
             x = self.norm(map_to_tokens(self.sr(tokens_to_map(x, h, w))))  # (n, floor(h / r) * floor(w / r), C)
         k, v = (self._split(part) for part in self.kv(x).chunk(2, dim=-1))
-        if self.num_heads == 1 and not torch.is_grad_enabled():
+        if self.num_heads == 1 and not torch.is_grad_enabled() and is_plain(self.proj, [Linear]):
             # the weights of a mean add up to 1: few values are projected instead of many means
             return attend(q, k, self._split(self.proj(v.flatten(1, 2)))).squeeze(1)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -162,7 +162,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
-        if learns_by_samples(x) and not is_watched(self):
+        if learns_by_samples(x) and is_plain(self, _PARTS):
             return self._learn(self._learn(x, self._attend, h, w), self._transform, h, w)
         x = x + self.drop_path(self._attend(x, h, w))
         return x + self.drop_path(self._transform(x, h, w))
@@ -179,6 +179,9 @@ class Block(nn.Module):
         weights = [weight for module in modules for weight in module.parameters()]
         width, factors = x.shape[-1] * MLP_RATIO, self.drop_path.factors(x)
         return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors)
+
+
+_PARTS = {Block, Attention, MixFFN, DepthwiseConv, DropPath, Linear, nn.Conv2d, nn.LayerNorm}  # of a block
 
 
 class OverlapPatchEmbed(nn.Module):

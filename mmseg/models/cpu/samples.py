@@ -6,7 +6,7 @@ and the C library gives out the same memory again instead of asking the system f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _NUMBERS = 1 << 22  # of the largest tensor inside a branch
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Branch = Callable[[Tensor], Tensor]
 
@@ -23,10 +24,16 @@ def learns_by_samples(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether hooks look into a module: what they see of a few samples at a time would have no graph."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(part, kind) for part in module.modules() for kind in kinds)
+def is_plain(module: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
+    """Whether a module does what its class says and nobody looks on, so that it may be computed in any way.
+
+    - It is made of `kinds` alone: others may draw numbers, which would be different ones in the backward pass.
+    - No hooks look into it or at gradients of its weights: they would be called for a few samples, without a graph.
+    - Its weights are its own: those lent by ``torch.func.functional_call`` are gone in the backward pass.
+    """
+    return all(
+        type(part) in kinds and not any(getattr(part, hooks) for hooks in _HOOKS) for part in module.modules()
+    ) and all(type(weight) is nn.Parameter and not weight._backward_hooks for weight in module.parameters())
 
 
 def add_by_samples(x: Tensor, branch: Branch, weights: Sequence[Tensor], width: int, factors: Tensor | None) -> Tensor:
@@ -66,7 +73,7 @@ class _BySamples(torch.autograd.Function):
                 inside = x[part].detach().requires_grad_(total is not None)
                 y = ctx.branch(inside)
             inputs = weights if total is None else [inside, *weights]
-            found = list(torch.autograd.grad(y, inputs, (grad[part] * factor).to(y.dtype)))
+            found = list(torch.autograd.grad(y, inputs, (grad[part] * factor).to(y.dtype), materialize_grads=True))
             if total is not None:
                 total[part] += found.pop(0)
             for sum_, value in zip(of_weights, found):
