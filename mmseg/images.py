@@ -119,7 +119,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         DataError: the file is missing, truncated, animated, or holds colours instead of labels.
     """
     data = read_bytes(path)
-    labels = _plain_labels(data)
+    labels = _plain_labels(data, path)
     if labels is not None:
         return labels
     with _open(path, data, _MASK_FORMATS, load=True) as image:
@@ -165,11 +165,14 @@ def read_palette(path: str | Path) -> np.ndarray | None:
     return table
 
 
-def _plain_labels(data: bytes) -> np.ndarray | None:
+def _plain_labels(data: bytes, path: str | Path) -> np.ndarray | None:
     """The pixels of an 8-bit palette or grey PNG, nearly all label maps being such.
 
     Where rows are stored as they are, or as differences to the pixel on the left (as OpenCV writes them), this takes
     two thirds of the time of a general reader. None: an unusual file or a damaged one, for that to look at.
+
+    Raises:
+        DataError: the pixels are damaged.
     """
     header = _PNG_HEADER.match(data)
     if header is None:
@@ -181,11 +184,11 @@ def _plain_labels(data: bytes) -> np.ndarray | None:
     while data[end + 4 : end + 8] != b"IEND":
         size = int.from_bytes(data[end : end + 4], "big")
         kind, start, end = data[end + 4 : end + 8], end + 8, end + 12 + size
-        if (
-            end > len(data)
-            or kind in (b"acTL", b"")
-            or zlib.crc32(data[start - 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big")
-        ):
+        if end > len(data) or kind in (b"acTL", b""):
+            return None
+        if zlib.crc32(data[start - 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            if kind == b"IDAT":  # Pillow does not look, and takes what it can read for the picture
+                raise _unusable(path, "damaged (the checksum of its pixels is another one)")
             return None
         if kind == b"IDAT":
             parts.append(data[start : end - 4])

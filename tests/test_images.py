@@ -273,7 +273,8 @@ def test_damaged_label_maps_are_refused_wherever_the_damage_is(tmp_path):
         path.write_bytes(data[:cut])
         with pytest.raises(DataError):
             read_mask(path)
-    place = data.index(b"IDAT") + 20
-    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-    with pytest.raises(DataError):
-        read_mask(path)
+    pixels = data.index(b"IDAT") + 4
+    for place in (pixels + 16, *range(data.index(b"IEND") - 20, data.index(b"IEND") - 8)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(DataError):
+            read_mask(path)
