@@ -1,20 +1,17 @@
-"""Matrix products through oneDNN.
+"""Matrix products through oneDNN for inference.
 
 PyTorch sends float32 linear layers to MKL, which takes a slow path on processors that are not Intel's; oneDNN, which
-is built into PyTorch for convolutions, runs the same products up to twice as fast there and no slower elsewhere. With
-gradients that is so for narrow layers, and for the products that give the gradient of the input.
+is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. It
+has no backward, so graphs are built with the ordinary functions.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_NARROW = 256  # channels; in wider layers that learn MKL is as fast
 
 
 @lru_cache(maxsize=1)
@@ -29,13 +26,10 @@ def _has_onednn_linear() -> bool:
 
 def uses_onednn(x: Tensor) -> bool:
     """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, not empty; no graph, autocast, tracing."""
-    return not torch.is_grad_enabled() and _suits_onednn(x)
-
-
-def _suits_onednn(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
@@ -44,42 +38,12 @@ def _suits_onednn(x: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """``F.linear``, with a ReLU behind it if wanted: (..., C_in) -> (..., C_out)."""
+    """``F.linear``: (..., C_in) -> (..., C_out), with a ReLU behind it if wanted."""
     if uses_onednn(x):
         weight = weight.contiguous()  # of other strides oneDNN takes its slow reference code
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
-    narrow = min(weight.shape) <= _NARROW and x.ndim > 1 and _suits_onednn(x)
-    x = _Narrow.apply(x, weight, bias) if narrow else F.linear(x, weight, bias)
+    x = F.linear(x, weight, bias)
     return F.relu(x) if relu else x
-
-
-class _Narrow(torch.autograd.Function):
-    """A linear layer with gradients; that of the weights, whose product is long instead, comes from MKL.
-
-    Like any other it can be differentiated twice, and by ``torch.func``.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        x, weight, _ = inputs
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows = grad.flatten(0, -2)
-        return (
-            linear(grad.contiguous(), weight.t()) if of_x else None,
-            rows.t() @ x.flatten(0, -2) if of_weight else None,
-            rows.sum(0) if of_bias else None,
-        )
 
 
 def products(rows: Tensor, columns: Tensor) -> Tensor:

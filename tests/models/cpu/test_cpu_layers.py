@@ -139,36 +139,3 @@ def test_pictures_one_by_one_and_tokens_in_slices_equal_the_whole():
             torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
             assert part.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(tokens_in_slices(torch.mul, tokens, own), tokens * own)
-
-
-@pytest.mark.parametrize("frozen", ["", "x", "weight", "bias", "no bias"])
-@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 0, 8)])
-def test_gradients_of_narrow_linear_layers(frozen, shape):
-    torch.manual_seed(0)
-    tensors = {"x": torch.randn(shape), "weight": torch.randn(6, 8), "bias": torch.randn(6)}
-    if frozen == "no bias":
-        del tensors["bias"]
-    learned = [tensor.requires_grad_() for name, tensor in tensors.items() if name != frozen]
-    outs = [function(*tensors.values()) for function in (linear, F.linear)]
-    factors = torch.randn(outs[0].shape)
-    found, expected = ([out, *torch.autograd.grad((out * factors).sum(), learned)] for out in outs)
-    for ours, theirs in zip(found, expected):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_narrow_linear_layers_are_differentiated_twice_and_by_functions():
-    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((3, 8), (6, 8), (6,))]
-
-    def penalty(function, *tensors: torch.Tensor) -> torch.Tensor:
-        x = tensors[0].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(x, *tensors[1:]).sin().sum(), x, create_graph=True)
-        return gradient.square().sum()
-
-    ours, theirs = ([t.clone().requires_grad_() for t in tensors[1:]] for _ in range(2))
-    penalty(linear, tensors[0], *ours).backward()
-    penalty(F.linear, tensors[0], *theirs).backward()
-    by_functions = [
-        torch.func.grad(lambda *t, f=f: f(*t).sin().sum(), argnums=(0, 1, 2))(*tensors) for f in (linear, F.linear)
-    ]
-    for found, expected in [*((a.grad, b.grad) for a, b in zip(ours, theirs)), *zip(*by_functions)]:
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
