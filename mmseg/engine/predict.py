@@ -61,8 +61,8 @@ def predict(
         SegError: bad input; the message names the frame.
     """
     predictor = VideoPredictor(model, pipeline, settings, video=video, source=source, amp=amp, returns=returns)
-    if ahead and (works_side_by_side(predictor) or works_together(predictor)):
-        several = side_by_side if works_side_by_side(predictor) else together
+    several = side_by_side if works_side_by_side(predictor) else together if works_together(predictor) else None
+    if ahead and several is not None:
         with closing(several(predictor, frames)) as results:
             yield from results
         return

@@ -23,9 +23,9 @@ from mmseg.structures import Frame, Result, View
 if TYPE_CHECKING:
     from mmseg.engine.predictor import Admitted, VideoPredictor
 
-_FRAMES = 8  # more of them gain little
+_FRAMES = 8  # by reasoning, no GPU was at hand: a launch costs each of them an eighth
 _THREADS = 8  # that make views, at most
-_MEMORY = 1400  # bytes that a pixel takes while its frame is computed, label map included: half of it under autocast
+_MEMORY = 1400  # bytes that a pixel of a frame takes in float32, label map included; by count, with room to spare
 Item = tuple[Frame, list[View]]
 
 
