@@ -180,6 +180,24 @@ def test_layers_of_a_user_in_a_block_are_called_as_the_formula_says(place):
     assert own.seen == [(2, 16, own.layer.in_features)] * 2
 
 
+def test_dropout_of_a_user_draws_once():
+    """The gradients are those of what has been drawn in the forward pass, on all devices."""
+    mlp = Block(8, 1, 2, 0.0).mlp
+    mlp.fc2 = nn.Sequential(mlp.fc2, nn.Dropout(0.5))
+    out = mlp(torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0)), 4, 4)
+    out.sum().backward()
+    torch.testing.assert_close(mlp.fc2[0].bias.grad, 2.0 * (out != 0).sum((0, 1)))
+
+
+def test_a_look_at_a_block_costs_no_hidden_maps():
+    """With a hook it is computed by the plain formula, and what is cheap is made again nevertheless."""
+    block, kept = Block(8, 1, 2, 0.0), []
+    block.register_forward_hook(lambda _module, _inputs, out: None)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)) or x, lambda x: x):
+        block(torch.randn(2, 25, 8), 5, 5)
+    assert (2, 25, 8) in kept and not {(2, 25, 32), (2, 32, 5, 5), (50, 32)} & set(kept)
+
+
 def test_activation_checkpointing_with_drop_path_changes_no_gradient():
     """What drop path has drawn in the forward pass is drawn again when a block is computed again."""
     torch.manual_seed(0)

@@ -93,9 +93,14 @@ class MixFFN(nn.Module):
         self.dwconv = DepthwiseConv(hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
 
-    def forward(self, x: Tensor, h: int, w: int, norm: nn.Module | None = None) -> Tensor:
-        """`x` (n, h * w, C) -> (n, h * w, C); of ``norm(x)``, if `norm` is given."""
-        if torch.is_grad_enabled() and not learns_by_samples(x):
+    def forward(self, x: Tensor, h: int, w: int, norm: nn.Module | None = None, keep: bool = False) -> Tensor:
+        """`x` (n, h * w, C) -> (n, h * w, C).
+
+        Args:
+            norm: what `x` passes first.
+            keep: for backward all that lies inside, instead of making some of it again.
+        """
+        if torch.is_grad_enabled() and not keep and all(is_plain(part, _PARTS) for part in (self, norm) if part):
             return self._learning(x, h, w, norm)
         x = x if norm is None else norm(x)
         rows = rows_of_strips(x, h, self.fc1.out_features)
@@ -165,13 +170,13 @@ class Block(nn.Module):
         if learns_by_samples(x) and is_plain(self, _PARTS):
             return self._learn(self._learn(x, self._attend, h, w), self._transform, h, w)
         x = x + self.drop_path(self._attend(x, h, w))
-        return x + self.drop_path(self._transform(x, h, w))
+        return x + self.drop_path(self.mlp(x, h, w, self.norm2))
 
     def _attend(self, x: Tensor, h: int, w: int) -> Tensor:
         return self.attn(self.norm1(x), h, w)
 
     def _transform(self, x: Tensor, h: int, w: int) -> Tensor:
-        return self.mlp(x, h, w, self.norm2)
+        return self.mlp(x, h, w, self.norm2, keep=True)  # for the few samples whose backward pass this is
 
     def _learn(self, x: Tensor, branch: Callable[..., Tensor], h: int, w: int) -> Tensor:
         """`x` and what `branch` makes of it, with gradients."""

@@ -27,12 +27,14 @@ def learns_by_samples(x: Tensor) -> bool:
 def is_plain(module: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
     """Whether a module does what its class says and nobody looks on, so that it may be computed in any way.
 
-    - It is made of `kinds` alone: others may draw numbers, which would be different ones in the backward pass.
+    - It is made of `kinds` alone, whose methods are their own: others may draw numbers, which would be different ones
+      in the backward pass.
     - No hooks look into it or at gradients of its weights: they would be called for a few samples, without a graph.
     - Its weights are its own: those lent by ``torch.func.functional_call`` are gone in the backward pass.
     """
     return all(
-        type(part) in kinds and not any(getattr(part, hooks) for hooks in _HOOKS) for part in module.modules()
+        type(part) in kinds and "forward" not in vars(part) and not any(getattr(part, hooks) for hooks in _HOOKS)
+        for part in module.modules()
     ) and all(type(weight) is nn.Parameter and not weight._backward_hooks for weight in module.parameters())
 
 
