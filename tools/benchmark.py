@@ -13,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmseg.apis import cli
+from mmseg.apis.inference import known_device
 from mmseg.config import load_config, require
 from mmseg.engine.benchmark import measure_memory, measure_stream, measure_train
 from mmseg.engine.benchmark_growth import HEIGHT, HEIGHTS, growth_rows
@@ -103,21 +104,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if (args.plot or args.heights) and args.mode != "growth":
-        raise ConfigError(f"--plot or --heights with --mode {args.mode}", "--mode growth", "leave them out")
-    if args.against_reference and args.mode in ("growth", "memory", "video"):
-        raise ConfigError(
-            f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
-        )
-    if args.clips and args.mode not in ("train", "table", "data"):
-        raise ConfigError(f"--clips with --mode {args.mode}", "--mode train, table or data", "leave it out")
-    check_objects(args)
-    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
-        raise ConfigError(
-            f"--cpu-time with --device {args.device} --threads {args.threads} --mode {args.mode}",
-            "a stream or a training step on one CPU thread",
-            "add --device cpu --threads 1, or leave --cpu-time out",
-        )
+    check(args)
     if args.mode == "growth":
         show_growth(args)
         return
@@ -127,19 +114,11 @@ def main() -> None:
         if args.json is not None:
             write_json(args.json, {"torch": torch.__version__, "rows": rows})
         return
-    if len(args.config) > 1:
-        raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table or growth")
-    if args.mode == "data" and (args.size or args.amp or args.compile):
-        raise ConfigError(
-            "--size, --amp or --compile with --mode data",
-            "none of them: the data alone are made, as the config says",
-            "change the config, as with --options data.train...",
-        )
     job = make_job(args, args.config[0], args.mode)
     rows = []
     if args.against_reference:
         repeats = job.repeats if args.mode == "data" else min(job.repeats, 3)
-        rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, repeats=repeats))
+        rows = in_own_process(_MEASURES[args.mode], replace(job, reference=True, compile=False, repeats=repeats))
     rows = in_own_process(_MEASURES[args.mode], job) + rows
     print(TABLES[args.mode](rows))
     for line in [*comparison(rows), *worst_case(rows)]:
@@ -148,14 +127,35 @@ def main() -> None:
         write_json(args.json, {"config": args.config[0], "torch": torch.__version__, "rows": rows})
 
 
-def check_objects(args: argparse.Namespace) -> None:
-    """Raise ConfigError if objects are asked for and nothing follows any."""
-    if args.objects is None and args.memory_frames is None:
-        return
-    following = args.mode in ("stream", "table", "growth") and any(
-        follows_objects(args, config) for config in args.config
-    )
-    if not following:
+def check(args: argparse.Namespace) -> None:
+    """Raise ConfigError, before anything is measured, for configs, devices and flags that something is wrong with."""
+    if len(args.config) > 1 and args.mode not in ("table", "growth"):
+        raise ConfigError(f"{len(args.config)} configs with --mode {args.mode}", "one", "use --mode table or growth")
+    if (args.plot or args.heights) and args.mode != "growth":
+        raise ConfigError(f"--plot or --heights with --mode {args.mode}", "--mode growth", "leave them out")
+    if args.against_reference and args.mode in ("growth", "memory", "video"):
+        raise ConfigError(
+            f"--against-reference with --mode {args.mode}", "the product alone", "use --mode stream for both"
+        )
+    if args.clips and args.mode not in ("train", "table", "data"):
+        raise ConfigError(f"--clips with --mode {args.mode}", "--mode train, table or data", "leave it out")
+    if args.amp and args.mode == "table":
+        raise ConfigError("--amp with --mode table", "float32 and bfloat16, which it always measures", "leave it out")
+    if args.mode == "data" and (args.size or args.amp or args.compile):
+        raise ConfigError(
+            "--size, --amp or --compile with --mode data",
+            "none of them: the data alone are made, as the config says",
+            "change the config, as with --options data.train...",
+        )
+    known_device(args.device)
+    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
+        raise ConfigError(
+            f"--cpu-time with --device {args.device} --threads {args.threads} --mode {args.mode}",
+            "a stream or a training step on one CPU thread",
+            "add --device cpu --threads 1, or leave --cpu-time out",
+        )
+    following = [] if args.mode == "data" else [follows_objects(args, config) for config in args.config]
+    if (args.objects or args.memory_frames) and not (any(following) and args.mode in ("stream", "table", "growth")):
         raise ConfigError(
             f"--objects or --memory-frames with --mode {args.mode} for {', '.join(args.config)}",
             "a stream of a model that follows objects (GSFM)",
@@ -224,8 +224,8 @@ def table_rows(args: argparse.Namespace, config: str) -> list[Row]:
         settings.append({"compile": False, "reference": True, "repeats": 2})
     rows = []
     for mode in ("stream", "train"):
-        jobs = [make_job(args, config, mode, **changes) for changes in settings]
-        rows += in_own_process(_MEASURES[mode], *jobs)
+        for changes in settings:
+            rows += in_own_process(_MEASURES[mode], make_job(args, config, mode, **changes))
     sys.stderr.write(f"{config}: {len(rows)} measurements\n")
     return [{"config": config, **row} for row in rows]
 

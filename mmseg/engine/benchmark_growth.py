@@ -94,10 +94,14 @@ def measure_point(point: Point) -> Row:
     Of several processes at once, ``seconds`` are those per frame of all of them together, ``peak_memory`` is the sum.
 
     Raises:
-        ConfigError: the model does not take this value.
+        ConfigError: the model does not take this value, or CPU time of several processes is asked for.
         DataError: a process was killed, or the memory of the GPU does not suffice.
     """
-    rows = in_own_process(measure_steady, *[point.job] * point.processes, processes=point.processes)
+    if point.processes > 1 and point.job.cpu_time:
+        raise ConfigError(
+            "CPU time, which does not tell how processes share the processors", "time that passes", "measure that"
+        )
+    rows = in_own_process(measure_steady, *[point.job] * point.processes)
     together = {
         "seconds": 1 / sum(1 / row["seconds"] for row in rows),
         "peak_memory": sum(row["peak_memory"] for row in rows),

@@ -24,8 +24,8 @@ from mmseg.worker_pool import deaths_told
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def in_own_process(measure: Callable[[Any], list[Any]], *jobs: Any, processes: int = 1) -> list[Any]:
-    """The rows of ``measure(job)`` for all jobs, one after the other, in a fresh process; or in several at once.
+def in_own_process(measure: Callable[[Any], list[Any]], *jobs: Any) -> list[Any]:
+    """The rows of ``measure(job)`` for all jobs, each in a fresh process, all of them at the same time.
 
     Raises:
         SegError: what `measure` raises.
@@ -34,7 +34,7 @@ def in_own_process(measure: Callable[[Any], list[Any]], *jobs: Any, processes: i
     context, parent = multiprocessing.get_context("spawn"), (os.getpid(),)
     advice = "measure something smaller, or free some memory"
     try:
-        with deaths_told(advice), ProcessPoolExecutor(processes, context, end_with_parent, parent) as pool:
+        with deaths_told(advice), ProcessPoolExecutor(len(jobs), context, end_with_parent, parent) as pool:
             return [row for rows in pool.map(measure, jobs) for row in rows]
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]

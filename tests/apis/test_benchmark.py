@@ -131,11 +131,18 @@ def test_command_line(job, tmp_path, call):
         (["--clips", "3", "--mode", "video"], "--clips with --mode video"),
         (["--cpu-time"], "--cpu-time with --device cpu --threads 0 --mode stream"),
         (["--cpu-time", "--threads", "1", "--mode", "memory"], "--threads 1 --mode memory"),
+        (["--amp", "--mode", "table"], "--amp with --mode table"),
+        (["--device", "nonsense"], "device 'nonsense'"),
     ],
 )
-def test_options_without_effect_are_refused(call, options, told):
+def test_mistakes_are_told_before_anything_is_measured(call, options, told):
     config = ROOT / "local_configs/toy/cffm.b0.py"
     assert told in call("benchmark.py", config, "--device", "cpu", *options, status=2)
+
+
+def test_all_configs_are_read_before_the_first_is_measured(call):
+    config = ROOT / "local_configs/toy/cffm.b0.py"
+    assert "no_such.py does not exist" in call("benchmark.py", config, "no_such.py", "--mode", "table", status=2)
 
 
 def test_objects_of_a_training_step_are_those_of_the_model(call):

@@ -85,6 +85,8 @@ def test_seconds_that_the_cpu_works():
 
 def test_processes_share_the_work_and_add_their_memory(job):
     row = measure_point(Point("processes", 2, job, 2))
+    with pytest.raises(ConfigError, match="CPU time"):  # would be the same on one processor
+        measure_point(Point("processes", 2, replace(job, cpu_time=True), 2))
     assert row["processes"] == 2 and 0 < row["seconds"] < sum(row["stages"].values())
     assert row["peak_memory"] > 2 * 200 * 2**20  # PyTorch alone takes that, in each of them
 
