@@ -68,13 +68,13 @@ def run_stream(
 ) -> None:
     """Time `n` frames of a stream which remembers every one and keeps `memory_frames` of them."""
     frames = random_frames(load.size, timer.device)
+    memory.start()  # before that of the model fills
     stream = model.stream(**{**settings, "mem_every": 1, "max_memory_frames": load.memory_frames})
     watched = (model, "encode_key", "key"), (stream, "_remember", "value"), (stream, "_readout", "memory reading")
     with timer.watch(*watched, (model.decoder, "forward", "decode")), autocast:
         for number in range(load.memory_frames + 1 + n):
             if number == load.memory_frames + 1:
                 timer.clear()
-                memory.start()
             inputs = {"img": frames[number % len(frames)]}
             if number == 0:
                 inputs["given"] = random_mask(load, timer.device)
@@ -98,6 +98,7 @@ def run_reference(
     margins = centred_margins(*load.size, 16)
     frames, mask = pad(random_frames(load.size, timer.device), margins), random_mask(load, timer.device)
     masks = pad(torch.stack([mask == number for number in range(1, load.objects + 1)]).float(), margins)
+    memory.start()
     with autocast:
         key, _, f16, *_ = reference.encode_key(model, frames[:1])
         values, bank = reference.encode_value(model, frames[:1], f16, masks), reference.Bank()
@@ -106,7 +107,6 @@ def run_reference(
         for number in range(1 + n):
             if number == 1:
                 timer.clear()
-                memory.start()
             frame = frames[number % len(frames)][None]
             with timer.step():
                 soft, _, f16 = reference.predict(model, bank, frame, top_k)

@@ -79,11 +79,11 @@ def _row(job: Job, model: VideoModel, path: Path, ahead: bool) -> Row:
     device = torch.device(job.device)
     settings, memory = stream_settings(model.cfg.data.test, model.test_cfg, model), PeakMemory(device)
     pipeline = frame_pipeline(model, job.size)
+    memory.start()
     results = predict(model, _frames(path), pipeline, settings, source=VIDEO, amp=dtype_of(job), ahead=ahead)
     with closing(results):  # in the middle of the video: as much is under way in the end as it was at the start
         for number, _ in enumerate(results, start=1):
             if number == _AROUND:
-                memory.start()
                 start = time.perf_counter()
             if number == _AROUND + job.repeats:
                 break
