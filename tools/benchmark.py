@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--clips", type=cli.number(NonNegativeInt), default=0, help="batch of a training (default: the config's)"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     parser.add_argument("--amp", nargs="?", const="bfloat16", choices=["bfloat16", "float16"], help="mixed precision")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument(
@@ -141,12 +141,13 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--clips with --mode {args.mode}", "--mode train, table or data", "leave it out")
     if args.amp and args.mode == "table":
         raise ConfigError("--amp with --mode table", "float32 and bfloat16, which it always measures", "leave it out")
-    if args.mode == "data" and (args.size or args.amp or args.compile):
+    if args.mode == "data" and (args.size or args.amp or args.compile or args.device):
         raise ConfigError(
-            "--size, --amp or --compile with --mode data",
+            "--size, --amp, --compile or --device with --mode data",
             "none of them: the data alone are made, as the config says",
             "change the config, as with --options data.train...",
         )
+    args.device = args.device or ("cuda" if torch.cuda.is_available() and args.mode != "data" else "cpu")
     known_device(args.device)
     if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
         raise ConfigError(

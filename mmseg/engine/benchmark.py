@@ -1,6 +1,7 @@
 """Speed and memory of streaming inference, of a training step, and of a long video; what ``tools/benchmark.py`` prints.
 
-Every measurement runs in a process of its own, so that none inherits the memory of another. Pictures, labels and
+Every job runs in a process of its own, so that none inherits the memory of another; of two rows of one job the second
+finds what the first has kept. Pictures, labels and
 weights are random; the only time that depends on them is that of the label map on a CPU, for which random weights are
 the worst case (:mod:`mmseg.models.cpu.label_map`): it is measured for a few possible winners, too.
 """
