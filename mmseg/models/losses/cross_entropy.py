@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.base import PixelLoss, of_labels
 from mmseg.models.losses.upsampled import accumulator, all_tiles, by_rows, widened
 from mmseg.registry import MODELS
+
+_LOG2_E = math.log2(math.e)
 
 
 @MODELS.register_module()
@@ -103,6 +106,8 @@ class _CrossEntropy(torch.autograd.Function):
             factor = None if weight is None else weight[tile.place]
             tile_loss, tile_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
             loss += tile_loss
+            if tile_correct is None:
+                tile_correct = (tile.upsample(coarse).argmax(1) == target).sum()
             correct += tile_correct
             if needs_grad:
                 tile.add_gradient(grad, z)
@@ -121,21 +126,28 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _cross_entropy_(
     z: Tensor, target: Tensor, valid: Tensor, factor: Tensor | None, needs_grad: bool
-) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy of logits `z` (rows, K, columns) and number of hits; leaves the gradient in `z`."""
+) -> tuple[Tensor, Tensor | None]:
+    """Summed cross entropy of logits `z` (rows, K, columns), in whose place it leaves the gradient, and number of hits.
+
+    The latter is None where equal logits, of which the first counts, have to be looked at once more.
+    """
     highest = z.amax(1, keepdim=True)
-    on_cpu = z.device.type == "cpu"
-    winner = None if on_cpu else z.argmax(1)
+    winner = None if z.device.type == "cpu" else z.argmax(1)  # 30 times as slow as amax on a CPU
     z -= highest
-    if on_cpu and z.numel() - int(torch.count_nonzero(z)) != highest.numel():
-        # Several classes are highest somewhere: the first counts. Elsewhere, to ask would wait for the device.
-        winner = z.argmax(1)
     index = torch.where(valid, target, target.clamp(0, z.shape[1] - 1))  # a label that is no class stays an error
     factor = valid.to(z.dtype) if factor is None else torch.where(valid, factor.to(z.dtype), 0.0)  # (rows, columns)
     picked = z.gather(1, index[:, None])[:, 0]
-    total = z.exp_().sum(1)
+    total = z.mul_(_LOG2_E).exp2_().sum(1)  # a third of the time of exp on CPUs that are not Intel's
     loss = torch.where(valid, (total.log() - picked) * factor, 0.0).sum(dtype=accumulator(z).dtype)
+    hits = (picked == 0) & (index == target) if winner is None else winner == target
+    unsure = winner is None and _share_the_first_place(z, hits & (total >= 2))
     if needs_grad:
         z *= (factor / total)[:, None]
         z.scatter_add_(1, index[:, None], -factor[:, None])
-    return loss, ((picked == 0) & (index == target) if winner is None else winner == target).sum()
+    return loss, None if unsure else hits.sum()
+
+
+def _share_the_first_place(shares: Tensor, pixels: Tensor) -> bool:
+    """Whether at one of `pixels` (rows, columns) several classes of `shares` (rows, K, columns) are 1, the highest."""
+    rows, columns = pixels.nonzero(as_tuple=True)
+    return int((shares[rows, :, columns] == 1).sum()) > len(rows)

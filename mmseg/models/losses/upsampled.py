@@ -22,10 +22,11 @@ from mmseg.models.layers.resize import linear_weights
 
 # Numbers of one slice (classes x rows x columns) of upsampled logits: what fits the cache of a CPU core, and
 # what keeps a GPU busy.
-_SLICE_NUMBERS = {"cpu": 1 << 19, "cuda": 1 << 25}
+_SLICE_NUMBERS = {"cpu": 3 << 17, "cuda": 1 << 25}
 
 _WHOLE = 64  # rows of full width that fit into a slice: then there is nothing to gain from narrower ones
-_LEAST = 32  # columns of a tile
+_LEAST = 32  # columns of a tile, or a multiple of them: whole vectors
+_RATIO = 3  # columns to rows: it is rows that the larger one of the two products mixes
 
 # (logits (K, rows, columns), labels (rows, columns), weights (rows, columns) or None) -> a vector
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -69,7 +70,8 @@ def all_tiles(coarse: Tensor, size: tuple[int, int], slice_numbers: int | None =
     """The pixels of `coarse` (n, h, K, w) at `size`, as many together as `slice_numbers` numbers allow."""
     slice_numbers = slice_numbers or _SLICE_NUMBERS.get(coarse.device.type, 1 << 22)
     pixels = max(1, slice_numbers // coarse.shape[2])
-    columns = size[1] if pixels >= _WHOLE * size[1] else min(size[1], max(_LEAST, math.isqrt(pixels)))
+    wide = max(_LEAST, math.isqrt(_RATIO * pixels) // _LEAST * _LEAST)
+    columns = size[1] if pixels >= _WHOLE * size[1] else min(size[1], wide)
     rows = max(1, pixels // columns)
     down, across = (
         list(_parts(linear_weights(length, resized, coarse.dtype, coarse.device), count))

@@ -117,6 +117,15 @@ def test_the_first_of_equal_classes_wins():
     assert correct == (up.argmax(1) == labels).sum()
 
 
+def test_a_class_that_is_higher_by_nothing_that_a_share_shows_wins():
+    """The exponential of -1e-9 is 1 in float32."""
+    logits = torch.zeros(1, 5, 4, 4)
+    logits[:, :3] = -1e-9
+    labels = torch.arange(16 * 16).view(1, 16, 16) % 5
+    _, correct = upsampled_cross_entropy(logits, labels)
+    assert correct == (labels == 3).sum()
+
+
 @pytest.mark.parametrize("ignore_index", [255, -100, 3, 0])
 @pytest.mark.parametrize("tied", [False, True])
 def test_any_number_may_be_ignored(ignore_index, tied):
