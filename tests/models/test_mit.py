@@ -8,7 +8,7 @@ from torch import nn
 
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
-from mmseg.models.backbones.mit import Block, DropPath
+from mmseg.models.backbones.mit import Block, DropPath, map_to_tokens, tokens_to_map
 from mmseg.models.layers.linear import Linear
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
@@ -178,6 +178,30 @@ def test_layers_of_a_user_in_a_block_are_called_as_the_formula_says(place):
     with torch.no_grad():
         torch.testing.assert_close(block(x, 4, 4), out)
     assert own.seen == [(2, 16, own.layer.in_features)] * 2
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_convolutions_of_a_user_in_a_block_are_computed_as_they_are(grad):
+    """Other kernels and strides, as in a variant with overlapping reductions."""
+    block, x = Block(8, 1, 2, 0.0), torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0))
+    block.attn.sr = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+    block.mlp.dwconv.dwconv = nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=32)
+    with torch.set_grad_enabled(grad):
+        keys = block.attn.norm(map_to_tokens(block.attn.sr(tokens_to_map(x, 8, 8))))
+        key, value = block.attn.kv(keys).chunk(2, dim=-1)
+        mixed = (block.attn.q(x) @ key.transpose(1, 2) * 8**-0.5).softmax(-1) @ value
+        torch.testing.assert_close(block.attn(x, 8, 8), block.attn.proj(mixed), rtol=1e-5, atol=1e-5)
+        hidden = map_to_tokens(block.mlp.dwconv.dwconv(tokens_to_map(block.mlp.fc1(x), 8, 8)))
+        expected = block.mlp.fc2(nn.functional.gelu(hidden))
+        torch.testing.assert_close(block.mlp(x, 8, 8), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_hook_in_a_large_perceptron_sees_all_tokens():
+    mlp, seen = Block(64, 1, 8, 0.0).mlp, []
+    mlp.fc1.register_forward_hook(lambda _module, _inputs, out: seen.append(tuple(out.shape)))
+    mlp(torch.zeros(1, 65 * 400, 64), 65, 400)
+    assert seen == [(1, 65 * 400, 256)]
 
 
 def test_dropout_of_a_user_draws_once():

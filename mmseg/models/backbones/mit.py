@@ -20,7 +20,7 @@ from mmseg.errors import DataError
 from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
-from mmseg.models.cpu.layout import depthwise_conv3x3
+from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
 from mmseg.models.cpu.samples import add_by_samples, is_plain, learns_by_samples
 from mmseg.models.layers.linear import Linear
@@ -81,7 +81,7 @@ class DepthwiseConv(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
-        return map_to_tokens(depthwise_conv3x3(tokens_to_map(x, h, w), self.dwconv))
+        return map_to_tokens(self.dwconv(tokens_to_map(x, h, w)))
 
 
 class MixFFN(nn.Module):
@@ -104,14 +104,9 @@ class MixFFN(nn.Module):
             return self._learning(x, h, w, norm)
         x = x if norm is None else norm(x)
         rows = rows_of_strips(x, h, self.fc1.out_features)
-        if rows:
-            return in_strips(x, h, rows, self.fc1, lambda strip: self._rows(strip, w))
+        if rows and is_plain(self, _PARTS) and is_depthwise3x3(self.dwconv.dwconv):  # hooks would be shown strips
+            return in_strips(x, h, rows, self.fc1, lambda strip: self.fc2(self._convolved(strip, w, (0, 1))))
         return self._activate(self.fc1(x), h, w)
-
-    def _rows(self, x: Tensor, w: int) -> Tensor:
-        """Hidden tokens (n, (r + 2) * w, 4C) of a strip of rows and those above and below it -> (n, r * w, C)."""
-        maps = depthwise_conv3x3(tokens_to_map(x, x.shape[1] // w, w), self.dwconv.dwconv, padding=(0, 1))
-        return self.fc2(F.gelu(map_to_tokens(maps)))
 
     def _learning(self, x: Tensor, h: int, w: int, norm: nn.Module | None) -> Tensor:
         """What is cheap to make again is not kept for backward."""
@@ -128,7 +123,13 @@ class MixFFN(nn.Module):
         return checkpoint(self._activate, hidden(x), h, w, use_reentrant=False, preserve_rng_state=False)
 
     def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
-        return self.fc2(F.gelu(self.dwconv(x, h, w)))
+        plain = is_plain(self.dwconv, _PARTS) and is_depthwise3x3(self.dwconv.dwconv)
+        return self.fc2(self._convolved(x, w) if plain else F.gelu(self.dwconv(x, h, w)))
+
+    def _convolved(self, x: Tensor, w: int, padding: tuple[int, int] = (1, 1)) -> Tensor:
+        """Hidden tokens (n, h * w, 4C) after convolution and GELU; with padding (0, 1) without their border rows."""
+        maps = tokens_to_map(x, x.shape[1] // w, w)
+        return map_to_tokens(depthwise_conv3x3(maps, self.dwconv.dwconv, padding, gelu=True))
 
 
 class DropPath(nn.Module):

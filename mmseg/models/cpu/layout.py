@@ -6,18 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.linear import uses_onednn
 
-def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d, padding: int | tuple[int, int] = 1) -> Tensor:
+
+def is_depthwise3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is what :func:`depthwise_conv3x3` computes."""
+    own = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    return own == ((3, 3), (1, 1), (1, 1), (1, 1), conv.in_channels, "zeros") and conv.out_channels == conv.groups
+
+
+def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d, padding: tuple[int, int] = (1, 1), gelu: bool = False) -> Tensor:
     """``conv(maps)`` of channels-last maps (n, C, h, w), for a 3x3 convolution of every channel by itself.
 
     Args:
         padding: that of `conv` is 1; strips of a map come with their neighbours above and below, (0, 1).
+        gelu: the exact GELU of it.
     """
     if maps.device.type != "cpu":
-        return conv(maps)
+        return F.gelu(conv(maps)) if gelu else conv(maps)
     # oneDNN keeps the channels-last order of its input only if the weight has channels-last strides too
     weight = conv.weight.view(-1, 3, 3, 1).permute(0, 3, 1, 2)  # (C, 1, 3, 3)
-    return F.conv2d(maps, weight, conv.bias, padding=padding, groups=conv.groups)
+    if gelu and uses_onednn(maps):  # in one pass
+        shape = list(padding), [1, 1], [1, 1], conv.groups
+        return torch.ops.mkldnn._convolution_pointwise(maps, weight, conv.bias, *shape, "gelu", [], "none")
+    maps = F.conv2d(maps, weight, conv.bias, padding=padding, groups=conv.groups)
+    return F.gelu(maps) if gelu else maps
 
 
 def visible_layout(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mmseg.models import build_backbone
 from mmseg.models.backbones.mit import MixFFN
 from mmseg.models.cpu import attention, pieces
 from mmseg.models.cpu.attention import attend
-from mmseg.models.cpu.layout import depthwise_conv3x3, visible_layout
+from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3, visible_layout
 from mmseg.models.cpu.linear import linear, uses_onednn
 from mmseg.models.cpu.pieces import add_residual, maps_at_once, pictures_one_by_one, rows_of_strips, tokens_in_slices
 from mmseg.models.layers.linear import Mlp, pointwise_conv
@@ -79,9 +79,20 @@ def test_depthwise_convolution_keeps_the_memory_order_of_its_input(grad):
     conv = nn.Conv2d(6, 6, 3, padding=1, groups=6)
     maps = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(grad):
-        out = depthwise_conv3x3(maps, conv)
+        out, activated = depthwise_conv3x3(maps, conv), depthwise_conv3x3(maps, conv, gelu=True)
         torch.testing.assert_close(out, conv(maps))
-    assert out.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(activated, F.gelu(conv(maps)), rtol=1e-5, atol=2e-6)
+    for x in (out, activated):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_convolutions_of_another_kind_are_told_apart():
+    plain = dict(kernel_size=3, padding=1, groups=4)
+    assert is_depthwise3x3(nn.Conv2d(4, 4, **plain))
+    for own in (dict(kernel_size=5), dict(dilation=2), dict(stride=2), dict(padding=2), dict(groups=2)):
+        assert not is_depthwise3x3(nn.Conv2d(4, 4, **{**plain, **own}))
+    assert not is_depthwise3x3(nn.Conv2d(4, 4, **plain, padding_mode="reflect"))
+    assert not is_depthwise3x3(nn.Conv2d(4, 8, **plain))
 
 
 def test_layout_of_one_map_is_made_visible():
@@ -118,8 +129,9 @@ def test_other_devices_work_on_everything_at_once():
 
 
 @pytest.mark.parametrize(("n", "h", "w"), [(1, 65, 127), (2, 65, 128), (1, 22, 400)])
-def test_strips_of_a_perceptron_with_a_convolution_equal_the_whole(n, h, w):
+def test_strips_of_a_perceptron_with_a_convolution_equal_the_whole(n, h, w, monkeypatch):
     """At every border between strips, also where the last strip is a single row."""
+    monkeypatch.setattr(pieces, "_ROWS", 1 << 18)  # those of a small cache
     mlp = MixFFN(64, 256).eval()
     x = torch.randn(n, h * w, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
