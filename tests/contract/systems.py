@@ -122,6 +122,17 @@ class System:
         """Frame number `t` of a video, with all that a stream is told with it."""
         return View(t, {"img": frame}, wanted=wanted)
 
+    def answers(
+        self, stream: Stream, frames: Tensor, wanted: Callable[[int], bool] = lambda t: True
+    ) -> dict[int, Tensor]:
+        """Frame number -> scores of a whole video, and the promise that they come once each and in order."""
+        scores = []
+        for t, frame in enumerate(frames):
+            scores += stream.push(self.view(t, frame, wanted(t)))
+        scores += stream.finish()
+        assert [s.number for s in scores] == [t for t in range(len(frames)) if wanted(t)]
+        return {s.number: s.values for s in scores}
+
     def whole_clip(self, model: nn.Module, frames: Tensor, t: int) -> Tensor:
         """The prediction (K, H, W) of frame `t` of `frames` (n, C, H, W) from its clip, all of it encoded for it."""
         numbers = self.numbers(t)
@@ -179,7 +190,7 @@ class GivenMasks(System):
 
     def model(self, mode: str = "eval") -> nn.Module:
         """As large as the published one: it has no smaller variants."""
-        return self.prepared(network(mode=mode))
+        return network(mode=mode, prepared=self.prepared)
 
     def official_model(self) -> nn.Module:
         with torch.device("meta"):

@@ -10,7 +10,6 @@ from mmseg.engine.predict import predict
 from mmseg.engine.step import norms_to_synchronise, synchronise
 from mmseg.models.cpu.label_map import label_map, resize_logits
 from tests.contract.systems import SIZE, SYSTEMS, System
-from tests.contract.test_every_system import answers
 from tests.engine.test_ahead import IN_PARTS, PIPELINE, frames
 from tests.gpu import MARKS, exact_products  # noqa: F401  (a fixture of every test here)
 
@@ -53,8 +52,8 @@ def test_training_step(system: System, precision: str):
 @every_system
 def test_stream_equals_that_of_the_cpu(system: System):
     frames = system.video(12)
-    expected = answers(system, system.stream(system.model()), frames)
-    got = answers(system, gpu_stream(system, system.model().cuda()), frames.cuda())
+    expected = system.answers(system.stream(system.model()), frames)
+    got = system.answers(gpu_stream(system, system.model().cuda()), frames.cuda())
     for t, values in got.items():
         torch.testing.assert_close(values.cpu(), expected[t], rtol=1e-3, atol=1e-3)
 
@@ -90,9 +89,9 @@ def test_labels_of_another_gpu_than_the_current_one():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_streams(system: System, precision: str):
     model, frames = system.model().cuda(), system.video(12).cuda()
-    exact = answers(system, gpu_stream(system, model), frames)
+    exact = system.answers(gpu_stream(system, model), frames)
     with torch.autocast("cuda", PRECISIONS[precision]):
-        rounded = answers(system, gpu_stream(system, model), frames)
+        rounded = system.answers(gpu_stream(system, model), frames)
     same = [(rounded[t].argmax(0) == exact[t].argmax(0)).float().mean() for t in exact]
     assert torch.stack(same).mean() > 0.9
 
@@ -100,7 +99,7 @@ def test_mixed_precision_streams(system: System, precision: str):
 @every_system
 def test_two_streams_at_once(system: System):
     model, (first, second) = system.model().cuda(), (system.video(11, seed=1).cuda(), system.video(11, seed=2).cuda())
-    alone = answers(system, gpu_stream(system, model), second)
+    alone = system.answers(gpu_stream(system, model), second)
     a, b = gpu_stream(system, model), gpu_stream(system, model)
     mixed = []
     for t in range(11):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from fnmatch import fnmatch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg.models import build_segmentor
-from tests.golden_cases import Case, fill
+from tests.golden_cases import Case, Undrawn, fill
 
 
 class GSFMCase(Case):
@@ -56,7 +57,7 @@ class GSFMCase(Case):
 @functools.cache
 def _weights(single_object: bool) -> dict[str, Tensor]:
     """The golden weights; drawing 67 million numbers takes seconds."""
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         state = build_segmentor(dict(type="GSFM", single_object=single_object)).state_dict()
     floating = {name for name, value in state.items() if value.is_floating_point()}
     return {
@@ -65,11 +66,15 @@ def _weights(single_object: bool) -> dict[str, Tensor]:
     }
 
 
-def network(single_object: bool = False, mode: str = "eval", **config) -> torch.nn.Module:
-    """The network with the golden weights."""
-    with torch.device("meta"):
-        model = build_segmentor(dict(type="GSFM", single_object=single_object, **config))
-    model.load_state_dict({name: value.clone() for name, value in _weights(single_object).items()}, assign=True)
+def network(
+    single_object: bool = False, mode: str = "eval", prepared: Callable[[nn.Module], nn.Module] = lambda model: model,
+    **config,
+) -> nn.Module:  # fmt: skip
+    """The network with the golden weights, after `prepared` has changed it."""
+    with torch.device("meta"), Undrawn():
+        model = prepared(build_segmentor(dict(type="GSFM", single_object=single_object, **config)))
+    weights = _weights(single_object)
+    model.load_state_dict({name: weights[name].clone() for name in model.state_dict()}, assign=True)
     return model.train(mode == "train")
 
 
