@@ -35,8 +35,8 @@ _STAGE = ("patch_embed", "block", "norm")  # parts of a stage
 
 
 def tokens_to_map(tokens: Tensor, h: int, w: int) -> Tensor:
-    """(n, h * w, C) -> (n, C, h, w): a view, in channels-last memory order."""
-    return tokens.transpose(1, 2).unflatten(2, (h, w))
+    """(n, h * w, C) -> (n, C, h, w): a view, in channels-last memory order with the strides that tell of it."""
+    return tokens.unflatten(1, (h, w)).permute(0, 3, 1, 2)
 
 
 def map_to_tokens(maps: Tensor) -> Tensor:
