@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name
+from mmseg.models.cpu.bfloat16 import tell_of_bfloat16
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def dtype_of(job: Job) -> torch.dtype | None:
 
 
 def autocast_of(job: Job, device: torch.device) -> torch.autocast:
+    if dtype_of(job) is torch.bfloat16:
+        tell_of_bfloat16(device)
     return torch.autocast(device.type, dtype=dtype_of(job), enabled=bool(job.amp))
 
 

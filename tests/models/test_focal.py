@@ -7,6 +7,8 @@ import functools
 import pytest
 import torch
 
+from mmseg.models.cpu import focal as cpu_focal
+from mmseg.models.cpu.bfloat16 import has_bfloat16
 from mmseg.models.cpu.focal import window_groups
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
@@ -108,6 +110,28 @@ def test_masks_do_what_the_groups_do():
         grads.append([out, query.grad, table.grad, table_bias.grad])
     for one, other in zip(*grads):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("h", "w"), [(7, 7), (20, 33)])
+def test_products_of_bfloat16_leave_filling_out(h, w):
+    """Keys are filled up to whole vectors by one of their window, which must not count twice."""
+    torch.manual_seed(0)
+    size, windows = (h, w), len(focal_geometry(h, w, torch.device("cpu")).keys)
+    query, table = torch.randn(2, windows, 49, 16), torch.randn(2, _rows(h, w), 32)
+    bias = torch.randn(8, 49, 289)
+    expected = cpu_focal.grouped_attention(query, table, bias, 0.7, size)
+    groups, parts = window_groups(*size), cpu_focal.split_bias(bias.bfloat16(), size)
+    found = cpu_focal._attend_by_products(query.bfloat16(), table.bfloat16(), parts, 0.7, groups)
+    assert (found - expected).abs().mean() < 0.02 * expected.std()
+    if has_bfloat16():
+        assert {part.shape[-1] % 32 for part in parts} <= {0, 1, 2, 3, 4}
+        rounded = cpu_focal.grouped_attention(query.bfloat16(), table.bfloat16(), bias.bfloat16(), 0.7, size)
+        assert torch.equal(rounded, found)
+
+
+def _rows(h: int, w: int) -> int:
+    return 1 + int(focal_geometry(h, w, torch.device("cpu")).keys.max())
 
 
 def test_autocast_trains():

@@ -236,6 +236,15 @@ def test_activation_checkpointing_with_drop_path_changes_no_gradient():
     assert_same_gradients(found[1], found[0], tolerance=1e-5)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_map_of_tokens_has_the_strides_of_channels_last_maps(n):
+    """By any other stride of a batch axis of length 1 oneDNN's convolutions take longer."""
+    tokens = torch.arange(n * 30.0).view(n, 6, 5)
+    maps = tokens_to_map(tokens, 2, 3)
+    assert maps.shape == (n, 5, 2, 3) and maps.stride() == (30, 1, 15, 5)
+    assert torch.equal(maps.flatten(2).transpose(1, 2), tokens)
+
+
 def test_images_too_small_for_stage_1_are_reported():
     assert tiny()(torch.zeros(1, 3, 29, 29))[0].shape[-2:] == (8, 8)
     with pytest.raises(DataError, match="28x64"):

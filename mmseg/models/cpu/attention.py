@@ -1,7 +1,8 @@
 """The core of attention, ``softmax(q k^T / sqrt(d)) v``: in slices of the logits that stay in the cache.
 
 PyTorch's own kernel does the same with the products of MKL. Where oneDNN's are twice as fast the slices here win, on
-processors without AVX-512, where both are equally fast, PyTorch's kernel does: it takes two thirds of the time.
+processors without AVX-512, where both are equally fast, PyTorch's kernel does: it takes two thirds of the time. In
+bfloat16 its products are no faster than in float32, and the slices take two thirds of its time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from mmseg.models.cpu.linear import linear, uses_onednn
 
-_LOGITS = 1 << 18  # that exist at once
+_LOGITS = 1 << 20  # bytes that exist at once
+_VECTOR, _FEW = 32, 4  # numbers of bfloat16 in a vector of AVX-512; so few more are no trouble
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous.
     """
-    if uses_onednn(q) and _slices_win():
+    if uses_onednn(q) and (q.dtype == torch.bfloat16 or _slices_win()):
         return _attend_in_slices(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
 
@@ -40,11 +42,29 @@ def _slices_win() -> bool:
 def _attend_in_slices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     n, heads, length, dim = q.shape
     out = q.new_empty(n, length, heads, dim)
-    rows = max(1, _LOGITS // k.shape[2])
+    fill = filling(k.shape[2], k.dtype)
+    rows, offset = max(1, _LOGITS // ((k.shape[2] + fill) * k.element_size())), _offset(k, fill)
     k = k * dim**-0.5
     for i in range(n):
         for j in range(heads):
-            keys, values = k[i, j].contiguous(), v[i, j].t().contiguous()  # (M, d), (d, M)
+            keys = F.pad(k[i, j], (0, 0, 0, fill)).contiguous()  # (M, d)
+            values = F.pad(v[i, j].t(), (0, fill)).contiguous()  # (d, M)
             for queries, result in zip(q[i, j].split(rows), out[i, :, j].split(rows)):
-                result.copy_(linear(linear(queries.contiguous(), keys).softmax(dim=-1), values))
+                result.copy_(linear(linear(queries.contiguous(), keys, offset).softmax(dim=-1), values))
     return out.transpose(1, 2)
+
+
+def filling(length: int, dtype: torch.dtype) -> int:
+    """How many numbers to add to rows of `length`, whose softmax is then faster.
+
+    In bfloat16 PyTorch takes those that remain after whole vectors one by one.
+    """
+    rest = length % _VECTOR
+    return _VECTOR - rest if dtype == torch.bfloat16 and rest > _FEW else 0
+
+
+def _offset(k: Tensor, fill: int) -> Tensor | None:
+    """What is added to the logits of keys (..., M, d) and of `fill` further ones, to which nothing attends."""
+    if not fill:
+        return None
+    return F.pad(k.new_zeros(k.shape[2]), (0, fill), value=float("-inf"))

@@ -2,6 +2,8 @@
 
 The keys of a window are gathered and attended to while they are in the cache. For gradients the same is done once
 more in the backward pass, so that neither gathered keys nor attention matrices are kept in between.
+
+PyTorch's fused kernel is as slow in bfloat16 as in float32, so there the products are those of all heads by oneDNN.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mmseg.models.cpu.attention import filling
+from mmseg.models.cpu.linear import uses_onednn
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
 from mmseg.models.layers.size_tables import table
@@ -76,8 +80,14 @@ def grouped_attention(
 
 
 def split_bias(bias: Tensor, size: tuple[int, int]) -> list[Tensor]:
-    """The bias (heads, 49, 289) as (1, heads, 49, L) for the keys that exist in each group."""
-    return _of_groups(bias, window_groups(*size))
+    """The bias (heads, 49, 289) as (1, heads, 49, L) for the keys that exist in each group.
+
+    In bfloat16 there may be some more columns, of minus infinity.
+    """
+    parts = _of_groups(bias, window_groups(*size))
+    if not uses_onednn(bias):
+        return parts
+    return [F.pad(part, (0, filling(part.shape[-1], bias.dtype)), value=float("-inf")) for part in parts]
 
 
 def _chunks(samples: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
@@ -91,15 +101,41 @@ def _chunks(samples: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[int, 
 def _attend(
     query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
 ) -> Tensor:
+    if query.dtype == torch.bfloat16 and uses_onednn(query):
+        return _attend_by_products(query, table, biases, scale, groups)
     out = torch.empty_like(query)
     for queries, rows_of_sample, results in zip(
         query.unsqueeze(2), table, out
     ):  # (W, 1, 49, C), (rows, 2C), as queries
         for group, bias in zip(groups, biases):
+            bias = bias[..., : group.keys.shape[1]]
             for window, rows in zip(group.windows.tolist(), group.keys.split(1)):
                 keys = F.embedding(rows, rows_of_sample)  # (1, L, 2C): half a megabyte for 256 channels
                 results[window] = window_attention(queries[window], keys, bias, scale)[0]
     return out
+
+
+def _attend_by_products(
+    query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
+) -> Tensor:
+    """:func:`_attend` by products of all heads of a window, whose operands lie as oneDNN takes them without copies."""
+    out, heads = torch.empty_like(query), biases[0].shape[1]
+    queries = query.unflatten(-1, (heads, -1)).transpose(2, 3).contiguous()  # (B, W, heads, 49, d)
+    results = out.unflatten(-1, (heads, -1)).transpose(2, 3)
+    for sample, rows_of_sample in enumerate(table):  # (rows, 2C)
+        for group, bias in zip(groups, biases):
+            for window, rows in zip(group.windows.tolist(), _filled(group.keys, bias.shape[-1])):
+                key, value = rows_of_sample.index_select(0, rows).unflatten(-1, (2, heads, -1)).permute(1, 2, 0, 3)
+                key = key.contiguous().transpose(1, 2)  # (heads, d, L)
+                logits = torch.baddbmm(bias[0], queries[sample, window], key, alpha=scale)  # (heads, 49, L)
+                torch.bmm(logits.softmax(-1), value, out=results[sample, window])
+    return out
+
+
+def _filled(rows: Tensor, length: int) -> Tensor:
+    """Rows of keys (n, L) as (n, length), with the first key again where the bias is minus infinity."""
+    missing = length - rows.shape[1]
+    return torch.cat([rows, rows[:, :1].expand(-1, missing)], dim=1) if missing else rows
 
 
 class _GroupedAttention(torch.autograd.Function):

@@ -1,8 +1,9 @@
 """Matrix products through oneDNN for inference.
 
 PyTorch sends float32 linear layers to MKL, which takes a slow path on processors that are not Intel's; oneDNN, which
-is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. It
-has no backward, so graphs are built with the ordinary functions.
+is built into PyTorch for convolutions, runs the same products about twice as fast there and no slower elsewhere. Those
+of bfloat16 go to oneDNN anyway, but come with copies of the bias. It has no backward, so graphs are built with the
+ordinary functions.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmseg.models.cpu.bfloat16 import has_bfloat16
 
-@lru_cache(maxsize=1)
-def _has_onednn_linear() -> bool:
+
+@lru_cache
+def _has_onednn_linear(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has the operator (the one torch.compile emits), and it computes a linear layer."""
-    x = torch.arange(6.0).view(2, 3)
+    x = torch.arange(6, dtype=dtype).view(2, 3)
     try:
         return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x @ x.t())
     except (AttributeError, RuntimeError):
@@ -25,15 +28,18 @@ def _has_onednn_linear() -> bool:
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether :func:`linear` takes the fast path for `x`: float32 on CPU, not empty; no graph, autocast, tracing."""
+    """Whether :func:`linear` takes the fast path for `x`: on CPU, not empty; no graph, autocast, tracing.
+
+    It is there for float32, and for bfloat16 if the processor has instructions for it.
+    """
     return (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and has_bfloat16()))
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
-        and _has_onednn_linear()
+        and _has_onednn_linear(x.dtype)
     )
 
 

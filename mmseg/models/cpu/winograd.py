@@ -32,7 +32,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, of_relu: bool = Fals
         relu: give the ReLU of the result.
     """
     large = x.shape[-2] * x.shape[-1] >= _LEAST_PIXELS and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    if large and uses_onednn(x):
+    if large and uses_onednn(x) and x.dtype == torch.float32:  # the transforms need its precision
         return _winograd(x, weight, bias, of_relu, relu)
     if x.device.type == "cpu" and torch.is_grad_enabled():
         x = x.contiguous()  # from channels-last maps the gradient of the weight takes four times as long

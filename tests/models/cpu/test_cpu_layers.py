@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmseg.models import build_backbone
 from mmseg.models.backbones.mit import MixFFN
 from mmseg.models.cpu import attention, pieces
-from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.attention import attend, filling
+from mmseg.models.cpu.bfloat16 import has_bfloat16
 from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3, visible_layout
 from mmseg.models.cpu.linear import linear, uses_onednn
 from mmseg.models.cpu.pieces import add_residual, maps_at_once, pictures_one_by_one, rows_of_strips, tokens_in_slices
@@ -39,7 +40,7 @@ def test_linear_equals_that_of_pytorch(grad, dtype):
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in ((3, 5, 7), (7, 4), (4,)))
     with torch.set_grad_enabled(grad):
-        assert uses_onednn(x) in (False, dtype == torch.float32 and not grad)
+        assert uses_onednn(x) in (False, dtype != torch.float64 and not grad)
         for b in (bias, None):
             torch.testing.assert_close(linear(x, weight.t(), b), F.linear(x, weight.t(), b))
 
@@ -48,6 +49,8 @@ def test_linear_equals_that_of_pytorch(grad, dtype):
 def test_onednn_is_used_where_it_can_be():
     x = torch.randn(4, 4)
     assert "mkldnn._linear_pointwise" in " ".join(operations(lambda: linear(x, x)))
+    narrow = " ".join(operations(lambda: linear(x.bfloat16(), x.bfloat16())))
+    assert ("mkldnn._linear_pointwise" in narrow) == has_bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, x).dtype == torch.bfloat16
     assert linear(x.to("meta"), x.to("meta")).device.type == "meta"
@@ -63,7 +66,7 @@ def test_pointwise_conv_is_a_1x1_convolution():
 def test_attention_in_slices_equals_the_formula(shape, monkeypatch):
     """With slices far smaller than the queries."""
     n, heads, length, keys, dim = shape
-    monkeypatch.setattr(attention, "_LOGITS", 4 * keys)
+    monkeypatch.setattr(attention, "_LOGITS", 16 * keys)
     torch.manual_seed(0)
     q, k, v = (torch.randn(n, size, heads, dim).transpose(1, 2) for size in (length, keys, keys))
     expected = (q @ k.transpose(-2, -1) * dim**-0.5).softmax(dim=-1) @ v
@@ -72,6 +75,18 @@ def test_attention_in_slices_equals_the_formula(shape, monkeypatch):
         torch.testing.assert_close(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
         in_slices = attention._attend_in_slices(q, k, v)  # which not every processor takes
         torch.testing.assert_close(in_slices, expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keys", [32, 35, 40, 63])
+def test_attention_in_slices_of_bfloat16_leaves_filling_out(keys):
+    """Rows are filled up to whole vectors where that is faster."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, size, 8) for size in (50, keys, keys))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    found = attention._attend_in_slices(*(x.bfloat16() for x in (q, k, v)))
+    assert filling(keys, torch.bfloat16) == {32: 0, 35: 0, 40: 24, 63: 1}[keys] and filling(keys, torch.float32) == 0
+    assert (found - expected).abs().mean() < 0.01 * expected.std()
 
 
 @pytest.mark.parametrize("grad", [False, True])

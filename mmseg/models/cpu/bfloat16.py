@@ -1,0 +1,41 @@
+"""Whether a processor computes in bfloat16, or only in what it makes of it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from functools import lru_cache
+
+import torch
+
+logger = logging.getLogger("mmseg.models")
+
+
+@lru_cache(maxsize=1)
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies numbers of bfloat16 by instructions of its own, through PyTorch's oneDNN.
+
+    Others emulate them; what is written for speed in bfloat16 would be slow there.
+    """
+    try:
+        known = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):  # a PyTorch without oneDNN
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return known
+    # with AVX-512 alone oneDNN turns them into float32 and back
+    return known and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
+
+
+def tell_of_bfloat16(device: torch.device) -> None:
+    """Warn, once per process, of computing in bfloat16 on a CPU that has no instructions for it."""
+    if device.type == "cpu" and not has_bfloat16():
+        _warn()
+
+
+@lru_cache(maxsize=1)
+def _warn() -> None:
+    logger.warning(
+        "bfloat16 on a processor without instructions for it (avx512_bf16 on x86, bf16 on ARM): expect it to take "
+        "longer than float32"
+    )
