@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmseg.models import build_head
-from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity
+from mmseg.models.decode_heads.mrcfa.affinity import CrossFrameAffinity, _planes
 from mmseg.models.decode_heads.mrcfa.refinement import AffinityRefinement
 from tests.golden_cases import Case, build_filled
 from tests.reference import mrcfa as reference
@@ -159,6 +159,15 @@ def test_the_number_of_tokens_in_a_chunk_changes_nothing(monkeypatch):
         monkeypatch.setattr("mmseg.models.cpu.pieces._MAPS", 7)
         parts, _ = affinities(module, inputs)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_planes_keep_their_memory_order_in_the_refinement():
+    """By another stride of the first axis convolutions take them for maps of no known order, and rewrite them."""
+    planes = [_planes(torch.randn(h * w, 5), (h, w)) for h, w in ((2, 3), (4, 6), (8, 12))]
+    assert planes[0].shape == (1, 5, 2, 3) and planes[0].stride() == (30, 1, 15, 5)
+    found = AffinityRefinement("b1").eval()(*planes, convolved=True)
+    assert found.is_contiguous(memory_format=torch.channels_last) and not found.is_contiguous()
 
 
 def test_no_graph_goes_through_the_selection():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg.models.layers.resize import halve, linear_weights
+from mmseg.models.layers.resize import halve, linear_weights, upsample_logits
 
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 12)])
@@ -31,3 +31,12 @@ def test_the_matrix_of_a_line_is_made_once():
     """A GPU is waited for when it gets the matrix, not with every loss."""
     assert linear_weights(7, 50) is linear_weights(7, 50)
     assert linear_weights(7, 50, torch.float64).dtype == torch.float64
+
+
+def test_logits_are_resized_in_float32_at_least():
+    """Neighbours that bfloat16 holds apart have values between them that it does not."""
+    logits = torch.tensor([[[[128.0, 129.0]]]])
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        found = upsample_logits(logits.to(dtype), (1, 4))
+        assert found.flatten().tolist() == [128.0, 128.25, 128.75, 129.0]
+        assert found.dtype == torch.promote_types(dtype, torch.float32)

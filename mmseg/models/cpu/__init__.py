@@ -4,7 +4,7 @@ A CPU core computes fast on what its cache holds, so the same results come from 
 a GPU the pieces would only be launches. Every function of this folder looks at the device of its input, once, and takes
 the plain formula anywhere else; layers call them and know nothing of it.
 
-- :mod:`.bfloat16`: whether the processor has instructions for it.
+- :mod:`.bfloat16`: whether the processor has instructions for it, and a step that is slow in it.
 - :mod:`.linear`: matrix products through oneDNN, twice as fast on processors that are not Intel's.
 - :mod:`.attention`: attention in slices of the logits that fit the cache.
 - :mod:`.focal`: focal attention without masks, a few windows of a kind at a time.

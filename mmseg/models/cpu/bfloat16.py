@@ -1,4 +1,4 @@
-"""Whether a processor computes in bfloat16, or only in what it makes of it."""
+"""Whether a processor computes in bfloat16, and what PyTorch's operators for it do slowly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger("mmseg.models")
 
@@ -39,3 +40,13 @@ def _warn() -> None:
         "bfloat16 on a processor without instructions for it (avx512_bf16 on x86, bf16 on ARM): expect it to take "
         "longer than float32"
     )
+
+
+def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``x * scale + shift``, with broadcasting.
+
+    On a CPU the operator that does it at once takes numbers of bfloat16 one by one.
+    """
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16:
+        return (x * scale).add_(shift)
+    return torch.addcmul(shift, x, scale)

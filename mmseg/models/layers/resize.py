@@ -21,6 +21,14 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(visible_layout(x), size=size, mode="bilinear", align_corners=False)
 
 
+def upsample_logits(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """:func:`resize` of logits, at least in float32.
+
+    They are compared next, which needs that precision anyway, and a CPU interpolates faster in it than in bfloat16.
+    """
+    return resize(x if x.dtype == torch.float64 else x.float(), size)
+
+
 def halve(x: Tensor) -> Tensor:
     """Bilinear resize of `x` (n, C, h, w) to (h // 2, w // 2).
 

@@ -12,7 +12,7 @@ from mmseg.models import build_backbone
 from mmseg.models.backbones.mit import MixFFN
 from mmseg.models.cpu import attention, pieces
 from mmseg.models.cpu.attention import attend, filling
-from mmseg.models.cpu.bfloat16 import has_bfloat16
+from mmseg.models.cpu.bfloat16 import has_bfloat16, scale_and_shift
 from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3, visible_layout
 from mmseg.models.cpu.linear import linear, uses_onednn
 from mmseg.models.cpu.pieces import add_residual, maps_at_once, pictures_one_by_one, rows_of_strips, tokens_in_slices
@@ -108,6 +108,13 @@ def test_convolutions_of_another_kind_are_told_apart():
         assert not is_depthwise3x3(nn.Conv2d(4, 4, **{**plain, **own}))
     assert not is_depthwise3x3(nn.Conv2d(4, 4, **plain, padding_mode="reflect"))
     assert not is_depthwise3x3(nn.Conv2d(4, 8, **plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_scale_and_shift(dtype):
+    x, scale, shift = (torch.randn(size, dtype=dtype) for size in ((2, 1, 5), (3, 5), (5,)))
+    found, expected = scale_and_shift(x, scale, shift), x.double() * scale.double() + shift.double()
+    assert found.dtype == dtype and (found - expected).abs().max() <= 10 * torch.finfo(dtype).eps
 
 
 def test_layout_of_one_map_is_made_visible():

@@ -14,7 +14,7 @@ from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.base import DecoderParams, FoldedFuse
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, FoldedFocal, to_map, to_tokens
 from mmseg.models.decode_heads.clip_head import ClipHead
-from mmseg.models.layers.resize import halve, resize
+from mmseg.models.layers.resize import halve, resize, upsample_logits
 from mmseg.registry import MODELS
 from mmseg.values import Channels, NumClasses, PositiveInt
 
@@ -125,4 +125,4 @@ class CFFMHead(ClipHead):
 
     def _upsample(self, logits: Tensor, target: TargetState) -> Tensor:
         """(B, h2 * w2, K) -> (B, K, h, w), class by class in memory as what follows wants it."""
-        return resize(to_map(logits, *target.half.shape[-2:]).contiguous(), target.fused.shape[-2:])
+        return upsample_logits(to_map(logits, *target.half.shape[-2:]).contiguous(), target.fused.shape[-2:])

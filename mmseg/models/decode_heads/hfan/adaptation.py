@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.bfloat16 import scale_and_shift
 from mmseg.models.decode_heads.hfan.layers import Affine, ConvReLU
 from mmseg.models.layers.norms import norm_affine
 
@@ -56,15 +57,15 @@ class FoldedBranch(NamedTuple):
     def hidden(self, tokens: Tensor) -> Tensor:
         """(n, L, C) -> (n, L, C), before the last affine step."""
         x = F.relu(self.reduce(tokens), inplace=True)
-        x = F.relu(torch.addcmul(self.shift, x, self.scale), inplace=True)
+        x = F.relu(scale_and_shift(x, self.scale, self.shift), inplace=True)
         return F.relu(self.expand(x), inplace=True)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(n, L, C) -> (n, L, C)."""
-        return torch.addcmul(self.out_shift, self.hidden(tokens), self.out_scale)
+        return scale_and_shift(self.hidden(tokens), self.out_scale, self.out_shift)
 
 
 def folded_adapt(im: Tensor, fw: Tensor, pooled: Tensor, local: FoldedBranch) -> Tensor:
     """:func:`adapt` on tokens (B, L, C), `pooled` (B, 1, C) being the result of its branch."""
-    weight = torch.addcmul(local.out_shift + pooled, local.hidden(im + fw), local.out_scale).sigmoid_()
+    weight = scale_and_shift(local.hidden(im + fw), local.out_scale, local.out_shift + pooled).sigmoid_()
     return torch.lerp(fw, im, weight.to(im.dtype)).mul_(2)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.bfloat16 import scale_and_shift
 from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.hfan.layers import Affine, ConvNormReLU
 
@@ -97,7 +98,7 @@ class FoldedAlignment:
         """The aligned tokens (n, L, C); of two keys the first has the weight sigmoid(q (k1 - k2) / sqrt(c))."""
         query = _relu(self.query[1](_relu(self.query[0](tokens))))  # (n, L, c)
         weight = (query @ direction.to(query.dtype).transpose(1, 2)).sigmoid()  # (n, L, 1)
-        found = _relu(torch.addcmul(value, weight.to(value.dtype), difference))  # (n, L, C)
+        found = _relu(scale_and_shift(weight.to(value.dtype), difference, value))  # (n, L, C)
         return _relu(self.mix_stream(tokens).add_(linear(found, self.mix_context)))
 
 

@@ -134,8 +134,8 @@ def map_to_tokens(x: Tensor) -> Tensor:
 
 
 def _planes(products: Tensor, size: tuple[int, int]) -> Tensor:
-    """Products ``(h*w, n)`` as planes ``(1, n, h, w)`` in channels-last memory; no copy."""
-    return products.unflatten(0, size).permute(2, 0, 1)[None]
+    """Products ``(h*w, n)`` as planes ``(1, n, h, w)`` in channels-last memory, with the strides that tell of it."""
+    return products.unflatten(0, size)[None].permute(0, 3, 1, 2)  # no copy
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from mmseg.models.decode_heads.mrcfa.affinity import (
     rounds_products,
 )
 from mmseg.models.layers import full_precision
-from mmseg.models.layers.resize import halve, resize
+from mmseg.models.layers.resize import halve, resize, upsample_logits
 from mmseg.registry import MODELS
 from mmseg.values import Channels, NumClasses, PositiveInt
 
@@ -186,7 +186,7 @@ class MRCFAHead(ClipHead):
         weights = affinity.softmax(dim=3).flatten(2)  # (B, h8*w8, R*s)
         logits = torch.baddbmm(own, weights, gather_tokens(values, index).flatten(1, 2))
         logits = logits.transpose(1, 2).unflatten(2, target["half"].shape[-2:])  # (B, K, h8, w8)
-        return resize(logits, target["fused"].shape[-2:])
+        return upsample_logits(logits, target["fused"].shape[-2:])
 
     def decode_single(self, target: dict[str, Tensor], folded: FoldedMRCFA) -> Tensor:
         """The per-frame prediction A (B, K, h, w)."""

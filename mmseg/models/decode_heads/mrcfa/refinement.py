@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.bfloat16 import scale_and_shift
+
 
 class TargetConv(nn.Module):
     """Zero-padded convolution of affinity maps over the target's positions.
@@ -38,7 +40,7 @@ class TargetConv(nn.Module):
         weight, bias, tokens = self.conv2.weight, self.conv2.bias, planes.shape[1]
         total = None
         for i in range(self.conv2.in_channels):
-            kernel = weight[o, i].repeat(tokens, 1, 1, 1)  # (n, 1, k, k)
+            kernel = weight[o, i].expand(tokens, 1, -1, -1).contiguous()  # (n, 1, k, k)
             offset = bias[o].repeat(tokens) if i == 0 else None
             part = F.conv2d(planes[i : i + 1], kernel, offset, padding=self.conv2.padding, groups=tokens)
             total = part if total is None else total.add_(part)
@@ -135,4 +137,4 @@ def _norm_relu(planes: Tensor, norm: nn.GroupNorm) -> Tensor:
         weight, bias = norm.weight.repeat(tokens), norm.bias.repeat(tokens)
         return F.relu_(F.batch_norm(planes, None, None, weight, bias, True, 0.0, norm.eps))
     planes = F.batch_norm(planes, None, None, None, None, True, 0.0, norm.eps)
-    return F.relu_(torch.addcmul(norm.bias.view(-1, 1, 1, 1), planes, norm.weight.view(-1, 1, 1, 1)))
+    return F.relu_(scale_and_shift(planes, norm.weight.view(-1, 1, 1, 1), norm.bias.view(-1, 1, 1, 1)))
