@@ -181,10 +181,11 @@ class Block(nn.Module):
 
     def _learn(self, x: Tensor, branch: Callable[..., Tensor], h: int, w: int) -> Tensor:
         """`x` and what `branch` makes of it, with gradients."""
-        modules = (self.norm1, self.attn) if branch == self._attend else (self.norm2, self.mlp)
+        attends = branch == self._attend
+        modules, last = ((self.norm1, self.attn), self.attn.proj) if attends else ((self.norm2, self.mlp), self.mlp.fc2)
         weights = [weight for module in modules for weight in module.parameters()]
         width, factors = x.shape[-1] * MLP_RATIO, self.drop_path.factors(x)
-        return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors)
+        return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors, last.weight)
 
 
 _PARTS = {Block, Attention, MixFFN, DepthwiseConv, DropPath, Linear, nn.Conv2d, nn.LayerNorm}  # of a block

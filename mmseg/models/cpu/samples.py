@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmseg.models.cpu.linear import fast_products
+
 _NUMBERS = 1 << 22  # of the largest tensor inside a branch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -38,7 +40,14 @@ def is_plain(module: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
     ) and all(type(weight) is nn.Parameter and not weight._backward_hooks for weight in module.parameters())
 
 
-def add_by_samples(x: Tensor, branch: Branch, weights: Sequence[Tensor], width: int, factors: Tensor | None) -> Tensor:
+def add_by_samples(
+    x: Tensor,
+    branch: Branch,
+    weights: Sequence[Tensor],
+    width: int,
+    factors: Tensor | None,
+    last: Tensor | None = None,
+) -> Tensor:
     """``x + factors * branch(x)``.
 
     Args:
@@ -48,16 +57,25 @@ def add_by_samples(x: Tensor, branch: Branch, weights: Sequence[Tensor], width: 
         weights: all parameters in it.
         width: channels of the widest tensor inside it, (n, L, width).
         factors: of the samples, as many as `x` has; None: 1.
+        last: weight of the linear layer that `branch` ends with, if it does.
     """
     learned = [weight for weight in weights if weight.requires_grad]
     at_once = max(1, _NUMBERS // max(1, x.shape[1] * width))
-    return _BySamples.apply(branch, factors, at_once, x, *learned)
+    return _BySamples.apply(branch, last, factors, at_once, x, *learned)
 
 
 class _BySamples(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, branch: Branch, factors: Tensor | None, at_once: int, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.branch, ctx.parts, ctx.autocast = branch, _parts(x, factors, at_once), _present_autocast()
+    def forward(
+        ctx: Any,
+        branch: Branch,
+        last: Tensor | None,
+        factors: Tensor | None,
+        at_once: int,
+        x: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        ctx.branch, ctx.last, ctx.parts, ctx.autocast = branch, last, _parts(x, factors, at_once), _present_autocast()
         ctx.save_for_backward(x, *weights)
         out = x.clone()
         with torch.autocast(**ctx.autocast):
@@ -69,9 +87,10 @@ class _BySamples(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):
         x, *weights = ctx.saved_tensors
-        total, of_weights = grad.clone() if ctx.needs_input_grad[3] else None, [torch.zeros_like(w) for w in weights]
+        total, of_weights = grad.clone() if ctx.needs_input_grad[4] else None, [torch.zeros_like(w) for w in weights]
         for part, factor in ctx.parts:
-            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            # as before, but for the last product, which no gradient looks at
+            with torch.enable_grad(), torch.autocast(**ctx.autocast), fast_products(ctx.last):
                 inside = x[part].detach().requires_grad_(total is not None)
                 y = ctx.branch(inside)
             inputs = weights if total is None else [inside, *weights]
@@ -80,7 +99,7 @@ class _BySamples(torch.autograd.Function):
                 total[part] += found.pop(0)
             for sum_, value in zip(of_weights, found):
                 sum_ += value
-        return None, None, None, total, *of_weights
+        return None, None, None, None, total, *of_weights
 
 
 def _parts(x: Tensor, factors: Tensor | None, at_once: int) -> list[tuple[slice, float]]:

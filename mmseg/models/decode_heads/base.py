@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.linear import linear_of_samples
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.norms import norm_affine
@@ -183,8 +184,8 @@ class FusionHead(nn.Module):
             return pointwise_conv(fused, weight, bias)
         # whole channels are dropped, which the weights do for each frame, and no second map is made and kept
         kept = self.dropout(fused.new_ones(len(fused), fused.shape[1], 1, 1)).flatten(1)  # (n, dim)
-        weights = (weight * kept[:, None]).transpose(1, 2)  # (n, dim, K)
-        logits = fused.permute(0, 2, 3, 1).flatten(1, 2) @ weights + bias  # (n, h * w, K)
+        tokens = fused.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h * w, dim)
+        logits = linear_of_samples(tokens, weight * kept[:, None], bias)  # (n, h * w, K)
         return logits.unflatten(1, fused.shape[-2:]).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Products by oneDNN, where PyTorch has it, are those of the weights as they are now, whoever has written them."""
+"""Products by oneDNN, where PyTorch has it: of the weights as they are now, and in graphs with their gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmseg.models.cpu import linear as cpu_linear
+from mmseg.models.cpu.linear import fast_products, linear, linear_of_samples
 from mmseg.models.layers.linear import Linear
 
 ROWS = 300
@@ -48,3 +50,85 @@ def test_a_copy_has_its_own(layer):
     nn.init.ones_(other.weight)
     check(other)
     check(layer)
+
+
+# --- layers that learn ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def all_sizes(monkeypatch) -> None:
+    """Small layers go the way of large ones."""
+    monkeypatch.setattr(cpu_linear, "_LEAST", 0)
+
+
+def gradients(out: torch.Tensor, learned: list[torch.Tensor]) -> list[torch.Tensor]:
+    factors = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    return list(torch.autograd.grad((out * factors).sum(), learned))
+
+
+@pytest.mark.usefixtures("all_sizes")
+@pytest.mark.parametrize("way", ["exact", "fast", "unseen"])
+@pytest.mark.parametrize("frozen", ["", "x", "weight", "bias", "no bias"])
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 0, 8)])
+def test_gradients_of_linear_layers(way, frozen, shape):
+    torch.manual_seed(0)
+    tensors = {"x": torch.randn(shape), "weight": torch.randn(6, 8), "bias": torch.randn(6)}
+    if frozen == "no bias":
+        del tensors["bias"]
+    learned = [tensor.requires_grad_() for name, tensor in tensors.items() if name != frozen]
+    expected = F.linear(*tensors.values())
+    if way == "exact":
+        found = linear(*tensors.values())
+        assert torch.equal(found, expected)
+    else:
+        with fast_products(tensors["weight"] if way == "unseen" else None):
+            found = linear(*tensors.values())
+    if way == "fast":
+        torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(gradients(found, learned), gradients(expected, learned)):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.usefixtures("all_sizes")
+def test_layers_that_learn_are_differentiated_twice_and_by_functions():
+    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((3, 8), (6, 8), (6,))]
+
+    def penalty(function, *tensors: torch.Tensor) -> torch.Tensor:
+        x = tensors[0].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(x, *tensors[1:]).sin().sum(), x, create_graph=True)
+        return gradient.square().sum()
+
+    ours, theirs = ([t.clone().requires_grad_() for t in tensors[1:]] for _ in range(2))
+    penalty(linear, tensors[0], *ours).backward()
+    penalty(F.linear, tensors[0], *theirs).backward()
+    by_functions = [
+        torch.func.grad(lambda *t, f=f: f(*t).sin().sum(), argnums=(0, 1, 2))(*tensors) for f in (linear, F.linear)
+    ]
+    for found, expected in [*((a.grad, b.grad) for a, b in zip(ours, theirs)), *zip(*by_functions)]:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("all_sizes")
+def test_only_inside_are_results_left_out():
+    x, weight = torch.ones(2, 8), torch.ones(6, 8, requires_grad=True)
+    with fast_products(weight):
+        with fast_products():
+            assert linear(x, weight).any()
+        assert linear(x, weight.detach().requires_grad_()).any()  # another layer
+        with pytest.raises(ValueError, match="left"), fast_products():
+            raise ValueError("left")
+        assert not linear(x, weight).any()
+        with torch.no_grad():
+            assert linear(x, weight).any()
+    assert linear(x, weight).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layers_with_weights_of_each_sample(dtype):
+    torch.manual_seed(0)
+    tensors = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((3, 5, 8), (3, 6, 8), (6,))]
+    found = linear_of_samples(*tensors)
+    expected = torch.stack([F.linear(x, weight, tensors[2]) for x, weight in zip(*tensors[:2])])
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(gradients(found, tensors), gradients(expected, tensors)):
+        torch.testing.assert_close(ours, theirs)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmseg.models.cpu import linear as cpu_linear
 from mmseg.models.cpu import samples
 from mmseg.models.cpu.samples import add_by_samples
+from mmseg.models.layers.linear import Linear
 
 
 class Branch(nn.Module):
@@ -70,3 +72,22 @@ def test_autocast_of_the_forward_pass_holds_in_the_backward_pass(branch):
         out = add_by_samples(x, branch, list(branch.parameters()), 12, None)
     out.sum().backward()
     assert types == [torch.bfloat16, torch.bfloat16] and branch.linear.weight.grad.any()
+
+
+def test_the_last_product_is_not_made_again(monkeypatch):
+    """Its result shapes no gradient: those of all weights are right although it is given as zeros."""
+    monkeypatch.setattr(cpu_linear, "_LEAST", 0)
+    torch.manual_seed(0)
+    first, last, x = Linear(6, 8), Linear(8, 6), torch.randn(3, 7, 6, requires_grad=True)
+    results = []
+
+    def branch(part: torch.Tensor) -> torch.Tensor:
+        results.append(last(first(part).sigmoid()))
+        return results[-1]
+
+    weights = [*first.parameters(), *last.parameters()]
+    found = torch.autograd.grad(add_by_samples(x, branch, weights, 8, None, last.weight).sin().sum(), [x, *weights])
+    assert results[0].any() and not results[-1].any()
+    expected = torch.autograd.grad((x + branch(x)).sin().sum(), [x, *weights])
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
