@@ -30,4 +30,7 @@ def test_compiled_parts_are_compiled_once(system: System):
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] >= 2  # backbone and head
     assert list(model.state_dict()) == names
-    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
+    found = {name: value.item() for name, value in losses.items()}
+    for name, value in expected.items():  # of an accuracy in percent rounding may turn a few pixels
+        assert found[name] == (pytest.approx(value, abs=0.1) if "acc" in name else pytest.approx(value, rel=1e-4)), name
+    assert found.keys() == expected.keys()

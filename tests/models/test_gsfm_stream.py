@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -284,12 +286,16 @@ def test_wrong_settings(model, settings, message):
 
 @torch.no_grad()
 def test_streams_are_the_formulas(model):
-    """Odd maps, a window of the spectrum that is smaller than it, and the large maps of Winograd's convolutions."""
+    """Odd maps, a window of the spectrum that is smaller than it, and the large maps of Winograd's convolutions.
+
+    In float32 the formulas themselves may take another one of two places of the memory that are equally similar.
+    """
     frames = clip(3, (64, 1040))  # 16 x 260 at a quarter
     mask = fill.blocks("wide", (64, 1040), 3, 32)
-    settings = dict(mem_every=1, top_k=20)
-    expected = reference.propagate(model, frames, torch.stack([mask == 1, mask == 2]).float(), **settings)
+    settings = dict(mem_every=1, top_k=50)
+    given = torch.stack([mask == 1, mask == 2]).double()
+    expected = reference.propagate(copy.deepcopy(model).double(), frames.double(), given, **settings)
     stream = model.stream(**settings)
     for t, frame in enumerate(frames):
         answer = push(stream, t, frame, mask if t == 0 else None)
-        torch.testing.assert_close(answer.values, expected[t], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(answer.values, expected[t].float(), rtol=1e-4, atol=1e-4)

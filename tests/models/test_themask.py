@@ -144,16 +144,19 @@ def test_augmentation_has_the_official_numbers():
     check_labels(case, total)
 
 
-def test_a_video_has_the_official_numbers():
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, None), (torch.float32, 5e-3)])
+def test_a_video_has_the_official_numbers(dtype, relative):
+    """A logit of a mask is 1.6e-6 here, and decides what a query looks at: rounding in float32 (8e-6) may turn it."""
     case = Case("themask", "sequence_b1_test_size2")
-    model, frames = build_filled(build_segmentor, case.config, filler=fill_themask), case.inputs()["video"]
+    model = build_filled(build_segmentor, case.config, filler=fill_themask).to(dtype)
+    frames = case.inputs()["video"].to(dtype)
     stream, scores = model.stream(test_size=case["test_size"]), []
     for t, frame in enumerate(frames):
         scores += stream.push(View(t, {"img": frame}))
     scores += stream.finish()
     assert [s.number for s in scores] == list(range(len(frames)))
     values = resize(resize(torch.stack([s.values for s in scores]), frames.shape[-2:]), case["ori_shape"])
-    case.check("best_score", values.amax(1))
+    case.check("best_score", values.amax(1), relative)
     check_labels(case, values)
 
 
