@@ -125,7 +125,7 @@ def _strips(lengths: list[int], logits_per_strip: int, dtype: torch.dtype) -> tu
 
 def _label_map_in_tiles(logits: Tensor, rows: Sequence[_Strip], columns: Sequence[_Strip]) -> Tensor:
     labels = logits.new_empty(rows[-1].pixels.stop, columns[-1].pixels.stop, dtype=torch.uint8)
-    order = torch.arange(len(logits), 0, -1, dtype=torch.uint8)[:, None, None]  # of two equal classes the lower one
+    order = torch.arange(len(logits), 0, -1, dtype=logits.dtype)[:, None, None]  # of two equal classes the lower one
     weights = [strip.weights.t().contiguous() for strip in columns]
     # Interpolation weights are rounded: their sum may miss 1 by a few units in the last place.
     margin = 16 * torch.finfo(logits.dtype).eps * max(logits.amax(), -logits.amin())
@@ -143,8 +143,8 @@ def _label_map_in_tiles(logits: Tensor, rows: Sequence[_Strip], columns: Sequenc
                 continue
             scores = logits[:, row.logits, column.logits].index_select(0, classes)
             scores = (row.weights @ scores) @ weight  # (n, rows, columns)
-            winner = (scores == scores.amax(dim=0)).view(torch.uint8)  # the same memory: 0 or 1 per pixel
-            torch.sub(len(logits), winner.mul_(order[classes]).amax(dim=0), out=tile)
+            winner = scores.eq_(scores.amax(dim=0))  # 0 or 1; as booleans they would be found one by one
+            tile.copy_(len(logits) - winner.mul_(order[classes]).amax(dim=0))
     return labels
 
 
