@@ -25,13 +25,18 @@ from tests.tools.processes import ROOT, finish
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=[True, False], ids=["CFFM", "SegFormer"])
+@pytest.fixture
 def job(request, tmp_path) -> Job:
-    config = write_config(tmp_path / "config.py", tmp_path, clip=request.param)
+    """Of CFFM, or of a baseline without a memory."""
+    config = write_config(tmp_path / "config.py", tmp_path, clip=getattr(request, "param", "CFFM") == "CFFM")
     config.write_text(config.read_text() + "\noptimizer = dict(type='AdamW', lr=1e-4)\n")
     return Job(str(config), size=(45, 70), repeats=2, clips=1)
 
 
+of_both = pytest.mark.parametrize("job", ["CFFM", "SegFormer"], indirect=True)
+
+
+@of_both
 def test_stream(job):
     rows = measure_stream(job)
     assert [row["cache"] for row in rows] == ["steady", "cold"]
@@ -43,6 +48,7 @@ def test_stream(job):
         assert row["peak_memory"] > 2**20
 
 
+@of_both
 def test_reference_and_amp(job):
     rows = measure_stream(Job(job.config, size=job.size, repeats=1, reference=True, amp="bfloat16"))
     assert [(r["formulation"], r["precision"], r["cache"]) for r in rows] == [("reference", "bfloat16", "cold")]

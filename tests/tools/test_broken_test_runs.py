@@ -3,7 +3,6 @@
 import json
 import pickle
 import signal
-import subprocess
 import sys
 
 import cv2
@@ -15,18 +14,17 @@ from mmseg.apis.inference import init_segmentor
 from mmseg.engine.checkpoints import save_checkpoint
 from tests.engine.tiny_vspw import CLASSES, make_data, write_config
 from tests.tools.forked import Forked
-from tests.tools.processes import ROOT, environment, finish, finish_all, finish_two, patience, running, wait_until
+from tests.tools.processes import ROOT, environment, finish, finish_all, finish_two, launch, wait_until
 from tests.writing.feeding import left_in
 
 TEST = [sys.executable, str(ROOT / "tools" / "test.py")]
-DIST = str(ROOT / "tools" / "dist_test.sh")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     make_data(folder / "data", {"a": 9, "b": 6, "c": 6})
-    make_data(folder / "long", {f"v{i}": 40 for i in range(6)})
+    make_data(folder / "long", {f"v{i}": 25 for i in range(6)})
     torch.manual_seed(0)
     model = init_segmentor(write_config(folder / "cffm.py", folder / "data"))
     meta = {"CLASSES": list(CLASSES)}
@@ -34,26 +32,31 @@ def work(tmp_path_factory):
     return folder
 
 
-def wait_for(pattern: str, folder, process: subprocess.Popen) -> None:
+def wait_for(pattern: str, folder, process: Forked) -> None:
     """Until a file is there."""
     wait_until(lambda: any(folder.glob(pattern)) or process.poll() is not None, 60)
-    assert process.poll() is None, process.stdout.read()
+    assert process.poll() is None, "".join(process.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "signum"), [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)])
+@pytest.mark.parametrize(("processes", "signum"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM)])
 def test_a_signal_leaves_nothing_half_written(work, tmp_path, processes, signum):
-    options = [f"--out={tmp_path}/out/res.pkl", "--save-png", f"--show-dir={tmp_path}/out/show"]
-    command = ["cffm.py", "model.pth", *options, "--options", "data.test.data_root=long"]
-    command = [DIST, *command[:2], processes, *command[2:]] if processes else [*TEST, *command, "--device=cpu"]
-    with running(command, work) as process:
+    command = ["cffm.py", "model.pth", "--options", "data.test.data_root=long", f"--out={tmp_path}/out/res.pkl"]
+    command += ["--save-png", f"--show-dir={tmp_path}/out/show"]
+    if processes == 2:
+        started = launch(ROOT / "tools" / "test.py", *command, "--launcher=pytorch", cwd=work, merged=True)
+    else:
+        started = [Forked([*TEST, *command, "--device=cpu"], environment(), work, merged=True)]
+    try:
         # a PNG of the second video of a process: at least one video is complete, and one is not
-        wait_for("out/.result_submission.parts.*/v[2-5]/*1.png", tmp_path, process)
+        wait_for("out/.result_submission.parts.*/v[2-5]/*1.png", tmp_path, started[0])
         assert list(tmp_path.glob("out/.res.pkl.*")) and list(tmp_path.glob("out/show/.v*.writing.mp4"))
-        process.send_signal(signum)
-        output, _ = process.communicate(timeout=patience(20))
-        assert process.returncode in (128 + signum, 130), output
-    assert "Traceback" not in output
+    finally:
+        for process in started:
+            process.send_signal(signum)
+        ended = finish_all(started)
+    for status, output, _ in ended:
+        assert status in (128 + signum, 130) and "Traceback" not in output, output
     left = left_in(tmp_path)
     assert left and all(name.startswith("out/show/v") and name.endswith(".mp4") for name in left)  # whole videos
     assert not [path for path in (tmp_path / "out").iterdir() if path.name != "show"]

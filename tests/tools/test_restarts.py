@@ -49,11 +49,11 @@ def test_two_machines_go_on_together_after_a_crash_on_one(tmp_path, config):
     """The second machine's process is killed; both start anew from the newest checkpoint, with exactly the numbers of a
     run without a crash, and although they have been told to start from another one."""
     finish_two("train.py", tmp_path, config, "--work-dir", "whole", "--seed", 3, python_path=str(tmp_path))
-    command = [*DIST, config, 1, "--work-dir", "w", "--resume-from", "whole/iter_2.pth"]
+    arguments = ["--work-dir", "w", "--resume-from", "whole/iter_2.pth"]
     env = dict(NNODES="2", PORT=free_port(), MAX_RESTARTS="2", PYTHONPATH=f"{tmp_path}:{ROOT}")
     with (
-        running(command, tmp_path, NODE_RANK="1", **env) as other,
-        running(command, tmp_path, NODE_RANK="0", **env) as first,
+        running([*LAUNCH, config, *arguments, "--launcher=pytorch"], tmp_path, NODE_RANK="1", **env) as other,
+        running([*DIST, config, 1, *arguments], tmp_path, NODE_RANK="0", **env) as first,
     ):
         said = first.communicate(timeout=patience(120))[0]
         others = other.communicate(timeout=patience(20))[0]

@@ -13,7 +13,7 @@ from mmseg.making.toy import generate_toy_dataset
 from mmseg.models import build_segmentor
 from mmseg.weights import read_checkpoint
 from mmseg.writing.label_pickle import read_label_pickle
-from tests.tools.processes import DIST, ROOT, finish, finish_two
+from tests.tools.processes import ROOT, finish_two
 
 TOY = ROOT / "local_configs" / "toy"
 FRAMES = 13  # a block of 12 and one that is left
@@ -53,8 +53,8 @@ def test_the_published_chain(work, call, monkeypatch):
 
     published = "model.decode_head.transformer_decoder_cfg.num_frames=2 data.train.dataset.dilation=[-3]".split()
     published += ["runner.max_iters=2", "checkpoint_config.interval=1", "log_config.interval=1"]
-    second = [*DIST, TOY / "themask_video.b0.py", 2, "--work-dir", "second", "--seed", 0, "--no-validate"]
-    output = finish([*second, *options(work, *published), "--finetune-from", checkpoint], work)
+    second = [TOY / "themask_video.b0.py", "--work-dir", "second", "--seed", 0, "--no-validate"]
+    output = finish_two("train.py", work, *second, *options(work, *published), "--finetune-from", checkpoint)
     assert "entries are mapped" in output and "fine-tuning" in output
     before, after = (read_checkpoint(work / name / "latest.pth") for name in ("first", "second"))
     assert after["meta"]["finetune_trains"] == "predictor"

@@ -55,10 +55,8 @@ def test_two_processes_resume_exactly(tmp_path, config):
 
 @pytest.mark.slow
 def test_one_cpu_process_with_defaults(tmp_path, config, call, monkeypatch):
-    output = finish(
-        [*DIST, config, 0, "--options", "runner.max_iters=3", "optimizer.lr=0.02", "--local-rank=0", "--deterministic"],
-        tmp_path,
-    )
+    options = ["--options", "runner.max_iters=3", "optimizer.lr=0.02"]
+    output = finish([*TRAIN, config, "--gpus", 0, *options, "--local-rank=0", "--deterministic"], tmp_path)
     folder = tmp_path / "work_dirs" / "toy.one"
     assert sorted(p.name for p in folder.glob("*.pth")) == ["iter_2.pth", "iter_3.pth", "latest.pth"]
     assert "max_iters=3" in (folder / "toy.one.py").read_text() and "lr=0.02" in (folder / "toy.one.py").read_text()
