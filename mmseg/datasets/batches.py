@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mmseg.datasets.lending import Lender
+
 _local = threading.local()
-_shares = False  # whether batches are for another process
+_lender: Lender | None = None  # where batches are for another process
 
 
-def share_batches() -> None:
-    """From now on batches of this process are made in memory that can be handed to another one as it is."""
-    global _shares
-    _shares = True
+def share_batches() -> Lender:
+    """From now on batches of this process are made in memory that can be lent to another one as it is."""
+    global _lender
+    _lender = Lender()
+    return _lender
 
 
 class Batch:
@@ -74,9 +77,7 @@ def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if _shares:
-        size = torch.Size(shape).numel() * dtype.itemsize
+    if _lender is not None and 0 not in shape:
         with contextlib.suppress(RuntimeError):  # there is no room; handing the batch over will tell
-            storage = torch.UntypedStorage._new_shared(size)
-            return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+            return _lender.new_tensor(shape, dtype)
     return torch.empty(shape, dtype=dtype)

@@ -25,10 +25,12 @@ import torch
 import torch.multiprocessing  # lets pipes pass tensors through shared memory
 
 from mmseg.datasets.batches import share_batches
+from mmseg.datasets.lending import Borrower
 from mmseg.errors import DeadWorkerError, SegError
 from mmseg.parent import end_with_parent
 
 _AHEAD = 2  # batches that each worker makes in advance
+_SHARED = _AHEAD + 2  # batches that it has memory for: also that in use, and one whose return is not told yet
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -46,6 +48,7 @@ class Workers(Iterator[Any]):
         self._keys = keys
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
+        self._borrowers = [Borrower() for _ in range(count)]
         self._pending: deque[int] = deque()  # whose the batches are that are on their way, in order
         # Runs before multiprocessing's own exit function, which would wait for workers that do not listen to SIGTERM.
         self._at_exit = functools.partial(_kill, self._processes)
@@ -101,7 +104,7 @@ class Workers(Iterator[Any]):
         """Let a worker make the batch of the next key, if there is one."""
         for key in self._keys:
             with contextlib.suppress(OSError):  # it has died, which receiving will find out
-                self._pipes[number].send(key)
+                self._pipes[number].send((key, self._borrowers[number].returned()))
             self._pending.append(number)
             return
 
@@ -111,7 +114,9 @@ class Workers(Iterator[Any]):
         ready = wait([pipe, *(process.sentinel for process in self._processes)])
         if pipe in ready:
             try:
-                return pipe.recv()
+                result, given_up = pipe.recv()
+                self._borrowers[number].given_up(given_up)
+                return self._borrowers[number].unpack(result)
             except (EOFError, OSError):  # it died while it was sending, or before its tensors had been fetched
                 pass
         else:
@@ -139,8 +144,8 @@ def _worker_error(found: str, count: int) -> DeadWorkerError:
         place = f"there is no {_SHARED_MEMORY}"
     return DeadWorkerError(
         f"{found}; {place}",
-        f"enough memory, and enough shared memory ({_SHARED_MEMORY}) for {_AHEAD} batches per worker: the system kills "
-        "workers when either runs out",
+        f"enough memory, and enough shared memory ({_SHARED_MEMORY}) for {_SHARED} batches per worker: the system "
+        "kills workers when either runs out",
         f"lower data.workers_per_gpu (now {count}) or data.samples_per_gpu; give a container more shared memory "
         "(docker run --shm-size=8g)",
     )
@@ -159,16 +164,17 @@ def _serve(pipe: Connection, make: Callable[[Any], Any], count: int, parent: int
     end_with_parent(parent)
     cv2.setNumThreads(0)  # the workers are the threads
     torch.set_num_threads(1)
-    share_batches()
+    lender = share_batches()
     with contextlib.suppress(EOFError, OSError):  # the main process has closed the pipe
         while True:
-            result = _result(make, pipe.recv())
+            key, returned = pipe.recv()
+            lender.returned(returned)
             try:
-                pipe.send(result)
+                pipe.send((lender.pack(_result(make, key)), lender.given_up()))
             except OSError:
                 raise
             except Exception as error:  # torch's way to say that shared memory is full
-                pipe.send(_worker_error(f"a data worker cannot hand over its batch: {error}", count))
+                pipe.send((_worker_error(f"a data worker cannot hand over its batch: {error}", count), []))
 
 
 def _result(make: Callable[[Any], Any], key: Any) -> Any:
