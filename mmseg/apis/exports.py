@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmseg.apis.inference import pipeline_of, settings_of
 from mmseg.errors import ConfigError
@@ -61,13 +64,16 @@ def export(
     return export_model(model, view.size, out, about, pictures, settings_of(model), opset=opset, tell=tell)
 
 
-def exported_model(folder: str | Path, backend: str = "onnx", amp: Any = None, options: Any = None) -> ExportedModel:
+def exported_model(
+    folder: str | Path, backend: str = "onnx", amp: torch.dtype | None = None, options: Any = None
+) -> ExportedModel:
     """An export in the place of a model, for streams on a CPU.
 
     Args:
         folder: of the export.
         backend: what runs the graphs, one of :data:`BACKENDS`.
-        amp, options: of a command that has been given them; they would be without effect.
+        amp: ``torch.bfloat16`` lets OpenVINO compute in this type, on processors that have it.
+        options: of a command that has been given them; they would be without effect.
 
     Raises:
         ConfigError: an unknown backend, its packages are missing, or something that has no effect on an export.
@@ -75,10 +81,23 @@ def exported_model(folder: str | Path, backend: str = "onnx", amp: Any = None, o
     """
     if backend not in BACKENDS:
         raise ConfigError(f"--backend {backend} for {folder}, an export", " or ".join(BACKENDS), "leave --backend out")
-    for name, value in (("--amp", amp), ("--options", options)):
-        if value:
-            raise ConfigError(f"{name} for {folder}, an export", "a checkpoint", f"export again, or leave {name} out")
-    return ExportedModel(folder, BACKENDS[backend])
+    if options:
+        raise ConfigError(f"--options for {folder}, an export", "a checkpoint", "export again, or leave --options out")
+    if amp is None:
+        return ExportedModel(folder, BACKENDS[backend])
+    precision = str(amp).removeprefix("torch.")
+    _check_precision(f"--amp {precision} for {folder}, an export that {backend} runs", backend, precision)
+    return ExportedModel(folder, partial(BACKENDS[backend], precision=precision))
+
+
+def _check_precision(found: str, backend: str, precision: str) -> None:
+    """Raise ConfigError unless the backend computes in this type here, or its packages are missing."""
+    if (backend, precision) != ("openvino", "bfloat16"):
+        raise ConfigError(found, "--amp bfloat16 with --backend openvino", "leave --amp out, or give both")
+    if importlib.util.find_spec("openvino") and not openvino_graphs.has_bfloat16():
+        raise ConfigError(
+            found, "a processor with instructions for bfloat16 (lscpu: avx512_bf16, amx_bf16)", "leave --amp out"
+        )
 
 
 def require_backend(backend: str | None, checkpoint: str) -> None:

@@ -65,7 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--flow", choices=FLOW_NAMES, help=f"for models that look at it (default: {DEFAULT_FLOW})")
     parser.add_argument("--flow-weights", type=Path, help="RAFT's weights (default: torchvision's download)")
     cli.add_device(parser)
-    parser.add_argument("--amp", choices=sorted(AMP), help="compute in this type where that is safe")
+    parser.add_argument(
+        "--amp", choices=sorted(AMP), help="compute in this type where that is safe (exports: openvino, bfloat16)"
+    )
     parser.add_argument(
         "--backend", choices=["pytorch", *BACKENDS], help="what computes (default: onnx for exports, else pytorch)"
     )

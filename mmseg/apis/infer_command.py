@@ -96,7 +96,7 @@ def _model(args: argparse.Namespace, device: torch.device) -> tuple[Any, Config]
     if is_export(args.checkpoint):
         if args.config is not None:
             raise ConfigError(f"{args.config} beside an export", "the export alone", "leave the config out")
-        model = exported_model(args.checkpoint, _graph_backend(args), args.amp, args.options).to(device)
+        model = exported_model(args.checkpoint, _graph_backend(args), AMP.get(args.amp), args.options).to(device)
         return model, model.cfg
     require_backend(args.backend, args.checkpoint)
     cfg = config_for(args.config, args.checkpoint, args.options)

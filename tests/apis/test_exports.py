@@ -15,8 +15,9 @@ from mmseg.config import load_config
 from mmseg.errors import ConfigError
 from mmseg.exporting import onnx_graphs
 from mmseg.exporting.exported_model import is_export
-from mmseg.exporting.onnx_graphs import traced
+from mmseg.exporting.onnx_graphs import Graph, traced
 from mmseg.exporting.onnx_runner import Runner
+from mmseg.models.base import VideoModel
 from tests.contract.systems import SYSTEMS
 from tests.exporting.small_encoder import with_small_encoder
 
@@ -32,15 +33,24 @@ def model_of_frames():
     return init_segmentor(cfg)
 
 
-def test_an_export_takes_pictures_and_gives_label_maps(tmp_path: Path):
-    model, out, told = model_of_frames(), tmp_path / "out", []
-    graphs = export(model, out, SIZE, tell=told.append)
+def some_frames() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoModel, Path, dict[str, Graph], list[str]]:
+    """A model, its export, the graphs and what was told."""
+    model, out, told = model_of_frames(), tmp_path_factory.mktemp("export") / "out", []
+    return model, out, export(model, out, SIZE, tell=told.append), told
+
+
+def test_an_export_takes_pictures_and_gives_label_maps(exported):
+    model, out, graphs, told = exported
     assert set(graphs) == {"decode", "prepare", "labels"} and len(told) == 3 and is_export(out)
     assert graphs["decode"].inputs == {"img": ["batch", 3, 96, 160]}
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(3)]
     ours, theirs, alone = VideoStream(model), VideoStream(exported_model(out)), Runner(out)
-    for frame in frames:
+    for frame in some_frames():
         labels = ours.step(frame)
         assert (theirs.step(frame) == labels).mean() > 0.999 and len(np.unique(labels)) > 1
         found = alone.segment(frame)
@@ -55,6 +65,21 @@ def test_an_export_takes_pictures_and_gives_label_maps(tmp_path: Path):
         torch.testing.assert_close(traced(part).module()(images), expected, rtol=0, atol=1e-4)
     [found] = onnxruntime.InferenceSession(out / "decode.onnx").run(None, {"img": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
+def test_openvino_in_bfloat16(exported):
+    openvino = pytest.importorskip("openvino", reason="pip install -e .[openvino]")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no instructions for bfloat16")
+    model, out, *_ = exported
+    plain, full, rounded = (
+        VideoStream(each, returns=("logits",))
+        for each in (model, exported_model(out, "openvino"), exported_model(out, "openvino", torch.bfloat16))
+    )
+    for frame in some_frames():
+        expected = plain.step(frame).logits
+        off = [np.abs(stream.step(frame).logits - expected).max() / expected.std() for stream in (full, rounded)]
+        assert off[0] < 1e-3 < off[1] < 0.1
 
 
 def test_what_cannot_be_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
-from mmseg.models.backbones.mit import Block, DropPath, map_to_tokens, tokens_to_map
+from mmseg.models.backbones.mit import Block, DropPath, MixFFN, map_to_tokens, tokens_to_map
 from mmseg.models.layers.linear import Linear
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
@@ -315,3 +315,25 @@ def test_weights_of_init_cfg(tmp_path):
         assert torch.equal(found.state_dict()[name], value), name
     with pytest.raises(CheckpointError, match=r"own\.pth"):
         build_backbone(dict(type="mit_b1", init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "own.pth"))))
+
+
+def test_wide_maps_are_stored_once_in_graphs():
+    """In a graph for other engines the perceptron reorders its narrow input and output alone."""
+    h, w, dim, hidden = 6, 5, 8, 32
+    torch.manual_seed(0)
+    ffn, x = MixFFN(dim, hidden).eval(), torch.randn(2, h * w, dim)
+    with torch.no_grad():
+        program = torch.export.export(ffn, (x, h, w))
+        torch.testing.assert_close(program.module()(x, h, w), ffn(x, h, w))
+    names = [str(node.target) for node in program.graph.nodes if hidden in getattr(node.meta.get("val"), "shape", ())]
+    names = [name for name in names if name.startswith("aten.")]
+    assert len(names) >= 3 and not [name for name in names if "permute" in name or "transpose" in name], names
+
+
+def test_graphs_hold_the_layers_that_are_there():
+    """A layer of one's own in the perceptron is part of its graph."""
+    torch.manual_seed(0)
+    ffn, x = MixFFN(8, 32).eval(), torch.randn(2, 30, 8)
+    ffn.fc2 = nn.Sequential(ffn.fc2, nn.Tanh())
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.export(ffn, (x, 6, 5)).module()(x, 6, 5), ffn(x, 6, 5))

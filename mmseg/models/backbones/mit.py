@@ -23,7 +23,8 @@ from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
 from mmseg.models.cpu.samples import add_by_samples, is_plain, learns_by_samples
-from mmseg.models.layers.linear import Linear
+from mmseg.models.layers.compiling import is_exporting
+from mmseg.models.layers.linear import Linear, pointwise_conv
 from mmseg.registry import MODELS, absolute
 
 HEADS = (1, 2, 5, 8)
@@ -103,10 +104,18 @@ class MixFFN(nn.Module):
         if torch.is_grad_enabled() and not keep and all(is_plain(part, _PARTS) for part in (self, norm) if part):
             return self._learning(x, h, w, norm)
         x = x if norm is None else norm(x)
+        if is_exporting() and {type(part) for part in self.modules()} <= _PARTS:
+            return self._of_maps(x, h, w)
         rows = rows_of_strips(x, h, self.fc1.out_features)
         if rows and is_plain(self, _PARTS) and is_depthwise3x3(self.dwconv.dwconv):  # hooks would be shown strips
             return in_strips(x, h, rows, self.fc1, lambda strip: self.fc2(self._convolved(strip, w, (0, 1))))
         return self._activate(self.fc1(x), h, w)
+
+    def _of_maps(self, x: Tensor, h: int, w: int) -> Tensor:
+        """The same as convolutions of maps: other engines would store each of the wide hidden maps twice."""
+        hidden = pointwise_conv(tokens_to_map(x, h, w), self.fc1.weight, self.fc1.bias)
+        hidden = F.gelu(self.dwconv.dwconv(hidden))  # (n, 4C, h, w)
+        return map_to_tokens(pointwise_conv(hidden, self.fc2.weight, self.fc2.bias))
 
     def _learning(self, x: Tensor, h: int, w: int, norm: nn.Module | None) -> Tensor:
         """What is cheap to make again is not kept for backward."""

@@ -1,4 +1,4 @@
-"""What compiled code leaves out, said without importing the compiler; and whether there is a compiler."""
+"""What compiled code leaves out, said without importing the compiler; what exports do; whether there is a compiler."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
         return disabled[0](*args, **kwargs)
 
     return call
+
+
+def is_exporting() -> bool:
+    """Whether a graph for other engines is being made; PyTorch before 2.7 does not tell, and False stands for that."""
+    return getattr(torch.compiler, "is_exporting", bool)()
 
 
 def require_compiler(device: torch.device | str) -> None:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.linear import linear
 from mmseg.models.cpu.pieces import add_residual
+from mmseg.models.layers.compiling import is_exporting
 
 
 class Linear(nn.Linear):
@@ -37,6 +38,9 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     """1x1 convolution of a map (n, C_in, h, w) with `weight` (C_out, C_in) -> (n, C_out, h, w).
 
     It is a linear layer on the map's channels-last storage, and so is its result, which makes what follows (resizing
-    and pooling) several times faster on a CPU.
+    and pooling) several times faster on a CPU. In a graph for other engines, which choose the storage of maps
+    themselves, it is a convolution.
     """
+    if is_exporting():
+        return F.conv2d(x, weight[:, :, None, None], bias)
     return linear(x.permute(0, 2, 3, 1).contiguous(), weight, bias).permute(0, 3, 1, 2)
