@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import importlib
 import logging
 import os
@@ -84,10 +85,16 @@ def check_config(config: Mapping[str, Any], source: str = "config", tell: bool =
                 "sections of this package",
                 f"write {compat.INSTEAD[name]}",
             )
-        elif close := difflib.get_close_matches(name, sections.TABLE, n=1, cutoff=0.85):
-            raise ConfigError(f"{source}: unknown key {name!r}", "a known section", f"did you mean {close[0]!r}?")
+        elif close := _section_like(name):
+            raise ConfigError(f"{source}: unknown key {name!r}", "a known section", f"did you mean {close!r}?")
     if tell:
         _warn_of_unread(config)
+
+
+@functools.cache
+def _section_like(name: str) -> str | None:
+    """The section that a name looks like a misspelling of."""
+    return next(iter(difflib.get_close_matches(name, sections.TABLE, n=1, cutoff=0.85)), None)
 
 
 def require(config: Mapping[str, Any], *keys: str) -> None:

@@ -147,6 +147,11 @@ def data_root(tmp_path_factory):
     return write_vos(root, {"b": 3}, "val")
 
 
+@pytest.fixture(scope="module")
+def config(data_root) -> Config:
+    return load_config(SHIPPED[0], {"data_root": str(data_root), "data.test.pipeline.1.flip": True})
+
+
 def root_of(config: Path, data_root: Path) -> str:
     """The folder with data for a config; YouTube-VOS has the same names for others than DAVIS."""
     return str(data_root.parents[2] / "YouTube/valid" if config.name.startswith("youtube") else data_root)
@@ -244,8 +249,7 @@ def test_no_traceback_and_no_silence(data_root, caplog):
         ("float32_matmul_precision", "low"),
     ],
 )
-def test_values_that_people_have_written(data_root, path, value):
-    config = load_config(SHIPPED[0], {"data_root": str(data_root), "data.test.pipeline.1.flip": True})
+def test_values_that_people_have_written(config, path, value):
     with pytest.raises(SegError) as error:
         use(config, path, value, whole_model=True)
     assert (path.rpartition(".")[0] or path) in str(error.value) and error.value.action

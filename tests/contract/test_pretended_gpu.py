@@ -57,6 +57,11 @@ def on_gpu(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     return model
 
 
+def short(system: System) -> dict:
+    """The settings of its streams, with references that are at hand after three frames, if any."""
+    return {**system.settings(), **({"dilation": (-3, -2, -1)} if system.clip == 4 else {})}
+
+
 def moved(entries: dict) -> dict:
     return {name: pretended(value) if torch.is_tensor(value) else value for name, value in entries.items()}
 
@@ -87,9 +92,8 @@ def test_forward_pass_of_a_training_step(system: System, amp: torch.dtype | None
 @in_precisions
 def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode):
     """Longer than the memory, if any, under autocast, so that every branch is taken there; nothing asks for a value."""
-    frames = 2 if system.numbers(5) == [5] else system.few if amp is None else 11
-    model = on_gpu(system.model(), pretend)
-    settings = system.settings()
+    model, settings = on_gpu(system.model(), pretend), short(system)
+    frames = 2 if system.numbers(5) == [5] else 5 if "dilation" in settings or amp is None else 11
     with pretend, torch.no_grad():
         stream = model.stream("some video", **moved(settings))
         scores = []
@@ -105,7 +109,7 @@ def test_stream(system: System, amp: torch.dtype | None, pretend: FakeTensorMode
 def test_frames_together(system: System, pretend: FakeTensorMode):
     """As a GPU computes frames of a file: all are encoded as one batch, and decoded as few."""
     model = on_gpu(system.model(), pretend)
-    settings = {**system.settings(), **({"dilation": (-3, -2, -1)} if "dilation" in model.stream_settings else {})}
+    settings = short(system)
     with pretend:
         views = [system.view(t, torch.empty(system.channels, *system.size, device=CUDA)) for t in range(5)]
         stream = model.stream("some video", **moved(settings))

@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from fractions import Fraction
+from types import FrameType
 
 import av
 import cv2
@@ -200,11 +202,18 @@ def test_a_signal_while_pictures_are_written(tmp_path, number):
     assert len(by_opencv(video.path)) == video.count > 0
 
 
+def callers(frame: FrameType | None) -> list[str]:
+    """The names of the functions that are being run, the innermost first."""
+    return [] if frame is None else [frame.f_code.co_name, *callers(frame.f_back)]
+
+
 def test_a_signal_while_the_file_is_completed(tmp_path, monkeypatch):
     """What is so nearly done becomes whole."""
-    close = PyAVEncoder.close
+    close, main = PyAVEncoder.close, threading.main_thread().ident
 
     def slow(encoder):
+        while "exception" not in callers(sys._current_frames()[main]):
+            time.sleep(0.001)  # until the writer waits for this
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(0.2)
         close(encoder)
