@@ -4,8 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from mmseg.models.cpu.bfloat16 import has_bfloat16
+from mmseg.models.cpu.linear import linear
 from mmseg.models.layers.compiling import outside_graphs
 from tests.tools.processes import ROOT, environment
 
@@ -27,6 +30,15 @@ def test_a_function_is_left_out_of_compiled_code():
         assert torch.equal(compiled(x, times), formula(x, times))
     assert seen == [False] * 6  # its own lines run every time
     assert double.__name__ == "double" and double.__doc__ == "Doubles."
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_processor_can_do_is_not_asked_in_compiled_code(dtype):
+    has_bfloat16.cache_clear()
+    x = torch.randn(4, 8, dtype=dtype)
+    compiled = torch.compile(lambda x: linear(x, x), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), x @ x.t(), rtol=0.02, atol=0.02)
 
 
 def test_testing_does_not_import_the_compiler():
