@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name
-from mmseg.models.cpu.bfloat16 import tell_of_bfloat16
+from mmseg.models.cpu.bfloat16 import mixed_type
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def dtype_of(job: Job) -> torch.dtype | None:
 
 
 def autocast_of(job: Job, device: torch.device) -> torch.autocast:
-    if dtype_of(job) is torch.bfloat16:
-        tell_of_bfloat16(device)
-    return torch.autocast(device.type, dtype=dtype_of(job), enabled=bool(job.amp))
+    return torch.autocast(device.type, dtype=mixed_type(dtype_of(job), device), enabled=bool(job.amp))
 
 
 def setting(job: Job, device: torch.device) -> Row:

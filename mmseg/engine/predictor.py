@@ -16,7 +16,7 @@ from mmseg.engine.ahead import at, place_of
 from mmseg.engine.answers import Geometry, Returned, answer, check_returns, fetched
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
-from mmseg.models.cpu.bfloat16 import tell_of_bfloat16
+from mmseg.models.cpu.bfloat16 import mixed_type
 from mmseg.models.stream import Pending, computed_together
 from mmseg.structures import Frame, Result, Scores, Size, Video, View
 
@@ -204,8 +204,7 @@ class VideoPredictor:
 
         Autocast casts weights and activations anew in every frame, so a model that is cast already is taken.
         """
-        if self.amp is torch.bfloat16:
-            tell_of_bfloat16(self.device)
+        self.amp = mixed_type(self.amp, self.device)
         rounds = self.amp is torch.bfloat16 and next(self.model.parameters()).dtype == torch.float32
         rounds &= self.model.bfloat16_weights and not _is_compiled(self.model)
         self.network = self.model.in_bfloat16() if rounds else self.model

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from mmseg import distributed, sections
 from mmseg.errors import ConfigError
-from mmseg.models.cpu.bfloat16 import tell_of_bfloat16
+from mmseg.models.cpu.bfloat16 import mixed_type
 from mmseg.models.cpu.pages import keep_pages_on_cpu
 from mmseg.models.layers.compiling import require_compiler
 
@@ -211,13 +211,7 @@ def amp_dtype(amp: Mapping[str, Any] | None, device: torch.device) -> torch.dtyp
     section = sections.read("amp", amp or None)
     if section is None:
         return None
-    dtype = getattr(torch, section.dtype)
-    if dtype is torch.float16 and device.type == "cpu":
-        logger.warning("amp: float16 needs a GPU, using bfloat16 on the CPU")
-        dtype = torch.bfloat16
-    if dtype is torch.bfloat16:
-        tell_of_bfloat16(device)
-    return dtype
+    return mixed_type(getattr(torch, section.dtype), device)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

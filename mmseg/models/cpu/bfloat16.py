@@ -28,18 +28,27 @@ def has_bfloat16() -> bool:
     return known and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
 
 
-def tell_of_bfloat16(device: torch.device) -> None:
-    """Warn, once per process, of computing in bfloat16 on a CPU that has no instructions for it."""
-    if device.type == "cpu" and not has_bfloat16():
-        _warn()
+def mixed_type(wanted: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The type in which `device` computes where mixed precision in `wanted` is asked for; None is float32.
+
+    A CPU takes bfloat16 for float16. That is a warning, once per process, and so is a CPU without instructions for it.
+    """
+    if device.type != "cpu":
+        return wanted
+    if wanted is torch.float16:
+        _warn("amp: float16 needs a GPU, using bfloat16 on the CPU")
+        wanted = torch.bfloat16
+    if wanted is torch.bfloat16 and not has_bfloat16():
+        _warn(
+            "bfloat16 on a processor without instructions for it (avx512_bf16 on x86, bf16 on ARM): expect it to take "
+            "longer than float32"
+        )
+    return wanted
 
 
-@lru_cache(maxsize=1)
-def _warn() -> None:
-    logger.warning(
-        "bfloat16 on a processor without instructions for it (avx512_bf16 on x86, bf16 on ARM): expect it to take "
-        "longer than float32"
-    )
+@lru_cache
+def _warn(message: str) -> None:
+    logger.warning(message)
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

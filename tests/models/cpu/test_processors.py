@@ -51,7 +51,15 @@ def test_trainings_and_other_devices(old_processor, caplog):
     assert ["GPU" in record.message for record in caplog.records] == [True, False]
 
 
+def test_float16_is_bfloat16_on_a_cpu_and_said_so(fresh, caplog):
+    predictor = VideoPredictor(SYSTEMS[0].model(), PIPELINE, amp=torch.float16)
+    predictor.begin()
+    assert predictor.amp is torch.bfloat16 and "float16 needs a GPU" in caplog.text
+    assert bfloat16.mixed_type(torch.float16, torch.device("cuda")) is torch.float16
+    assert bfloat16.mixed_type(None, CPU) is None
+
+
 def test_other_processors_are_asked_through_onednn(fresh, monkeypatch, caplog):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    bfloat16.tell_of_bfloat16(CPU)
+    bfloat16.mixed_type(torch.bfloat16, CPU)
     assert bool(caplog.records) != torch.ops.mkldnn._is_mkldnn_bf16_supported() == bfloat16.has_bfloat16()
