@@ -102,6 +102,12 @@ class ExportedStream(Stream):
         self._views: dict[int, View] = {}  # those that wait for an answer, without their pictures
 
     def _take(self, view: View) -> Iterable[Scores]:
+        if torch.is_autocast_enabled("cpu"):
+            raise ConfigError(
+                "mixed precision (amp, autocast) around an export, whose graphs compute in types of their own",
+                "exported_model(EXPORT, 'openvino', torch.bfloat16), or float32",
+                "give the type to exported_model",
+            )
         if view.size != self.model.size:
             raise DataError(
                 f"an input of {view.size[0]}x{view.size[1]} for graphs of {'x'.join(map(str, self.model.size))}",

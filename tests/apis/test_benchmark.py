@@ -135,6 +135,7 @@ def test_command_line(job, tmp_path, call):
         (["--objects", "3"], "--objects or --memory-frames with --mode stream for"),
         (["--memory-frames", "3", "--mode", "growth"], "--objects or --memory-frames with --mode growth for"),
         (["--clips", "3", "--mode", "video"], "--clips with --mode video"),
+        (["--amp", "float16", "--device", "cpu"], "--amp float16 on a CPU"),
         (["--cpu-time"], "--cpu-time with --device cpu --threads 0 --mode stream"),
         (["--cpu-time", "--threads", "1", "--mode", "memory"], "--threads 1 --mode memory"),
         (["--amp", "--mode", "table"], "--amp with --mode table"),

@@ -67,6 +67,13 @@ def test_an_export_takes_pictures_and_gives_label_maps(exported):
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
 
 
+def test_mixed_precision_around_an_export_is_refused(exported):
+    """Its graphs would not notice."""
+    stream = VideoStream(exported_model(exported[1]), amp=torch.bfloat16)
+    with pytest.raises(ConfigError, match="give the type to exported_model"):
+        stream.step(some_frames()[0])
+
+
 def test_openvino_in_bfloat16(exported):
     openvino = pytest.importorskip("openvino", reason="pip install -e .[openvino]")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
