@@ -88,20 +88,20 @@ def gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_all_within_seconds_and_with_one_message(tmp_path, config):
-    """The first one, which saves and logs; another one is killed in ``test_restarts.py``."""
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_all_within_seconds_and_with_one_message(tmp_path, config, victim):
     command = [*LAUNCH, config, "--work-dir", tmp_path / "w", *FOR_EVER, "data.workers_per_gpu=1"]
     with running(command, tmp_path) as process:
         read_until(process, r"Iter \[6/")
         everyone = descendants(process.pid)
-        os.kill(ranks_of(process.pid)[0], signal.SIGKILL)
+        os.kill(ranks_of(process.pid)[victim], signal.SIGKILL)
         began = time.monotonic()
         output, _ = process.communicate(timeout=patience(10))
         assert time.monotonic() - began < patience(5)
         wait_until(lambda: gone(everyone), 5)
     messages = [line for line in output.splitlines() if "INFO" not in line]
     assert messages == [
-        "process 0 was killed by SIGKILL, perhaps because memory ran out; all processes have been stopped"
+        f"process {victim} was killed by SIGKILL, perhaps because memory ran out; all processes have been stopped"
     ]
     assert process.returncode == 137
 
