@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 _WARNING = getattr(signal, "SIGUSR1", None)  # not on Windows
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, *([_WARNING] if _WARNING else []))
 _SAME = 1.0  # seconds in which signals are one request: torchrun passes on a Ctrl-C that its processes had already
 _ALONE = 10.0  # seconds after a request that are left when another process of this machine has ended
 _STUCK = 10.0  # seconds after a request that are left for what needs no finishing
+_BACK = 0.05  # seconds in which Python has returned from the call that dropped an exception
+_LOST = 255  # stands for a signal whose exception has been lost, where numbers of signals are passed on
 
 
 class Interrupted(SystemExit):
@@ -38,6 +41,9 @@ class Interrupts:
     - at a second signal, unless it comes so soon that it is the first one, passed on;
     - after a signal, when another process of this machine has ended, as what is waited for may never come;
     - after a signal in :meth:`at_once` that is not obeyed.
+
+    Python drops an exception that is raised while it calls back from a weak reference or a destructor, and says so;
+    the signal is then given once more.
 
     Has no effect outside of the main thread, where signals cannot be handled.
     """
@@ -58,6 +64,7 @@ class Interrupts:
             os.set_blocking(self._writer, False)
             self._outer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
             self._previous = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+            self._outer_hook, sys.unraisablehook = sys.unraisablehook, self._dropped
             threading.Thread(target=self._watch, args=(reader,), name="watch-signals", daemon=True).start()
         return self
 
@@ -66,6 +73,7 @@ class Interrupts:
             return
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        sys.unraisablehook = self._outer_hook
         signal.set_wakeup_fd(self._outer, warn_on_full_buffer=False)
         os.close(self._writer)  # ends the thread
         if self._outer == -1:
@@ -79,6 +87,14 @@ class Interrupts:
         self.received = self.received or signum
         if self._at_once and first:
             raise Interrupted(signum)
+
+    def _dropped(self, found: Any) -> None:
+        """In the place of ``sys.unraisablehook``. Another signal from here would be lost in the same way."""
+        if isinstance(found.exc_value, Interrupted) and os.getpid() == self._pid:
+            self.received = None
+            os.write(self._writer, bytes([_LOST]))
+        else:
+            self._outer_hook(found)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -101,6 +117,10 @@ class Interrupts:
                         return
                     for signum in set(received) & set(_SIGNALS):
                         self._count(signum)
+                    if _LOST in received and Interrupts._first:
+                        time.sleep(_BACK)
+                        Interrupts._first = time.monotonic(), Interrupts._first[1]  # what follows is no second request
+                        os.kill(self._pid, Interrupts._first[1])
                 elif Interrupts._first:
                     self._look(*Interrupts._first)
 

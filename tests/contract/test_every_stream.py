@@ -198,5 +198,5 @@ def test_memory_of_a_stream_does_not_grow(system: System):
         if t in (early, late):
             seen[t] = held()
     gc.unfreeze()
-    assert seen[early] > 0
+    assert seen[early] > 0 or len(system.numbers(early)) == 1  # single frames leave nothing behind
     assert seen[late] <= 1.02 * seen[early], seen

@@ -89,3 +89,25 @@ def test_nested_interrupts_leave_everything_as_it_was():
     assert [signal.getsignal(s) for s in interrupts._SIGNALS] == handlers
     assert signal.set_wakeup_fd(-1) == -1
     assert interrupts.Interrupts._first is None
+
+
+DROPPED = """
+import signal, sys, time, weakref
+from mmseg.engine.interrupts import Interrupts
+
+class Watched:
+    pass
+
+with Interrupts() as interrupts, interrupts.at_once():
+    watched = Watched()
+    reference = weakref.ref(watched, lambda _: signal.raise_signal(signal.SIGTERM))
+    del watched
+    print("still there", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_signal_is_not_lost_in_a_call_of_a_weak_reference():
+    """Python drops the exception there; the request would never be met."""
+    ended = subprocess.run([sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, text=True, timeout=25)
+    assert ended.returncode == 143 and "still there" in ended.stdout and not ended.stderr
