@@ -166,7 +166,7 @@ def options_of(args: argparse.Namespace) -> SegmentOptions:
         side_by_side=args.side_by_side,
         palette=None if args.palette is None else palette_of(args.palette),
         aug_test=args.aug_test,
-        amp=AMP.get(args.amp),
+        amp=None if is_export(args.checkpoint) else AMP.get(args.amp),  # its graphs know their type already
         flow=args.flow or (DEFAULT_FLOW if args.flow_weights else None),
         masks=None if path is None else GivenMasks(path),
     )

@@ -5,11 +5,12 @@ import json
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
 from mmseg.apis.infer_arguments import make_parser, parse_args
-from mmseg.apis.infer_command import _settings, infer_videos, palette_of
+from mmseg.apis.infer_command import _settings, infer_videos, options_of, palette_of
 from mmseg.apis.segmentation import KINDS, SegmentOptions
 from mmseg.errors import ConfigError, DataError
 from tests.tools.processes import ROOT
@@ -101,6 +102,14 @@ def test_what_runs_the_graphs_counts(tmp_path):
     assert backend(tmp_path) == backend(tmp_path, "--backend", "onnx") == "onnx"
     assert backend(tmp_path, "--backend", "openvino") == "openvino"
     assert backend("none") is backend("none", "--backend", "pytorch") is None
+
+
+def test_graphs_of_an_export_know_their_type(tmp_path):
+    """Mixed precision around them is an error."""
+    (tmp_path / "model.json").touch()
+    flags = ["--out", "o", "--amp", "bfloat16"]
+    assert options_of(parse_args(["a.mp4", str(tmp_path), "--backend", "openvino", *flags])).amp is None
+    assert options_of(parse_args(["a.mp4", "none", *flags])).amp is torch.bfloat16
 
 
 def test_the_console_command_is_there():
