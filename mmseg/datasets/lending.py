@@ -4,11 +4,15 @@ New shared memory costs a batch more than making it: the system fills its pages 
 :class:`Lender` in the worker keeps the memory, and a :class:`Borrower` in the main process its own view of it. Whoever
 uses such memory gets a tensor on a lease, which ends when the last view of that tensor is gone, in whatever list,
 NumPy array or graph it was: batches that a user keeps stay as they are, and others are made in other memory.
+
+A process that is forked has the batches of that moment, too, and nobody knows when it is done with them: their memory
+is not used again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +21,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+_IDLE = 64  # tensors that are made before memory is given up that none of them needed
+
+_forks = 0  # of this process
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_count_fork)
 
 
 class Loan(NamedTuple):
@@ -48,6 +65,8 @@ class _Memory:
     known: bool = False  # to the other process
     here: int = 0  # leases in this process
     there: int = 0  # loans that have not come back
+    last: int = 0  # tensor that was made in it, by its number
+    forked: bool = False  # a forked process may look at it
 
     @property
     def unused(self) -> bool:
@@ -59,7 +78,7 @@ class Lender:
 
     def __init__(self) -> None:
         self._memories: dict[int, _Memory] = {}  # those used longest ago first
-        self._made = 0
+        self._made = self._tensors = 0
         self._ended: deque[int] = deque()  # leases of this process
         self._places: dict[int, int] = {}  # address -> number
         self._given_up: list[int] = []
@@ -72,31 +91,43 @@ class Lender:
         """
         while self._ended:
             self._memories[self._ended.popleft()].here -= 1
+        self._tensors += 1
         size = torch.Size(shape).numel() * dtype.itemsize
-        unused = [number for number, memory in self._memories.items() if memory.unused]
+        unused = self._unused()
         fitting = [number for number in unused if size <= self._memories[number].data.numel() <= 2 * size]
-        if fitting:
-            number = min(fitting, key=lambda n: self._memories[n].data.numel())
+        if fitting:  # the one used last, so that what is more than enough is given up one day
+            number = min(reversed(fitting), key=lambda n: self._memories[n].data.numel())
         else:
             if unused:
                 self._give_up(unused[0])
             number = self._make(size)
         memory = self._memories[number] = self._memories.pop(number)
-        memory.here += 1
+        memory.here, memory.last = memory.here + 1, self._tensors
         return lease(memory.data, shape, dtype, lambda: self._ended.append(number))
 
     def pack(self, result: Any) -> Any:
         """`result`, with loans in the place of a dict's tensors that :meth:`new_tensor` made."""
         return {key: self._lent(value) for key, value in result.items()} if isinstance(result, dict) else result
 
-    def returned(self, numbers: Iterable[int]) -> None:
-        """The other process does not look at these any more."""
-        for number in numbers:
+    def returned(self, loans: Iterable[tuple[int, bool]]) -> None:
+        """The other process does not look at this memory any more; a process that it has forked may (True)."""
+        for number, forked in loans:
             self._memories[number].there -= 1
+            self._memories[number].forked |= forked
 
     def given_up(self) -> list[int]:
         """Memory that will not be lent again, since the last time of asking."""
         numbers, self._given_up = self._given_up, []
+        return numbers
+
+    def _unused(self) -> list[int]:
+        """Memory that can be used again; what cannot, or has not been used for long, is given up."""
+        numbers = []
+        for number, memory in list(self._memories.items()):
+            if memory.unused and (memory.forked or self._tensors - memory.last > _IDLE):
+                self._give_up(number)
+            elif memory.unused:
+                numbers.append(number)
         return numbers
 
     def _make(self, size: int) -> int:
@@ -113,8 +144,9 @@ class Lender:
             self._given_up.append(number)
 
     def _lent(self, value: Any) -> Any:
-        number = self._places.get(value.data_ptr()) if isinstance(value, Tensor) else None
-        if number is None or not value.is_contiguous() or value.requires_grad or type(value) is not Tensor:
+        plain = type(value) is Tensor and value.layout is torch.strided and not (value.is_conj() or value.is_neg())
+        number = self._places.get(value.data_ptr()) if plain else None
+        if number is None or not value.is_contiguous() or value.requires_grad:
             return value
         memory = self._memories[number]
         loan = Loan(number, tuple(value.shape), value.dtype, None if memory.known else memory.data)
@@ -128,7 +160,7 @@ class Borrower:
 
     def __init__(self) -> None:
         self._memories: dict[int, Tensor] = {}
-        self._ended: deque[int] = deque()
+        self._ended: deque[tuple[int, bool]] = deque()
 
     def unpack(self, result: Any) -> Any:
         """`result` with tensors in the place of loans."""
@@ -139,8 +171,8 @@ class Borrower:
         for number in numbers:
             del self._memories[number]
 
-    def returned(self) -> list[int]:
-        """Memory whose leases have ended, since the last time of asking."""
+    def returned(self) -> list[tuple[int, bool]]:
+        """Memory whose leases have ended since the last time of asking, and whether this process forked meanwhile."""
         numbers = []
         with contextlib.suppress(IndexError):
             while True:
@@ -152,5 +184,5 @@ class Borrower:
             return value
         if value.memory is not None:
             self._memories[value.number] = value.memory
-        memory, number, ended = self._memories[value.number], value.number, self._ended
-        return lease(memory, value.shape, value.dtype, lambda: ended.append(number))
+        memory, number, ended, forks = self._memories[value.number], value.number, self._ended, _forks
+        return lease(memory, value.shape, value.dtype, lambda: ended.append((number, _forks > forks)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import random
 
 import pytest
@@ -73,7 +74,43 @@ def test_memory_that_anything_looks_at_is_not(pair, keep):
     assert address not in seen
     del kept
     gc.collect()
-    assert address in {pair.send(number)["img"].data_ptr() for number in range(5)}
+    assert address in {batch["img"].data_ptr() for batch in [pair.send(number) for number in range(5)]}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+def test_memory_that_a_forked_process_has_is_not_used_again(pair):
+    batch = pair.send(7)
+    (wait, go), (said, say) = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        os.read(wait, 1)
+        os.write(say, str(batch["img"].unique().tolist()).encode())
+        os._exit(0)
+    del batch
+    for number in range(5):
+        pair.send(number)
+    os.write(go, b".")
+    assert os.read(said, 100) == b"[7.0]"
+    os.waitpid(child, 0)
+    for end in (wait, go, said, say):
+        os.close(end)
+    assert pair.memories == 1  # the child's is given up, not kept
+
+
+def test_memory_of_a_peak_is_given_up(pair):
+    kept = [pair.send(number) for number in range(30)]
+    assert pair.memories == 30
+    kept.clear()
+    for number in range(200):
+        pair.send(number)
+    assert pair.memories <= 3
+
+
+def test_what_is_no_plain_tensor_goes_another_way(pair):
+    """Its bytes are not all that it is, or it has none."""
+    turned = pair.lender.new_tensor((3,), torch.complex64).fill_(1 + 2j).conj()
+    values = {"turned": turned, "sparse": torch.eye(3).to_sparse(), "text": "a"}
+    packed = pair.lender.pack(values)
+    assert all(packed[name] is value for name, value in values.items())
 
 
 def test_what_the_worker_keeps_of_a_batch_stays_too(pair):
