@@ -69,7 +69,8 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
     if axes is None:
         return _best_classes(logits, sizes)
     if not torch.isfinite(logits.sum()):  # a weight of zero times infinity would be no number
-        logits = logits.nan_to_num(nan=torch.finfo(logits.dtype).min)
+        most = torch.finfo(logits.dtype).max / 4  # of which weighted sums stay finite
+        logits = logits.nan_to_num(nan=-most).clamp(-most, most)
     with full_precision(logits):  # predictions under autocast have their label maps made there, too
         return _label_map_in_tiles(logits, *axes)
 

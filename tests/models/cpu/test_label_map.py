@@ -98,6 +98,19 @@ def test_a_class_of_minus_infinity_wins_nowhere(monkeypatch):
     assert (label_map(logits, sizes) != expected).float().mean() < 1e-4
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_without_end_give_labels_that_exist(value, monkeypatch):
+    """Weighted sums of the largest numbers would overflow to no numbers, to which no class is equal."""
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
+    logits, sizes = sparse_logits(19, 60, 60, 3), [(240, 241), (233, 238)]
+    logits[7, 10:40, 10:40] = value
+    labels = label_map(logits, sizes)
+    inside = labels[50:150, 50:150]
+    assert labels.max() < 19 and torch.all(inside == 7 if value > 0 else inside != 7)
+    logits[:, 10:40, 10:40] = value
+    assert label_map(logits, sizes).max() < 19
+
+
 def test_ties_go_to_the_lowest_class(monkeypatch):
     monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
     logits = torch.zeros(9, 16, 16)
