@@ -102,7 +102,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str], output: Tensor) -> None:
         x, weight, *_ = inputs
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        of_x, of_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+        ctx.save_for_forward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -115,6 +117,15 @@ class _Linear(torch.autograd.Function):
             rows.sum(0) if of_bias else None,
             None,
         )
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None, _: None) -> Tensor:
+        """The change of the result by those of the inputs, in forward-mode differentiation."""
+        x, weight = ctx.saved_tensors
+        parts = [] if of_x is None else [F.linear(of_x, weight)]
+        parts += [] if of_weight is None else [F.linear(x, of_weight)]
+        parts += [] if of_bias is None else [of_bias.expand(*x.shape[:-1], -1)]
+        return sum(parts[1:], parts[0])
 
 
 def linear_of_samples(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -109,6 +109,37 @@ def test_layers_that_learn_are_differentiated_twice_and_by_functions():
 
 
 @pytest.mark.usefixtures("all_sizes")
+@pytest.mark.parametrize("changing", [(0,), (1,), (2,), (0, 1, 2)])
+def test_layers_that_learn_are_differentiated_forwards(changing):
+    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((3, 8), (6, 8), (6,))]
+
+    def changes(function) -> tuple[torch.Tensor, torch.Tensor]:
+        def of(*chosen: torch.Tensor) -> torch.Tensor:
+            return function(*(dict(zip(changing, chosen)).get(i, t) for i, t in enumerate(tensors)))
+
+        inputs = tuple(tensors[i] for i in changing)
+        return torch.func.jvp(of, inputs, tuple(t.cos() for t in inputs))
+
+    for found, expected in zip(changes(linear), changes(F.linear)):
+        torch.testing.assert_close(found, expected)
+    hessians = [
+        torch.func.hessian(lambda x, f=f: f(x, *tensors[1:]).sin().sum())(tensors[0]) for f in (linear, F.linear)
+    ]
+    torch.testing.assert_close(*hessians, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("all_sizes")
+def test_weights_may_change_where_no_gradient_needs_them():
+    """As those behind frozen layers may between the two passes."""
+    x, weight = torch.ones(2, 8), torch.ones(6, 8, requires_grad=True)
+    out = linear(x, weight)
+    with torch.no_grad():
+        weight.mul_(2)
+    out.sum().backward()
+    assert torch.equal(weight.grad, torch.full((6, 8), 2.0))
+
+
+@pytest.mark.usefixtures("all_sizes")
 def test_only_inside_are_results_left_out():
     x, weight = torch.ones(2, 8), torch.ones(6, 8, requires_grad=True)
     with fast_products(weight):
