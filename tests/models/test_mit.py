@@ -9,6 +9,7 @@ from torch import nn
 from mmseg.errors import CheckpointError, ConfigError, DataError
 from mmseg.models import build_backbone
 from mmseg.models.backbones.mit import Block, DropPath, MixFFN, map_to_tokens, tokens_to_map
+from mmseg.models.cpu import linear as cpu_linear
 from mmseg.models.layers.linear import Linear
 from tests.golden_cases import Case, build_filled
 from tests.reference import segformer as reference
@@ -204,6 +205,23 @@ def test_a_hook_in_a_large_perceptron_sees_all_tokens():
     assert seen == [(1, 65 * 400, 256)]
 
 
+@pytest.mark.parametrize("whole_layer", [False, True])
+def test_tied_weights_in_a_block_get_all_their_gradients(whole_layer, monkeypatch):
+    """The last layer of a branch is left out where gradients are computed, but not where it is another one, too."""
+    monkeypatch.setattr(cpu_linear, "_LEAST", 0)
+    torch.manual_seed(0)
+    block, x = Block(8, 1, 2, 0.0), torch.randn(2, 30, 8, requires_grad=True)
+    if whole_layer:
+        block.attn.q = block.attn.proj
+    block.attn.q.weight = block.attn.proj.weight
+    learned = [x, *block.parameters()]
+    found = torch.autograd.grad(block(x, 6, 5).sin().sum(), learned)
+    block.register_forward_hook(lambda *_: None)  # by which it is computed as the formula says
+    expected = torch.autograd.grad(block(x, 6, 5).sin().sum(), learned)
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_dropout_of_a_user_draws_once():
     """The gradients are those of what has been drawn in the forward pass, on all devices."""
     mlp = Block(8, 1, 2, 0.0).mlp
@@ -335,5 +353,15 @@ def test_graphs_hold_the_layers_that_are_there():
     torch.manual_seed(0)
     ffn, x = MixFFN(8, 32).eval(), torch.randn(2, 30, 8)
     ffn.fc2 = nn.Sequential(ffn.fc2, nn.Tanh())
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.export(ffn, (x, 6, 5)).module()(x, 6, 5), ffn(x, 6, 5))
+
+
+@pytest.mark.parametrize("place", ["fc1", "dwconv", "fc2"])
+def test_graphs_hold_what_hooks_do(place):
+    """Hooks may change results, as those of PyTorch's weight norm do."""
+    torch.manual_seed(0)
+    ffn, x = MixFFN(8, 32).eval(), torch.randn(2, 30, 8)
+    getattr(ffn, place).register_forward_hook(lambda _module, _inputs, out: 2 * out)
     with torch.no_grad():
         torch.testing.assert_close(torch.export.export(ffn, (x, 6, 5)).module()(x, 6, 5), ffn(x, 6, 5))

@@ -22,7 +22,7 @@ from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
-from mmseg.models.cpu.samples import add_by_samples, is_plain, learns_by_samples
+from mmseg.models.cpu.samples import add_by_samples, has_plain_layers, is_plain, learns_by_samples
 from mmseg.models.layers.compiling import is_exporting
 from mmseg.models.layers.linear import Linear, pointwise_conv
 from mmseg.registry import MODELS, absolute
@@ -104,7 +104,7 @@ class MixFFN(nn.Module):
         if torch.is_grad_enabled() and not keep and all(is_plain(part, _PARTS) for part in (self, norm) if part):
             return self._learning(x, h, w, norm)
         x = x if norm is None else norm(x)
-        if is_exporting() and {type(part) for part in self.modules()} <= _PARTS:
+        if is_exporting() and has_plain_layers(self, _PARTS):
             return self._of_maps(x, h, w)
         rows = rows_of_strips(x, h, self.fc1.out_features)
         if rows and is_plain(self, _PARTS) and is_depthwise3x3(self.dwconv.dwconv):  # hooks would be shown strips
@@ -193,8 +193,10 @@ class Block(nn.Module):
         attends = branch == self._attend
         modules, last = ((self.norm1, self.attn), self.attn.proj) if attends else ((self.norm2, self.mlp), self.mlp.fc2)
         weights = [weight for module in modules for weight in module.parameters()]
+        places = sum(last.weight is weight for _, weight in modules[1].named_parameters(remove_duplicate=False))
+        unseen = last.weight if places == 1 else None  # what tied weights give elsewhere is looked at
         width, factors = x.shape[-1] * MLP_RATIO, self.drop_path.factors(x)
-        return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors, last.weight)
+        return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors, unseen)
 
 
 _PARTS = {Block, Attention, MixFFN, DepthwiseConv, DropPath, Linear, nn.Conv2d, nn.LayerNorm}  # of a block

@@ -34,10 +34,17 @@ def is_plain(module: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
     - No hooks look into it or at gradients of its weights: they would be called for a few samples, without a graph.
     - Its weights are its own: those lent by ``torch.func.functional_call`` are gone in the backward pass.
     """
+    return has_plain_layers(module, kinds) and all(
+        type(weight) is nn.Parameter and not weight._backward_hooks for weight in module.parameters()
+    )
+
+
+def has_plain_layers(module: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
+    """Whether a module is made of `kinds` alone, whose methods are their own, and no hooks look into it."""
     return all(
         type(part) in kinds and "forward" not in vars(part) and not any(getattr(part, hooks) for hooks in _HOOKS)
         for part in module.modules()
-    ) and all(type(weight) is nn.Parameter and not weight._backward_hooks for weight in module.parameters())
+    )
 
 
 def add_by_samples(
