@@ -4,9 +4,9 @@ PyTorch sends float32 linear layers to MKL, which takes a slow path on processor
 is built into PyTorch for convolutions, runs the same products up to twice as fast there and no slower elsewhere. Those
 of bfloat16 go to oneDNN anyway, but come with copies of the bias.
 
-In training only products behind which no ReLU decides are its own, see :func:`fast_products`, and those that give
-gradients of inputs. Official numbers come from MKL; where a sum near zero is rounded to the other side of it, single
-gradients change by 1 %.
+In training oneDNN gets only products behind which there is no ReLU, see :func:`fast_products` and
+:func:`linear_of_samples`, and those that give gradients of inputs. Official numbers come from MKL; where a sum near
+zero is rounded to the other side of it, single gradients change by 1 %.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _here = threading.local()
 @lru_cache
 def _has_onednn_linear(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has the operator (the one torch.compile emits), and it computes a linear layer."""
-    x = torch.arange(6, dtype=dtype).view(2, 3)
+    x = torch.arange(6, dtype=dtype, device="cpu").view(2, 3)  # whatever torch.set_default_device says
     try:
         return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x @ x.t())
     except (AttributeError, RuntimeError):

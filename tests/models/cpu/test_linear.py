@@ -52,6 +52,15 @@ def test_a_copy_has_its_own(layer):
     check(layer)
 
 
+def test_other_default_devices_change_no_choice():
+    """With a GPU for new tensors, products on the CPU are as fast as without."""
+    ask = cpu_linear._has_onednn_linear
+    expected = ask(torch.float32)
+    ask.cache_clear()
+    with torch.device("meta"):
+        assert ask(torch.float32) == expected
+
+
 # --- layers that learn ------------------------------------------------------------------------------------------------
 
 
