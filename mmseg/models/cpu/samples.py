@@ -61,14 +61,13 @@ def add_by_samples(
         x: (n, L, C).
         branch: treats each sample by itself, and gives the same whenever it is called; without a graph it may take
             another way. Where the factor is 0 it is not called.
-        weights: all parameters in it.
+        weights: all parameters in it. None of them may be written to before the backward pass, as autograd will say.
         width: channels of the widest tensor inside it, (n, L, width).
         factors: of the samples, as many as `x` has; None: 1.
         last: weight of the linear layer that `branch` ends with, if it does.
     """
-    learned = [weight for weight in weights if weight.requires_grad]
     at_once = max(1, _NUMBERS // max(1, x.shape[1] * width))
-    return _BySamples.apply(branch, last, factors, at_once, x, *learned)
+    return _BySamples.apply(branch, last, factors, at_once, x, *weights)
 
 
 class _BySamples(torch.autograd.Function):
@@ -94,19 +93,22 @@ class _BySamples(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):
         x, *weights = ctx.saved_tensors
-        total, of_weights = grad.clone() if ctx.needs_input_grad[4] else None, [torch.zeros_like(w) for w in weights]
+        of_x, *needed = ctx.needs_input_grad[4:]
+        learned = [weight for weight, need in zip(weights, needed) if need]
+        total, of_weights = grad.clone() if of_x else None, [torch.zeros_like(weight) for weight in learned]
         for part, factor in ctx.parts:
             # as before, but for the last product, which no gradient looks at
             with torch.enable_grad(), torch.autocast(**ctx.autocast), fast_products(ctx.last):
                 inside = x[part].detach().requires_grad_(total is not None)
                 y = ctx.branch(inside)
-            inputs = weights if total is None else [inside, *weights]
+            inputs = learned if total is None else [inside, *learned]
             found = list(torch.autograd.grad(y, inputs, (grad[part] * factor).to(y.dtype), materialize_grads=True))
             if total is not None:
                 total[part] += found.pop(0)
             for sum_, value in zip(of_weights, found):
                 sum_ += value
-        return None, None, None, None, total, *of_weights
+        found = iter(of_weights)
+        return None, None, None, None, total, *(next(found) if need else None for need in needed)
 
 
 def _parts(x: Tensor, factors: Tensor | None, at_once: int) -> list[tuple[slice, float]]:

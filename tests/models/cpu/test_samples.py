@@ -56,6 +56,17 @@ def test_values_and_gradients_are_those_of_the_formula(branch, factors, of_input
     assert branch.linear.bias.grad is None
 
 
+@pytest.mark.parametrize("name", ["norm.weight", "linear.bias"])
+def test_weights_that_change_between_the_passes_are_an_error(branch, name):
+    """Frozen ones (the bias), too: what is computed again would be something else."""
+    x = torch.randn(2, 7, 6, dtype=torch.float64, requires_grad=True)
+    out = add_by_samples(x, branch, list(branch.parameters()), 12, None)
+    with torch.no_grad():
+        branch.get_parameter(name).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
 def test_samples_that_are_dropped_are_not_computed(branch, monkeypatch):
     monkeypatch.setattr(samples, "_NUMBERS", 2 * 7 * 12)
     x = torch.randn(6, 7, 6, dtype=torch.float64, requires_grad=True)
