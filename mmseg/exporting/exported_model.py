@@ -102,7 +102,7 @@ class ExportedStream(Stream):
         self._views: dict[int, View] = {}  # those that wait for an answer, without their pictures
 
     def _take(self, view: View) -> Iterable[Scores]:
-        if torch.is_autocast_enabled("cpu"):
+        if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
             raise ConfigError(
                 "mixed precision (amp, autocast) around an export, whose graphs compute in types of their own",
                 "exported_model(EXPORT, 'openvino', torch.bfloat16), or float32",

@@ -72,6 +72,13 @@ def test_mixed_precision_around_an_export_is_refused(exported):
     stream = VideoStream(exported_model(exported[1]), amp=torch.bfloat16)
     with pytest.raises(ConfigError, match="give the type to exported_model"):
         stream.step(some_frames()[0])
+    before = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)  # as for a model that has been moved to a GPU
+    try:
+        with pytest.raises(ConfigError, match="give the type to exported_model"):
+            VideoStream(exported_model(exported[1])).step(some_frames()[0])
+    finally:
+        torch.set_autocast_enabled("cuda", before)
 
 
 def test_openvino_in_bfloat16(exported):
