@@ -27,7 +27,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v: (n, heads, M, d).
 
     Returns:
-        (n, heads, L, d), whose transpose (n, L, heads, d) is contiguous.
+        (n, heads, L, d).
     """
     if uses_onednn(q) and (q.dtype == torch.bfloat16 or _slices_win()):
         return _attend_in_slices(q, k, v)
