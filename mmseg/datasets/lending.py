@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_IDLE = 64  # tensors that are made before memory is given up that none of them needed
+_IDLE = 64  # tensors, at least, that are made before memory is given up that none of them needed
 
 _forks = 0  # of this process
 
@@ -123,8 +123,9 @@ class Lender:
     def _unused(self) -> list[int]:
         """Memory that can be used again; what cannot, or has not been used for long, is given up."""
         numbers = []
+        enough = max(_IDLE, 4 * len(self._memories))  # all of them take turns
         for number, memory in list(self._memories.items()):
-            if memory.unused and (memory.forked or self._tensors - memory.last > _IDLE):
+            if memory.unused and (memory.forked or self._tensors - memory.last > enough):
                 self._give_up(number)
             elif memory.unused:
                 numbers.append(number)

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import random
+from collections import deque
 
 import pytest
 import torch
@@ -103,6 +104,13 @@ def test_memory_of_a_peak_is_given_up(pair):
     for number in range(200):
         pair.send(number)
     assert pair.memories <= 3
+
+
+def test_batches_of_many_tensors_use_memory_again():
+    lender, ahead = Lender(), deque(maxlen=3)
+    for _ in range(20):
+        ahead.append([lender.new_tensor((100 * 2**size,), torch.uint8) for size in range(3) for _ in range(12)])
+    assert lender._made == 4 * 36
 
 
 def test_what_is_no_plain_tensor_goes_another_way(pair):
