@@ -148,7 +148,7 @@ def check(args: argparse.Namespace) -> None:
             "change the config, as with --options data.train...",
         )
     args.device = args.device or ("cuda" if torch.cuda.is_available() and args.mode != "data" else "cpu")
-    if args.amp == "float16" and args.device == "cpu":
+    if args.amp == "float16" and args.device.split(":")[0] == "cpu":
         raise ConfigError("--amp float16 on a CPU", "bfloat16, which it would compute in", "write --amp bfloat16")
     known_device(args.device)
     if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
