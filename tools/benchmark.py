@@ -151,11 +151,12 @@ def check(args: argparse.Namespace) -> None:
     if args.amp == "float16" and args.device.split(":")[0] == "cpu":
         raise ConfigError("--amp float16 on a CPU", "bfloat16, which it would compute in", "write --amp bfloat16")
     known_device(args.device)
-    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or args.mode in ("data", "memory", "video")):
+    untimed = args.mode in ("data", "memory", "video")
+    if args.cpu_time and (args.device != "cpu" or args.threads != 1 or untimed):
         raise ConfigError(
             f"--cpu-time with --device {args.device} --threads {args.threads} --mode {args.mode}",
-            "a stream or a training step on one CPU thread",
-            "add --device cpu --threads 1, or leave --cpu-time out",
+            "--mode stream, train, table or growth on one CPU thread",
+            "leave --cpu-time out" if untimed else "add --device cpu --threads 1, or leave --cpu-time out",
         )
     following = [] if args.mode == "data" else [follows_objects(args, config) for config in args.config]
     if (args.objects or args.memory_frames) and not (any(following) and args.mode in ("stream", "table", "growth")):

@@ -22,7 +22,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
 OPSETS = (18, 23)  # the lowest and the highest
 TOLERANCE = 1e-3  # of the largest value of an output
-WRONG_SHARE = 1e-3  # of its values may miss that
+WRONG_SHARE = 5e-3  # of its values may miss that: grey levels half-way between two (0.2 % of random, resized frames)
 
 
 @dataclass(frozen=True)
