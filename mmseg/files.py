@@ -184,19 +184,21 @@ def append_text(path: str | Path, text: str, advice: str = "") -> None:
             raise
 
 
-def sweep(folder: str | Path, names: str = "*") -> None:
+def sweep(folder: str | Path, names: str = "*", alone: bool = False) -> None:
     """Remove the unfinished files that dead processes left in `folder`; those of living ones stay.
 
     Args:
         folder: is searched, without its sub-folders; may be missing.
         names: pattern of the final names, as for :func:`glob.glob`.
+        alone: nobody else makes links in `folder`, so that unfinished ones are dead however young they are. A link
+            cannot be locked: without this, those of the last minute stay.
     """
     for file in Path(folder).glob(f".{names}.*{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             status = file.lstat()
             if stat.S_ISREG(status.st_mode):
                 _remove_if_dead(file)
-            elif stat.S_ISLNK(status.st_mode) and time.time() - status.st_mtime > _LINK_AGE:
+            elif stat.S_ISLNK(status.st_mode) and (alone or time.time() - status.st_mtime > _LINK_AGE):
                 file.unlink()
 
 

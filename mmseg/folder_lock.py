@@ -14,7 +14,7 @@ from typing import Any
 
 from mmseg import locks
 from mmseg.errors import WriteError
-from mmseg.files import make_folder, writing
+from mmseg.files import make_folder, sweep, writing
 from mmseg.parent import is_alive
 
 
@@ -30,15 +30,17 @@ class FolderLock:
 
     Attributes:
         previous: who held it before and died: host, pid, since, work; None after an orderly end.
+        alone: no other process can hold it, on whatever machine; False where the file system's locks do not tell that.
 
     Raises:
         WriteError: a living process holds it, or one on another machine may do so; or the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path, work: str, mounts: str | Path = locks.MOUNTS) -> None:
-        self.folder, self.path, self.work, self.mounts = Path(folder), Path(folder) / ".lock", work, mounts
+        self.folder, self.path, self.work = Path(folder), Path(folder) / ".lock", work
         with writing(folder):
             self._lock, locked = self._take()
+            self.alone = locked and locks.seen_by_other_machines(self.folder, mounts)
             try:
                 self.previous = _read_record(os.pread(self._lock, 4096, 0))
                 self._check_previous(locked)
@@ -67,7 +69,7 @@ class FolderLock:
         owner = self.previous
         if owner is not None:
             here = owner["host"] == socket.gethostname()
-            told = locked and (here or locks.seen_by_other_machines(self.folder, self.mounts))
+            told = self.alone or (locked and here)
             if not told and (not here or is_alive(owner["pid"])):
                 raise self._refusal(owner, sure=False)
 
@@ -79,6 +81,10 @@ class FolderLock:
         if not sure:
             action += f"; if it no longer runs (this file system cannot tell), remove {self.path}"
         return WriteError(f"{self.folder}: in use by {who}", "a folder that nobody else writes to", action)
+
+    def sweep(self) -> None:
+        """Remove what dead owners left unfinished in the folder."""
+        sweep(self.folder, alone=self.alone)
 
     def release(self) -> None:
         """Let others in. Without effect if that has been done."""

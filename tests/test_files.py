@@ -209,6 +209,9 @@ def test_links_that_were_never_renamed(tmp_path):
         os.utime(link, (time.time() - age,) * 2, follow_symlinks=False)
     sweep(tmp_path)
     assert names(tmp_path) == [f".latest.pth.new{UNFINISHED}"]
+    with NewFile(tmp_path / "mine") as mine:
+        sweep(tmp_path, alone=True)
+        assert names(tmp_path) == [mine.temporary.name]
 
 
 def test_a_child_does_not_keep_alive_what_its_killed_parent_wrote(tmp_path):

@@ -116,6 +116,19 @@ def test_the_same_process_is_refused_too_and_an_error_frees_the_folder(tmp_path)
     assert names(tmp_path) == []
 
 
+def test_the_owner_removes_links_that_a_dead_one_left(tmp_path):
+    """Where locks stay on one machine, those of the last minute might be another machine's."""
+    folder, table = tmp_path / "work", tmp_path / "mounts"
+    folder.mkdir()
+    for options, left in (("nolock", [".latest.pth.0.writing", ".lock"]), ("vers=4.2", [".lock"])):
+        (folder / ".latest.pth.0.writing").unlink(missing_ok=True)
+        (folder / ".latest.pth.0.writing").symlink_to("iter_4.pth")
+        table.write_text(f"30 22 0:41 / {folder} rw - nfs server:/data rw,{options}\n")
+        with FolderLock(folder, "a training", table) as lock:
+            lock.sweep()
+            assert names(folder) == left
+
+
 def test_a_damaged_lock_file_is_no_obstacle(tmp_path):
     for text in ("", "{", "[]", '{"host": 3}'):
         (tmp_path / ".lock").write_text(text)

@@ -155,9 +155,16 @@ def try_training(cfg: Config, work_dir: str | Path, **arguments: Any) -> dict[st
 
 
 def _lock(folder: Path) -> FolderLock | None:
-    """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together."""
+    """Keep other trainings out of the work folder: the lock in the main process; all processes are refused together.
+
+    What a killed training left unfinished goes: of a training the main process alone writes checkpoints and links.
+    """
     with distributed.together():
-        return FolderLock(folder, "a training") if distributed.is_main() else None
+        if not distributed.is_main():
+            return None
+        lock = FolderLock(folder, "a training")
+        lock.sweep()
+        return lock
 
 
 def _own_checkpoint(folder: Path, start: launchers.Restart) -> Path | None:

@@ -27,7 +27,7 @@ from mmseg.engine.average import TRAINED, AveragedWeights
 from mmseg.engine.background import BackgroundWriter, on_cpu
 from mmseg.engine.monitor import is_better
 from mmseg.errors import CheckpointError, SegError
-from mmseg.files import NewFile, sweep, sync_folder, temporary_name
+from mmseg.files import NewFile, sync_folder, temporary_name
 from mmseg.version import WRITER, __version__
 from mmseg.weights import read_checkpoint, write_weights_file
 
@@ -167,8 +167,6 @@ class Checkpoints:
         self._writer = BackgroundWriter() if background and distributed.is_main() else None
         if self._writer is not None:
             updater.optimizer.register_step_pre_hook(lambda *_: self.settle())
-        if distributed.is_main():
-            sweep(folder)
 
     @property
     def failure(self) -> Exception | None:

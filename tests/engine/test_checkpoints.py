@@ -3,6 +3,7 @@
 import copy
 import os
 import pathlib
+import signal
 import stat
 import sys
 
@@ -15,6 +16,7 @@ from mmseg.engine import checkpoints as ckpt
 from mmseg.engine import resuming
 from mmseg.errors import CheckpointError, SegError, WriteError
 from mmseg.files import sweep
+from mmseg.folder_lock import FolderLock
 from mmseg.weights import load_checkpoint, read_checkpoint
 from tests.engine.toy import batch_of
 from tests.engine.toy_training import trainer
@@ -147,6 +149,30 @@ def test_sweep_removes_only_unfinished_files(tmp_path):
     (tmp_path / "iter_2.pth").touch()
     sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["iter_2.pth"]
+
+
+KILLED_BEFORE_THE_RENAME = """
+import os, signal, sys
+from mmseg.engine.checkpoints import point_latest
+from mmseg.folder_lock import FolderLock
+lock = FolderLock(os.path.dirname(sys.argv[1]), "a training")
+sys.setprofile(lambda frame, event, what: event == "c_call" and what is os.replace and os.kill(os.getpid(), 9))
+point_latest(sys.argv[1])
+"""
+
+
+def test_a_kill_between_making_the_link_and_renaming_it(tmp_path):
+    """The next owner of the folder removes it at once; who is not sure to be alone leaves it for a minute."""
+    (tmp_path / "iter_2.pth").touch()
+    ckpt.point_latest(tmp_path / "iter_2.pth")
+    finish([sys.executable, "-c", KILLED_BEFORE_THE_RENAME, tmp_path / "iter_4.pth"], ROOT, status=-signal.SIGKILL)
+    sweep(tmp_path)
+    [left] = tmp_path.glob(".latest.pth.*")
+    assert os.readlink(left) == "iter_4.pth" and os.readlink(tmp_path / "latest.pth") == "iter_2.pth"
+    with FolderLock(tmp_path, "a training") as lock:
+        lock.sweep()
+        assert not left.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["iter_2.pth", "latest.pth"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

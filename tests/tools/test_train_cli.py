@@ -121,6 +121,7 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tm
         read_until(process, "saved ")  # it goes on
         process.send_signal(signal.SIGKILL)
         process.wait()
+    (tmp_path / ".latest.pth.0123abcd.writing").symlink_to("iter_5.pth")  # had it been killed before the link's rename
     output = call("train.py", config, "--work-dir", tmp_path, "--auto-resume")
     assert f"process {process.pid} on " in output and "has died" in output and "resumed from" in output
     assert not list(tmp_path.glob(".*"))
