@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mmseg.models.cpu.attention import filling
+from mmseg.models.cpu.kernels import attention as kernels
+from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.cpu.linear import uses_onednn
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
@@ -103,6 +105,8 @@ def _attend(
 ) -> Tensor:
     if query.dtype == torch.bfloat16 and uses_onednn(query):
         return _attend_by_products(query, table, biases, scale, groups)
+    if kernels_for(query):
+        return _attend_by_kernels(query, table, biases, scale, groups)
     out = torch.empty_like(query)
     for queries, rows_of_sample, results in zip(
         query.unsqueeze(2), table, out
@@ -113,6 +117,22 @@ def _attend(
                 keys = F.embedding(rows, rows_of_sample)  # (1, L, 2C): half a megabyte for 256 channels
                 results[window] = window_attention(queries[window], keys, bias, scale)[0]
     return out
+
+
+def _attend_by_kernels(
+    query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
+) -> Tensor:
+    """:func:`_attend`, all windows of a sample at once."""
+    keys = _window_keys(groups)
+    of_windows = [bias.contiguous() for bias, group in zip(biases, groups) for _ in group.windows]
+    return torch.stack([kernels.attend_windows(q, rows, keys, of_windows, scale) for q, rows in zip(query, table)])
+
+
+def _window_keys(groups: Sequence[WindowGroup]) -> kernels.WindowKeys:
+    lengths = torch.cat([torch.full_like(group.windows, group.keys.shape[1]) for group in groups])
+    starts = F.pad(lengths.cumsum(0), (1, 0))
+    rows = torch.cat([group.keys.flatten() for group in groups])
+    return kernels.WindowKeys(torch.cat([group.windows for group in groups]), rows, starts, int(lengths.max()))
 
 
 def _attend_by_products(

@@ -1,0 +1,151 @@
+"""Compiling the kernels, and whether they are to be used."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmseg.errors import ConfigError
+from mmseg.models.cpu.linear import uses_onednn
+
+logger = logging.getLogger("mmseg")
+SWITCH = "MMSEG_KERNELS"  # the environment variable: "on" (or not set) or "off"
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fno-exceptions", "-fno-rtti"]
+_PROCESSORS = (["-march=native"], ["-mcpu=native"], [])  # what the compiler knows of these, in order of preference
+_FOLDER = Path(__file__).parent
+_PATIENCE = 300  # seconds for a compiler
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+_lock = threading.Lock()
+_loaded: dict[str, ctypes.CDLL | None] = {}  # by the switch
+
+
+def kernels_for(x: Tensor) -> ctypes.CDLL | None:
+    """The kernels, if `x` is for them: float32 on a CPU, outside of graphs, autocast and what others trace."""
+    if x.dtype != torch.float32 or not uses_onednn(x) or torch.jit.is_tracing():
+        return None
+    return library()
+
+
+def library() -> ctypes.CDLL | None:
+    """The kernels, compiled now if they are not in the cache; None where there are none.
+
+    Raises:
+        ConfigError: the environment variable ``MMSEG_KERNELS`` is neither "on" nor "off".
+    """
+    switch = os.environ.get(SWITCH, "on")
+    if switch not in _loaded:
+        with _lock:
+            if switch not in _loaded:
+                _loaded[switch] = _load(switch)
+    return _loaded[switch]
+
+
+class Kernel:
+    """A function of the kernels, by its name and the types of its arguments.
+
+    Args:
+        name: in the source.
+        arguments: "p" for each pointer, "i" for each 64-bit integer, "f" for each float.
+        integer: whether it returns one; otherwise it returns nothing.
+    """
+
+    def __init__(self, name: str, arguments: str, integer: bool = False) -> None:
+        self.name, self.integer = name, integer
+        self.types = [_TYPES[kind] for kind in arguments]
+
+    def __call__(self, *arguments: Any) -> Any:
+        function = getattr(library(), self.name)
+        if function.argtypes is None:
+            function.restype = ctypes.c_int64 if self.integer else None
+            function.argtypes = self.types
+        return function(*arguments)
+
+
+def _load(switch: str) -> ctypes.CDLL | None:
+    if switch not in ("on", "off"):
+        raise ConfigError(f"the environment variable {SWITCH}={switch!r}", '"on" or "off"', "correct it, or unset it")
+    compiler = _compiler() if switch == "on" and os.name == "posix" else None
+    if compiler is None:
+        return None
+    try:
+        return _cached(compiler)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        logger.warning(
+            "the kernels for CPUs cannot be compiled by %s, so PyTorch's operators do their work, slower: %s (set"
+            " %s=off to go without them, or CXX to another compiler)",
+            shlex.join(compiler),
+            said.strip().splitlines()[-1] if said.strip() else type(error).__name__,
+            SWITCH,
+        )
+        return None
+
+
+def _compiler() -> list[str] | None:
+    """The command of a C++ compiler; None without one."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen:
+        return chosen
+    return next(([path] for path in map(shutil.which, _COMPILERS) if path), None)
+
+
+def _cached(compiler: list[str]) -> ctypes.CDLL:
+    """Kernels from the cache, which holds them by processor, compiler and source; new ones where it has none."""
+    processor, macros = _processor(compiler)
+    sources = sorted(_FOLDER.glob("*.cpp"))
+    digest = hashlib.sha256("\0".join([*compiler, *_FLAGS, *processor, macros]).encode())
+    for path in [*sources, *sorted(_FOLDER.glob("*.h"))]:
+        digest.update(path.read_bytes())
+    name = f"kernels-{digest.hexdigest()[:20]}.so"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(OSError):  # none, or one that is damaged
+                return ctypes.CDLL(str(folder / name))
+            made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".making-"))
+        except OSError:  # no place that can be written to: kernels of this process alone
+            folder = None
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmseg-"))
+        logger.info("compiling the kernels for this processor (once, a few seconds)")
+        path = Path(made, name)
+        _run([*compiler, *_FLAGS, *processor, *map(str, sources), "-o", str(path)])
+        if folder is None:
+            return ctypes.CDLL(str(path))  # which stays in memory when its file goes
+        os.replace(path, folder / name)
+        return ctypes.CDLL(str(folder / name))
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``mmseg`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmseg")
+
+
+def _processor(compiler: list[str]) -> tuple[list[str], str]:
+    """Flags for this processor, and what the compiler says of it with them."""
+    for flags in _PROCESSORS:
+        try:
+            return flags, _run([*compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull])
+        except subprocess.CalledProcessError:
+            if flags is _PROCESSORS[-1]:
+                raise
+    raise AssertionError("the last one raises")
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE, errors="replace")
+    return done.stdout

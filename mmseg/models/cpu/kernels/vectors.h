@@ -1,0 +1,63 @@
+// Vectors of floats as wide as the processor's, by the vector extensions of gcc and clang.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+static inline void store(float* to, Vector x) { *reinterpret_cast<Unaligned*>(to) = x; }
+static inline Vector all(float x) { return x - Vector{}; }  // -0 stays -0
+static inline Vector larger(Vector x, Vector y) { return x > y ? x : y; }  // y, if one of them is no number
+
+// The first `count` numbers; zeros behind them.
+static inline Vector load_some(const float* from, int64_t count) {
+    Vector x{};
+    std::memcpy(&x, from, 4 * count);
+    return x;
+}
+
+static inline void store_some(float* to, Vector x, int64_t count) { std::memcpy(to, &x, 4 * count); }
+
+static inline float largest_of(Vector x) {
+    float best = x[0];
+    for (int i = 1; i < LANES; i++) best = x[i] > best ? x[i] : best;
+    return best;
+}
+
+static inline float sum_of(Vector x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+
+// 2^x for x <= 127, to 1e-7 of it; 2^-126 for all that is smaller. What is no number stays none.
+static inline Vector exp2_of(Vector x) {
+    x = x < all(-126.0f) ? all(-126.0f) : x;
+    const Vector shifted = x + 12582912.0f;       // 1.5 * 2^23: the last bits are round(x)
+    const Vector rest = x - (shifted - 12582912.0f);  // -0.5 .. 0.5
+    Vector y = all(0.00132647273f);
+    y = y * rest + 0.00967151299f;
+    y = y * rest + 0.0555073358f;
+    y = y * rest + 0.240222424f;
+    y = y * rest + 0.693147004f;
+    y = y * rest + 1.0f;
+    Integers exponent;
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    exponent = (exponent + 127) << 23;
+    Vector power;
+    std::memcpy(&power, &exponent, sizeof power);
+    return y * power;
+}
