@@ -63,7 +63,8 @@ def export_model(
     graphs: dict[str, Graph] = {}
     with new_folder(Path(out)) as folder:
         exported = model.export_parts(size, **(settings or {}))
-        parts = {**exported.parts, **_around(model, exported, pictures)}
+        # the small ones first: where resized pictures are not PyTorch's, it is told in a second
+        parts = {**_around(model, exported, pictures), **exported.parts}
         for number, (name, part) in enumerate(parts.items(), start=1):
             tell(f"{name} ({number} of {len(parts)})")
             graphs[name] = export_graph(part, **({} if opset is None else {"opset": opset}), batch=batch)

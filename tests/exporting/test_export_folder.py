@@ -22,9 +22,11 @@ from mmseg.apis.exports import BACKENDS
 from mmseg.errors import CheckpointError, ConfigError, DataError, WriteError
 from mmseg.exporting.export_folder import export_model, new_folder
 from mmseg.exporting.exported_model import ExportedModel
+from mmseg.exporting.onnx_graphs import check_graph, export_graph
 from mmseg.exporting.onnx_runner import Runner
 from mmseg.exporting.runner_prototypes import kmeans
 from mmseg.folder_lock import FolderLock
+from mmseg.models.exportable import Part
 from tests.contract.shallow import shallow
 from tests.contract.systems import SYSTEMS
 from tests.exporting.small_encoder import with_small_encoder
@@ -170,6 +172,15 @@ def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path):
         with pytest.raises(kind, match=words):
             export_model(model, size, tmp_path / "out", settings=settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_of_other_numbers_are_refused():
+    inputs = {"x": torch.ones(1, 1, 20, 20)}
+    part, other = (Part(nn.Conv2d(1, 1, 1), inputs, ("y",)) for _ in range(2))
+    graph = export_graph(part)
+    assert graph.difference < 1e-6
+    with pytest.raises(ConfigError, match=r"y: \d+\.\d\d% of onnxruntime's numbers are not PyTorch's, by up to \d"):
+        check_graph(graph.data, other)
 
 
 def test_graphs_of_another_export_are_told(exported: Callable, tmp_path: Path):
