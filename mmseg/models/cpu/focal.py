@@ -75,10 +75,9 @@ def grouped_attention(
     Returns:
         (B, W, 49, C).
     """
-    groups = window_groups(*size)
     if torch.is_grad_enabled():
-        return _GroupedAttention.apply(query, table, bias, scale, groups)
-    return _attend(query, table, parts or split_bias(bias, size), scale, groups)
+        return _GroupedAttention.apply(query, table, bias, scale, size)
+    return _attend(query, table, parts or split_bias(bias, size), scale, size)
 
 
 def split_bias(bias: Tensor, size: tuple[int, int]) -> list[Tensor]:
@@ -100,13 +99,14 @@ def _chunks(samples: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[int, 
                 yield sample, number, windows, rows
 
 
-def _attend(
-    query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
-) -> Tensor:
+def _attend(query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, size: tuple[int, int]) -> Tensor:
+    groups = window_groups(*size)
     if query.dtype == torch.bfloat16 and uses_onednn(query):
         return _attend_by_products(query, table, biases, scale, groups)
-    if kernels_for(query):
-        return _attend_by_kernels(query, table, biases, scale, groups)
+    if kernels_for(query):  # all windows of a sample at once
+        of_windows = [bias.contiguous() for bias, group in zip(biases, groups) for _ in group.windows]
+        inputs = _window_keys(*size), of_windows, scale
+        return torch.stack([kernels.attend_windows(*sample, *inputs) for sample in zip(query, table)])
     out = torch.empty_like(query)
     for queries, rows_of_sample, results in zip(
         query.unsqueeze(2), table, out
@@ -119,19 +119,11 @@ def _attend(
     return out
 
 
-def _attend_by_kernels(
-    query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, groups: Sequence[WindowGroup]
-) -> Tensor:
-    """:func:`_attend`, all windows of a sample at once."""
-    keys = _window_keys(groups)
-    of_windows = [bias.contiguous() for bias, group in zip(biases, groups) for _ in group.windows]
-    return torch.stack([kernels.attend_windows(q, rows, keys, of_windows, scale) for q, rows in zip(query, table)])
-
-
-def _window_keys(groups: Sequence[WindowGroup]) -> kernels.WindowKeys:
+@table
+def _window_keys(h: int, w: int) -> kernels.WindowKeys:
+    groups = window_groups(h, w)
     lengths = torch.cat([torch.full_like(group.windows, group.keys.shape[1]) for group in groups])
-    starts = F.pad(lengths.cumsum(0), (1, 0))
-    rows = torch.cat([group.keys.flatten() for group in groups])
+    rows, starts = torch.cat([group.keys.flatten() for group in groups]), F.pad(lengths.cumsum(0), (1, 0))
     return kernels.WindowKeys(torch.cat([group.windows for group in groups]), rows, starts, int(lengths.max()))
 
 
@@ -162,12 +154,10 @@ class _GroupedAttention(torch.autograd.Function):
     """:func:`_attend` with gradients, for which the attention of every few windows is computed again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, table: Tensor, bias: Tensor, scale: float, groups: Sequence[WindowGroup]
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, table: Tensor, bias: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(query, table, bias)
-        ctx.scale, ctx.groups = scale, groups
-        return _attend(query, table, _of_groups(bias, groups), scale, groups)
+        ctx.scale, ctx.groups = scale, window_groups(*size)
+        return _attend(query, table, _of_groups(bias, ctx.groups), scale, size)
 
     @staticmethod
     @once_differentiable

@@ -42,13 +42,35 @@ struct Packed {
 
     int64_t width(int64_t first) const { return row - first < PANEL ? LANES : PANEL; }  // of the panel of this key
 
-    void put(int64_t i, const float* key, const float* value, float scale) {
-        const int64_t first = i / PANEL * PANEL, step = width(first);
-        float* place = keys + first * dim + i - first;
-        for (int64_t c = 0; c < dim; c++) place[c * step] = key[c] * scale;
+    float* place(int64_t i) const { return keys + i / PANEL * PANEL * dim + i % PANEL; }  // of the first number of key i
+
+    void put_key(int64_t i, const float* key, float scale) {
+        float* to = place(i);
+        const int64_t step = width(i / PANEL * PANEL);
+        for (int64_t c = 0; c < dim; c++) to[c * step] = key[c] * scale;
+    }
+
+    // Keys i .. i + 3, for i and d that are divisible by four.
+    void put_four_keys(int64_t i, const float* const (&from)[4], float scale) {
+        float* to = place(i);
+        const int64_t step = width(i / PANEL * PANEL);
+        for (int64_t c = 0; c < dim; c += 4) {
+            Four part[4];
+            for (int j = 0; j < 4; j++) part[j] = *reinterpret_cast<const UnalignedFour*>(from[j] + c) * scale;
+            transpose(part);
+            for (int j = 0; j < 4; j++) *reinterpret_cast<UnalignedFour*>(to + (c + j) * step) = part[j];
+        }
+    }
+
+    void put_value(int64_t i, const float* value) {
         for (int64_t c = 0; c < dim; c += PANEL) {
             float* part = values + c * count + i * PANEL;
             const int64_t have = dim - c < PANEL ? dim - c : PANEL;
+            if (have == PANEL) {
+                store(part, load(value + c));
+                store(part + LANES, load(value + c + LANES));
+                continue;
+            }
             std::memcpy(part, value + c, 4 * have);
             for (int64_t j = have; j < PANEL; j++) part[j] = 0;
         }
@@ -60,6 +82,23 @@ struct Packed {
             for (int64_t i = count; i < row; i++) keys[first * dim + c * step + i - first] = 0;
     }
 };
+
+// Packs the keys and values of `heads` heads, d numbers each: those of key i stand at key(i) and value(i), head after head.
+template <class Key, class Value>
+void pack(float* memory, int64_t heads, int64_t count, int64_t dim, float scale, const Key& key, const Value& value) {
+    const int64_t size = Packed::size(count, dim);
+    int64_t i = 0;
+    for (; dim % 4 == 0 && i + 4 <= count; i += 4)
+        for (int64_t h = 0; h < heads; h++) {
+            const float* const from[4] = {key(i) + h * dim, key(i + 1) + h * dim, key(i + 2) + h * dim, key(i + 3) + h * dim};
+            Packed(memory + h * size, count, dim).put_four_keys(i, from, scale);
+        }
+    for (; i < count; i++)
+        for (int64_t h = 0; h < heads; h++) Packed(memory + h * size, count, dim).put_key(i, key(i) + h * dim, scale);
+    for (i = 0; i < count; i++)
+        for (int64_t h = 0; h < heads; h++) Packed(memory + h * size, count, dim).put_value(i, value(i) + h * dim);
+    for (int64_t h = 0; h < heads; h++) Packed(memory + h * size, count, dim).fill();
+}
 
 struct Rows {
     const float* query;  // (ROWS, d)
@@ -138,13 +177,20 @@ void attend_all(const Packed& p, Rows rows, int64_t count, float* logits) {
     }
 }
 
+// Asks for the rows first .. last of those that are listed, `length` numbers each.
+void prefetch(const float* table, const int64_t* listed, int64_t first, int64_t last, int64_t length) {
+    constexpr int64_t LINE = 64 / sizeof(float);
+    for (int64_t i = first; i < last; i++)
+        for (int64_t c = 0; c < length; c += LINE) __builtin_prefetch(table + listed[i] * length + c, 0, 2);  // to the second cache
+}
+
 }  // namespace
 
 extern "C" {
 
 // Floats of `memory` that the functions below want for each thread, and attend() for each head of each sample besides.
-int64_t attend_memory_of_thread(int64_t keys, int64_t dim, int64_t packed) {
-    return MOST_ROWS * whole(keys, LANES) + (packed ? Packed::size(keys, dim) : 0);
+int64_t attend_memory_of_thread(int64_t keys, int64_t dim, int64_t heads) {
+    return MOST_ROWS * whole(keys, LANES) + heads * Packed::size(keys, dim);
 }
 int64_t attend_memory_of_head(int64_t keys, int64_t dim) { return Packed::size(keys, dim); }
 
@@ -156,11 +202,10 @@ void attend(const float* q, const int64_t* q_strides, const float* k, const int6
     float* logits = memory + n * heads * of_head;
     in_parallel(n * heads, threads, [&](int64_t first, int64_t last, int64_t) {
         for (int64_t i = first; i < last; i++) {
-            Packed packed(memory + i * of_head, keys, dim);
             const float *key = k + i / heads * k_strides[0] + i % heads * k_strides[1],
                         *value = v + i / heads * v_strides[0] + i % heads * v_strides[1];
-            for (int64_t m = 0; m < keys; m++) packed.put(m, key + m * k_strides[2], value + m * v_strides[2], scale * LOG2_E);
-            packed.fill();
+            pack(memory + i * of_head, 1, keys, dim, scale * LOG2_E, [&](int64_t m) { return key + m * k_strides[2]; },
+                 [&](int64_t m) { return value + m * v_strides[2]; });
         }
     });
     constexpr int64_t BLOCK = 16 * MOST_ROWS;  // queries of a piece of work
@@ -187,17 +232,16 @@ void attend_windows(const float* query, const float* table, const int64_t* order
         float* logits = memory + thread * of_thread;
         for (int64_t i = first; i < last; i++) {
             const int64_t count = starts[i + 1] - starts[i];
-            float* packed_memory = logits + MOST_ROWS * whole(count, LANES);
+            float* packed = logits + MOST_ROWS * whole(count, LANES);
+            const int64_t* own = rows + starts[i];
+            const auto key = [&](int64_t m) { return table + own[m] * 2 * channels; };
+            pack(packed, heads, count, dim, scale * LOG2_E, key, [&](int64_t m) { return key(m) + channels; });
             for (int64_t h = 0; h < heads; h++) {
-                Packed packed(packed_memory, count, dim);
-                for (int64_t m = 0; m < count; m++) {
-                    const float* key = table + rows[starts[i] + m] * 2 * channels + h * dim;
-                    packed.put(m, key, key + channels, scale * LOG2_E);
-                }
-                packed.fill();
+                const int64_t next = i + 1 < last ? starts[i + 2] - starts[i + 1] : 0;  // its rows come meanwhile
+                prefetch(table, rows + starts[i + 1], next * h / heads, next * (h + 1) / heads, 2 * channels);
                 const int64_t place = order[i] * length * channels + h * dim;
-                attend_all(packed, {query + place, channels, biases[i] + h * length * count, out + place, channels}, length,
-                           logits);
+                const Rows all_rows{query + place, channels, biases[i] + h * length * count, out + place, channels};
+                attend_all(Packed(packed + h * Packed::size(count, dim), count, dim), all_rows, length, logits);
             }
         }
     });

@@ -70,7 +70,7 @@ def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     keys, threads = k.shape[2], torch.get_num_threads()
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_empty(n, length, heads, dim)
-    memory = q.new_empty(n * heads * _memory_of_head(keys, dim) + threads * _memory_of_thread(keys, dim, False))
+    memory = q.new_empty(n * heads * _memory_of_head(keys, dim) + threads * _memory_of_thread(keys, dim, 0))
     inputs = [part for x in (q, k, v) for part in (x.data_ptr(), (ctypes.c_int64 * 3)(*x.stride()[:3]))]
     _attend(*inputs, out.data_ptr(), n, heads, length, keys, dim, dim**-0.5, memory.data_ptr(), threads)
     return out
@@ -90,7 +90,7 @@ def _attend_windows_on_cpu(
     heads, threads = biases[0].shape[-3], torch.get_num_threads()
     query, table = query.contiguous(), table.contiguous()
     out = torch.empty_like(query)
-    of_thread = _memory_of_thread(most, channels // heads, True)
+    of_thread = _memory_of_thread(most, channels // heads, heads)
     memory = query.new_empty(threads * of_thread)
     addresses = (ctypes.c_void_p * count)(*(bias.data_ptr() for bias in biases))
     tensors = [x.data_ptr() for x in (query, table, windows, rows, starts)]

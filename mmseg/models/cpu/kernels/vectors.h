@@ -43,6 +43,26 @@ static inline float sum_of(Vector x) {
     return sum;
 }
 
+// Four vectors of four numbers, transposed in place.
+typedef float Four __attribute__((vector_size(16)));
+typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLED(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
+#else
+typedef int32_t FourIntegers __attribute__((vector_size(16)));
+#define SHUFFLED(x, y, a, b, c, d) __builtin_shuffle(x, y, FourIntegers{a, b, c, d})
+#endif
+
+static inline void transpose(Four (&x)[4]) {
+    const Four low = SHUFFLED(x[0], x[1], 0, 4, 1, 5), low2 = SHUFFLED(x[2], x[3], 0, 4, 1, 5),
+               high = SHUFFLED(x[0], x[1], 2, 6, 3, 7), high2 = SHUFFLED(x[2], x[3], 2, 6, 3, 7);
+    x[0] = SHUFFLED(low, low2, 0, 1, 4, 5);
+    x[1] = SHUFFLED(low, low2, 2, 3, 6, 7);
+    x[2] = SHUFFLED(high, high2, 0, 1, 4, 5);
+    x[3] = SHUFFLED(high, high2, 2, 3, 6, 7);
+}
+
 // 2^x for x <= 127, to 1e-7 of it; 2^-126 for all that is smaller. What is no number stays none.
 static inline Vector exp2_of(Vector x) {
     x = x < all(-126.0f) ? all(-126.0f) : x;
