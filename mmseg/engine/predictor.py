@@ -101,8 +101,8 @@ class VideoPredictor:
         with at(place_of(frame)):
             size = self._checked_size(frame)
             self._open(len(views))
-            with self._precision():
-                answers = [stream.push(self._on_device(view)) for stream, view in zip(self.streams, views, strict=True)]
+            with self.precision():
+                answers = [stream.push(self.on_device(view)) for stream, view in zip(self.streams, views, strict=True)]
             self._size = size
             if frame.wanted:
                 self._waiting.append((frame, size, [(view.size, view.steps) for view in views]))
@@ -121,15 +121,15 @@ class VideoPredictor:
 
     def prepare(self, frame: Frame) -> Parts:
         """The views of a frame, each with what the model computes of it without other frames; in any thread."""
-        views = [self._on_device(view) for view in self.views(frame)]
-        with at(place_of(frame)), self._precision(), torch.no_grad():
+        views = [self.on_device(view) for view in self.views(frame)]
+        with at(place_of(frame)), self.precision(), torch.no_grad():
             return [(view, self.network.prepare(view)) for view in views]
 
     @torch.no_grad()
     def prepare_together(self, views: Sequence[Sequence[View]]) -> list[Parts]:
         """:meth:`prepare` for the views of several frames that are of one size."""
-        with self._precision():
-            per_view = [[self._on_device(view) for view in of_frames] for of_frames in zip(*views, strict=True)]
+        with self.precision():
+            per_view = [[self.on_device(view) for view in of_frames] for of_frames in zip(*views, strict=True)]
             prepared = [self.network.prepare_together(of_frames) for of_frames in per_view]
         return [list(zip(*of_frame)) for of_frame in zip(zip(*per_view), zip(*prepared))]
 
@@ -141,7 +141,7 @@ class VideoPredictor:
         with at(place_of(frame)):
             size = self._checked_size(frame)
             self._open(len(parts))
-            with self._precision():
+            with self.precision():
                 work = [stream.admit(*part) for stream, part in zip(self.streams, parts, strict=True)]
             if any(len(of_view) != frame.wanted for of_view in work):
                 raise RuntimeError(
@@ -157,14 +157,14 @@ class VideoPredictor:
         if not admitted.pending:
             return []
         frame = admitted.waiting[0]
-        with at(place_of(frame)), self._precision(), torch.no_grad():
+        with at(place_of(frame)), self.precision(), torch.no_grad():
             return [self._result([compute() for compute in admitted.pending], admitted.waiting)]
 
     @torch.no_grad()
     def compute_together(self, admitted: Sequence[Admitted]) -> list[Callable[[], Result]]:
         """The results of all frames that are wanted, in order; a call waits until the GPU has one."""
         wanted = [one for one in admitted if one.pending]
-        with self._precision():
+        with self.precision():
             per_view = [computed_together(pending) for pending in zip(*(one.pending for one in wanted))]
             return [self._answered(scores, one.waiting) for one, scores in zip(wanted, zip(*per_view))]
 
@@ -181,7 +181,7 @@ class VideoPredictor:
             RuntimeError: the model has left frames without an answer.
         """
         if self.streams is not None:
-            with self._precision():
+            with self.precision():
                 answers = [stream.finish() for stream in self.streams]
             yield from self._results(answers)
             if self._waiting:
@@ -246,11 +246,13 @@ class VideoPredictor:
             )
         return size
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """In which the network computes."""
         mixed = self.amp is not None and self.network is self.model
         return torch.autocast(self.device.type, dtype=self.amp, enabled=mixed)
 
-    def _on_device(self, view: View) -> View:
+    def on_device(self, view: View) -> View:
+        """A view as the network takes it."""
         dtype = next(self.network.parameters()).dtype
         moved = {
             name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
@@ -263,7 +265,7 @@ class VideoPredictor:
         """All views answer for the same frames at the same time."""
         iterators = [iter(answer) for answer in answers]
         while True:
-            with self._precision(), torch.no_grad():  # lazy results are computed here
+            with self.precision(), torch.no_grad():  # lazy results are computed here
                 per_view = [next(iterator, None) for iterator in iterators]
             if per_view[0] is None:
                 return

@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from mmseg.apis import init_segmentor
-from mmseg.engine.benchmark import frames_of_warm_up, measure_steady
-from mmseg.engine.benchmark_growth import Point, growth_points, growth_rows, measure_point
+from mmseg.engine.benchmark import frames_of_warm_up
+from mmseg.engine.benchmark_growth import (
+    LOGITS,
+    Point,
+    growth_points,
+    growth_rows,
+    measure_point,
+    replace_classifiers,
+)
 from mmseg.engine.benchmark_job import Job
 from mmseg.engine.measure import StageTimer, in_own_process
 from mmseg.errors import ConfigError, DataError
@@ -30,7 +37,7 @@ def job(tmp_path) -> Job:
 def test_axes_of_a_model_of_classes(job):
     points = growth_points(job, [90, 180])
     values = {axis: [p.value for p in points if p.axis == axis] for axis in dict.fromkeys(p.axis for p in points)}
-    assert list(values) == ["frame height", "classes", "clip length", "processes"]
+    assert list(values) == ["frame height", "classes", LOGITS, "clip length", "processes"]
     assert values["frame height"] == [90, 180] and values["processes"][0] == 1
     assert [p.job.size for p in points[:3]] == [(90, 160), (180, 320), (32, 48)]
     longest = points[-1 - len(values["processes"])].job.options
@@ -57,14 +64,18 @@ def test_clips_of_every_length_have_all_references_when_the_clock_starts(job):
     assert [frames_of_warm_up(single, torch.device(kind)) for kind in ("cpu", "cuda")] == [2, 10]
 
 
-def test_more_classes_than_a_label_map_holds_are_refused(job):
-    [point] = [point for point in growth_points(job) if point.axis == "classes" and point.value > 255]
-    with pytest.raises(ConfigError, match=r"(?s)num_classes.*512.*255"):
-        measure_steady(point.job)
+def test_more_classes_than_a_label_map_holds_are_measured_without_one(job):
+    points = growth_points(job)
+    assert max(point.value for point in points if point.axis == "classes") == 255
+    point = next(point for point in points if point.axis == LOGITS and point.value == 512)
+    [row] = point.measure(point.job)
+    assert row["what"] == "network, 512 classes" and row["seconds"] > 0 and row["repeats"] == 1
+    with pytest.raises(ConfigError, match="the network alone of a Conv2d"):
+        replace_classifiers(init_segmentor(job.config).decode_head.linear_pred, 512)
 
 
 def test_axes_that_another_config_has_shown_are_passed_over(job):
-    shown = {"classes", "clip length", "processes"}
+    shown = {"classes", LOGITS, "clip length", "processes"}
     rows = list(growth_rows(replace(job, cpu_time=True, threads=1, size=(32, 56)), [32], [], passed_over=shown))
     assert [(row["axis"], row["value"]) for row in rows] == [("frame height", 32)]
     assert rows[0]["device"].endswith("1 thread, CPU time") and rows[0]["size"] == [32, 56]
