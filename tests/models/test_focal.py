@@ -10,6 +10,7 @@ import torch
 from mmseg.models.cpu import focal as cpu_focal
 from mmseg.models.cpu.bfloat16 import has_bfloat16
 from mmseg.models.cpu.focal import window_groups
+from mmseg.models.cpu.kernels.attention import takes
 from mmseg.models.decode_heads.cffm.focal import FocalDecoder, to_map, to_tokens
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry, resize_matrix, ring_index
@@ -114,8 +115,9 @@ def test_masks_do_what_the_groups_do():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("h", "w"), [(7, 7), (20, 33)])
-def test_products_of_bfloat16_leave_filling_out(h, w):
+def test_products_of_bfloat16_leave_filling_out(h, w, monkeypatch):
     """Keys are filled up to whole vectors by one of their window, which must not count twice."""
+    monkeypatch.setenv("MMSEG_KERNELS", "off")
     torch.manual_seed(0)
     size, windows = (h, w), len(focal_geometry(h, w, torch.device("cpu")).keys)
     query, table = torch.randn(2, windows, 49, 16), torch.randn(2, _rows(h, w), 32)
@@ -128,6 +130,21 @@ def test_products_of_bfloat16_leave_filling_out(h, w):
         assert {part.shape[-1] % 32 for part in parts} <= {0, 1, 2, 3, 4}
         rounded = cpu_focal.grouped_attention(query.bfloat16(), table.bfloat16(), bias.bfloat16(), 0.7, size)
         assert torch.equal(rounded, found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_do_what_the_masks_do(dtype):
+    torch.manual_seed(0)
+    geometry = focal_geometry(20, 33, CPU)
+    query, table = torch.randn(2, len(geometry.keys), 49, 48).to(dtype), torch.randn(2, _rows(20, 33), 96).to(dtype)
+    bias = torch.randn(4, 49, 289).to(dtype)
+    if not takes(query, 12):
+        pytest.skip("there is no C++ compiler, or the processor has no instructions for bfloat16")
+    exact = FocalBias(bias.double(), 0.3).attend_masked(query.double(), table.double(), geometry)
+    found = cpu_focal.grouped_attention(query, table, bias, 0.3, (20, 33))
+    tolerance = 1e-5 if dtype == torch.float32 else 4e-2
+    torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
 
 
 def _rows(h: int, w: int) -> int:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.models.cpu.kernels import attention as kernels
-from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.cpu.linear import linear, uses_onednn
 
 _LOGITS = 1 << 20  # bytes that exist at once
@@ -32,7 +31,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (n, heads, L, d).
     """
-    if kernels_for(q):
+    if kernels.takes(q, q.shape[-1]):
         return kernels.attend(q, k, v)
     if uses_onednn(q) and (q.dtype == torch.bfloat16 or _slices_win()):
         return _attend_in_slices(q, k, v)

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.attention import filling
 from mmseg.models.cpu.kernels import attention as kernels
-from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.cpu.linear import uses_onednn
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
@@ -101,12 +100,12 @@ def _chunks(samples: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[int, 
 
 def _attend(query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, size: tuple[int, int]) -> Tensor:
     groups = window_groups(*size)
-    if query.dtype == torch.bfloat16 and uses_onednn(query):
-        return _attend_by_products(query, table, biases, scale, groups)
-    if kernels_for(query):  # all windows of a sample at once
+    if kernels.takes(query, query.shape[-1] // biases[0].shape[1]):  # all windows of a sample at once
         of_windows = [bias.contiguous() for bias, group in zip(biases, groups) for _ in group.windows]
         inputs = _window_keys(*size), of_windows, scale
         return torch.stack([kernels.attend_windows(*sample, *inputs) for sample in zip(query, table)])
+    if query.dtype == torch.bfloat16 and uses_onednn(query):
+        return _attend_by_products(query, table, biases, scale, groups)
     out = torch.empty_like(query)
     for queries, rows_of_sample, results in zip(
         query.unsqueeze(2), table, out

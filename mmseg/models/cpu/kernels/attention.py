@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg.models.cpu.kernels.library import Kernel
+from mmseg.models.cpu.kernels.library import Kernel, kernels_for
 
-_memory_of_thread = Kernel("attend_memory_of_thread", "iii", integer=True)
-_memory_of_head = Kernel("attend_memory_of_head", "ii", integer=True)
-_attend = Kernel("attend", "ppppppp" + "iiiii" + "fpi")
-_attend_windows = Kernel("attend_windows", "ppppppp" + "iiii" + "fpii")
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_memory = {type_: Kernel(f"attend_memory_{name}", "iii", integer=True) for type_, name in _TYPES.items()}
+_attend = {type_: Kernel(f"attend_{name}", "ppppppp" + "iiiii" + "fpi") for type_, name in _TYPES.items()}
+_attend_windows = {
+    type_: Kernel(f"attend_windows_{name}", "pppppppp" + "iiii" + "fpii") for type_, name in _TYPES.items()
+}
 
 _operators = torch.library.Library("mmseg", "FRAGMENT")
 _operators.define("attend(Tensor q, Tensor k, Tensor v) -> Tensor")
@@ -36,12 +38,20 @@ class WindowKeys(NamedTuple):
     most: int  # keys that a window has
 
 
+def takes(x: Tensor, dim: int) -> bool:
+    """Whether the kernels are for `x`, with heads of `dim` numbers: see :func:`kernels_for`; also for bfloat16, if the
+    processor has its products."""
+    if x.dtype == torch.bfloat16:
+        return dim % 2 == 0 and hasattr(kernels_for(x, torch.bfloat16), "attend_bfloat16")
+    return kernels_for(x) is not None
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v``.
 
     Args:
-        q: (n, heads, L, d) float32.
-        k, v: (n, heads, M, d) float32.
+        q: (n, heads, L, d) float32 or bfloat16, see :func:`takes`.
+        k, v: (n, heads, M, d).
 
     Returns:
         (n, heads, L, d), a view of (n, L, heads, d).
@@ -53,10 +63,10 @@ def attend_windows(query: Tensor, table: Tensor, keys: WindowKeys, biases: Seque
     """Attention of windows to rows of a table of keys and values.
 
     Args:
-        query: (W, L, C) float32.
-        table: (R, 2C) float32, keys and values.
+        query: (W, L, C) float32 or bfloat16, see :func:`takes`.
+        table: (R, 2C), keys and values.
         keys: of every window.
-        biases: (..., heads, L, M) float32 without gaps, of each window in the order of `keys`; many may share one.
+        biases: (..., heads, L, M or more) without gaps, of each window in the order of `keys`; many may share one.
         scale: of the products of queries and keys.
 
     Returns:
@@ -67,12 +77,14 @@ def attend_windows(query: Tensor, table: Tensor, keys: WindowKeys, biases: Seque
 
 def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     n, heads, length, dim = q.shape
-    keys, threads = k.shape[2], torch.get_num_threads()
+    keys, threads, memory_of = k.shape[2], torch.get_num_threads(), _memory[q.dtype]
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_empty(n, length, heads, dim)
-    memory = q.new_empty(n * heads * _memory_of_head(keys, dim) + threads * _memory_of_thread(keys, dim, 0))
+    floats = memory_of(keys, dim, n * heads) + (threads - 1) * memory_of(keys, dim, 0)
+    memory = q.new_empty(floats, dtype=torch.float32)
     inputs = [part for x in (q, k, v) for part in (x.data_ptr(), (ctypes.c_int64 * 3)(*x.stride()[:3]))]
-    _attend(*inputs, out.data_ptr(), n, heads, length, keys, dim, dim**-0.5, memory.data_ptr(), threads)
+    sizes = n, heads, length, keys, dim
+    _attend[q.dtype](*inputs, out.data_ptr(), *sizes, dim**-0.5, memory.data_ptr(), threads)
     return out
 
 
@@ -88,14 +100,15 @@ def _attend_windows_on_cpu(
 ) -> Tensor:
     count, length, channels = query.shape
     heads, threads = biases[0].shape[-3], torch.get_num_threads()
+    sizes = count, length, heads, channels // heads
     query, table = query.contiguous(), table.contiguous()
     out = torch.empty_like(query)
-    of_thread = _memory_of_thread(most, channels // heads, heads)
-    memory = query.new_empty(threads * of_thread)
+    of_thread = _memory[query.dtype](most, channels // heads, heads)
+    memory = query.new_empty(threads * of_thread, dtype=torch.float32)
     addresses = (ctypes.c_void_p * count)(*(bias.data_ptr() for bias in biases))
-    tensors = [x.data_ptr() for x in (query, table, windows, rows, starts)]
-    sizes = count, length, heads, channels // heads
-    _attend_windows(*tensors, addresses, out.data_ptr(), *sizes, scale, memory.data_ptr(), of_thread, threads)
+    pitches = (ctypes.c_int64 * count)(*(bias.shape[-1] for bias in biases))
+    inputs = [*(x.data_ptr() for x in (query, table, windows, rows, starts)), addresses, pitches]
+    _attend_windows[query.dtype](*inputs, out.data_ptr(), *sizes, scale, memory.data_ptr(), of_thread, threads)
     return out
 
 

@@ -33,9 +33,9 @@ _lock = threading.Lock()
 _loaded: dict[str, ctypes.CDLL | None] = {}  # by the switch
 
 
-def kernels_for(x: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if `x` is for them: float32 on a CPU, outside of graphs, autocast and what others trace."""
-    if x.dtype != torch.float32 or not uses_onednn(x) or torch.jit.is_tracing():
+def kernels_for(x: Tensor, *types: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels if `x` is for them: float32 (or one of `types`) on a CPU, outside of graphs, autocast, tracing."""
+    if x.dtype not in (torch.float32, *types) or not uses_onednn(x) or torch.jit.is_tracing():
         return None
     return library()
 
@@ -126,6 +126,8 @@ def _cached(compiler: list[str]) -> ctypes.CDLL:
         _run([*compiler, *_FLAGS, *processor, *map(str, sources), "-o", str(path)])
         if folder is None:
             return ctypes.CDLL(str(path))  # which stays in memory when its file goes
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(path, folder / name)
         return ctypes.CDLL(str(folder / name))
 

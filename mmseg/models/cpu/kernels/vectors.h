@@ -3,6 +3,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 32;
 #elif defined(__AVX__)
@@ -30,6 +34,47 @@ static inline Vector load_some(const float* from, int64_t count) {
 }
 
 static inline void store_some(float* to, Vector x, int64_t count) { std::memcpy(to, &x, 4 * count); }
+
+// bfloat16: the upper half of a float.
+struct BFloat16 {
+    uint16_t bits;
+};
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+static inline Bits load_bits(const BFloat16* from) {
+    return __builtin_convertvector(Halves(*reinterpret_cast<const UnalignedHalves*>(from)), Bits);
+}
+
+static inline Vector load(const BFloat16* from) { return reinterpret_cast<Vector>(load_bits(from) << 16); }
+
+static inline Vector load_some(const BFloat16* from, int64_t count) {
+    BFloat16 some[LANES] = {};
+    std::memcpy(some, from, 2 * count);
+    return load(some);
+}
+
+// Rounded to the nearest one, of two to the even one.
+static inline Halves rounded(Vector x) {
+#if defined(__AVX512BF16__)
+    const auto halves = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
+    return reinterpret_cast<const Halves&>(halves);
+#else
+    const Bits bits = reinterpret_cast<Bits>(x), number = reinterpret_cast<Bits>(x == x);
+    const Bits upper = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return __builtin_convertvector((upper & number) | (0x7fc0 & ~number), Halves);
+#endif
+}
+
+static inline void store(BFloat16* to, Vector x) {
+    *reinterpret_cast<UnalignedHalves*>(to) = UnalignedHalves(rounded(x));
+}
+
+static inline void store_some(BFloat16* to, Vector x, int64_t count) {
+    const Halves halves = rounded(x);
+    std::memcpy(to, &halves, 2 * count);
+}
 
 static inline float largest_of(Vector x) {
     float best = x[0];
@@ -63,9 +108,8 @@ static inline void transpose(Four (&x)[4]) {
     x[3] = SHUFFLED(high, high2, 2, 3, 6, 7);
 }
 
-// 2^x for x <= 127, to 1e-7 of it; 2^-126 for all that is smaller. What is no number stays none.
+// 2^x for x <= 127, to 1e-7 of it; zero where that is less than 2^-126. What is no number stays none.
 static inline Vector exp2_of(Vector x) {
-    x = x < all(-126.0f) ? all(-126.0f) : x;
     const Vector shifted = x + 12582912.0f;       // 1.5 * 2^23: the last bits are round(x)
     const Vector rest = x - (shifted - 12582912.0f);  // -0.5 .. 0.5
     Vector y = all(0.00132647273f);
@@ -79,5 +123,5 @@ static inline Vector exp2_of(Vector x) {
     exponent = (exponent + 127) << 23;
     Vector power;
     std::memcpy(&power, &exponent, sizeof power);
-    return y * power;
+    return x < all(-126.0f) ? Vector{} : y * power;
 }

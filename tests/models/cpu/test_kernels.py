@@ -1,0 +1,138 @@
+"""Kernels in C++: how they are compiled and kept, and attention by them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmseg.errors import ConfigError
+from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.kernels import library as libraries
+from mmseg.models.cpu.kernels.attention import takes
+from mmseg.models.cpu.kernels.library import cache_folder, kernels_for
+from tests.tools.processes import ROOT
+
+COMPILER = next(filter(None, map(shutil.which, libraries._COMPILERS)), None)
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch) -> Path:
+    """A compiler in the place of the user's, that writes down when it compiles; nothing is in the cache or loaded."""
+    script, calls = tmp_path / "compiler", tmp_path / "calls"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo call >> {calls};; esac\nexec {COMPILER} "$@" -O0\n')
+    script.chmod(stat.S_IRWXU)
+    calls.touch()
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(libraries.SWITCH, raising=False)
+    monkeypatch.setattr(libraries, "_loaded", {})
+    return calls
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+def forget() -> None:
+    libraries._loaded.clear()
+
+
+def attended() -> bool:
+    """Whether the kernels are there and compute attention."""
+    q = torch.randn(1, 2, 5, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, q, q), F.scaled_dot_product_attention(q, q, q))
+        return kernels_for(q) is not None
+
+
+def test_kernels_are_compiled_once_and_kept(compiler, caplog):
+    caplog.set_level(logging.INFO)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: attended(), range(4)))
+    assert compiler.read_text().count("call") == 1 and "once" in caplog.text
+    forget()
+    assert attended() and compiler.read_text().count("call") == 1
+    [kept] = cache_folder().iterdir()
+    kept.unlink()  # this process still uses it
+    kept.write_bytes(b"damaged")
+    program = "from mmseg.models.cpu.kernels.library import library; assert library()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+    assert compiler.read_text().count("call") == 2 and len(list(cache_folder().iterdir())) == 1
+
+
+def test_kernels_without_a_place_to_keep_them(compiler, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert attended()
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-compiler", "sh -c 'echo wrong >&2; exit 3'"])
+def test_a_compiler_that_fails_is_told_of(compiler, monkeypatch, caplog, command):
+    monkeypatch.setenv("CXX", command)
+    assert not attended()
+    [record] = caplog.records
+    assert command.split()[0] in record.getMessage() and libraries.SWITCH in record.getMessage()
+    assert ("wrong" in record.getMessage()) == ("wrong" in command)
+    assert not attended() and len(caplog.records) == 1
+
+
+def test_without_a_compiler_nothing_is_said(compiler, monkeypatch, caplog):
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", os.devnull)
+    assert not attended() and not caplog.records
+
+
+def test_the_switch(compiler, monkeypatch):
+    monkeypatch.setenv(libraries.SWITCH, "off")
+    assert not attended() and not compiler.read_text()
+    monkeypatch.setenv(libraries.SWITCH, "no")
+    with pytest.raises(ConfigError, match=r"MMSEG_KERNELS='no'\n.*on"):
+        attended()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "n, heads, length, keys, dim",
+    [(1, 1, 300, 405, 64), (2, 3, 29, 33, 32), (1, 2, 7, 16, 20), (2, 1, 1, 1, 2), (1, 1, 14, 65, 70)],
+)
+def test_attention_equals_the_formula(n, heads, length, keys, dim, dtype, threads):
+    torch.manual_seed(0)
+    q = 3 * torch.randn(n, length, heads, dim, dtype=torch.float64).transpose(1, 2)
+    k, v = torch.randn(n, keys, 2, heads, dim, dtype=torch.float64).permute(2, 0, 3, 1, 4)
+    with torch.no_grad():
+        taken = takes(q.to(dtype), dim)
+    if not taken:
+        pytest.skip("the processor has no instructions for bfloat16")
+    if dtype == torch.bfloat16:
+        q, k, v = (x.bfloat16().double() for x in (q, k, v))
+    logits = q @ k.transpose(-2, -1) * dim**-0.5
+    with on_threads(threads), torch.no_grad():
+        found = attend(q.to(dtype), k.to(dtype), v.to(dtype))
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), logits.softmax(-1) @ v, rtol=tolerance, atol=tolerance)
+
+
+def test_attention_to_what_is_no_number():
+    q, k, v = torch.randn(3, 1, 1, 40, 32)
+    q[0, 0, 3, 5], v[0, 0, 7, 9], k[0, 0, 0] = float("nan"), float("inf"), 1e4 * q[0, 0, 6]
+    with torch.no_grad():
+        found, expected = attend(q, k, v), F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(found.isnan(), expected.isnan())
+    torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
