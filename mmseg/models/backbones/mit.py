@@ -20,11 +20,12 @@ from mmseg.errors import DataError
 from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
-from mmseg.models.cpu.layout import depthwise_conv3x3, is_depthwise3x3
+from mmseg.models.cpu.layout import depthwise_gelu, is_depthwise3x3
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
 from mmseg.models.cpu.samples import add_by_samples, has_plain_layers, is_plain, learns_by_samples
 from mmseg.models.layers.compiling import is_exporting
 from mmseg.models.layers.linear import Linear, pointwise_conv
+from mmseg.models.layers.norms import LayerNorm
 from mmseg.registry import MODELS, absolute
 
 HEADS = (1, 2, 5, 8)
@@ -56,7 +57,7 @@ class Attention(nn.Module):
         self.proj = Linear(dim, dim)
         if reduction > 1:
             self.sr = nn.Conv2d(dim, dim, reduction, stride=reduction)
-            self.norm = nn.LayerNorm(dim, eps=1e-5)
+            self.norm = LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         """`x` (n, h * w, C) -> (n, h * w, C)."""
@@ -108,7 +109,7 @@ class MixFFN(nn.Module):
             return self._of_maps(x, h, w)
         rows = rows_of_strips(x, h, self.fc1.out_features)
         if rows and is_plain(self, _PARTS) and is_depthwise3x3(self.dwconv.dwconv):  # hooks would be shown strips
-            return in_strips(x, h, rows, self.fc1, lambda strip: self.fc2(self._convolved(strip, w, (0, 1))))
+            return in_strips(x, h, rows, self.fc1, lambda parts, ends: self._second(parts, w, ends))
         return self._activate(self.fc1(x), h, w)
 
     def _of_maps(self, x: Tensor, h: int, w: int) -> Tensor:
@@ -133,12 +134,11 @@ class MixFFN(nn.Module):
 
     def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
         plain = is_plain(self.dwconv, _PARTS) and is_depthwise3x3(self.dwconv.dwconv)
-        return self.fc2(self._convolved(x, w) if plain else F.gelu(self.dwconv(x, h, w)))
+        return self._second([x], w) if plain else self.fc2(F.gelu(self.dwconv(x, h, w)))
 
-    def _convolved(self, x: Tensor, w: int, padding: tuple[int, int] = (1, 1)) -> Tensor:
-        """Hidden tokens (n, h * w, 4C) after convolution and GELU; with padding (0, 1) without their border rows."""
-        maps = tokens_to_map(x, x.shape[1] // w, w)
-        return map_to_tokens(depthwise_conv3x3(maps, self.dwconv.dwconv, padding, gelu=True))
+    def _second(self, parts: list[Tensor], w: int, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+        """All behind `fc1`, of its result in parts (n, L_i, 4C), see :func:`depthwise_gelu`."""
+        return self.fc2(depthwise_gelu(parts, self.dwconv.dwconv, w, ends))
 
 
 class DropPath(nn.Module):
@@ -169,10 +169,10 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, reduction: int, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads, reduction)
         self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = LayerNorm(dim, eps=1e-6)
         self.mlp = MixFFN(dim, MLP_RATIO * dim)
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
@@ -199,7 +199,8 @@ class Block(nn.Module):
         return add_by_samples(x, lambda part: branch(part, h, w), weights, width, factors, unseen)
 
 
-_PARTS = {Block, Attention, MixFFN, DepthwiseConv, DropPath, Linear, nn.Conv2d, nn.LayerNorm}  # of a block
+# what a block is made of
+_PARTS = {Block, Attention, MixFFN, DepthwiseConv, DropPath, Linear, nn.Conv2d, nn.LayerNorm, LayerNorm}
 
 
 class OverlapPatchEmbed(nn.Module):
@@ -208,7 +209,7 @@ class OverlapPatchEmbed(nn.Module):
     def __init__(self, in_channels: int, dim: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, dim, kernel, stride=stride, padding=kernel // 2)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.norm = LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
         """`x` (n, C_in, H, W) -> tokens (n, h * w, C), h, w."""
@@ -256,7 +257,7 @@ class MixVisionTransformer(nn.Module):
             rates = [drop_path_rate * (done + i) / (total - 1) for i in range(depth)]
             blocks = [Block(dim, HEADS[s], REDUCTIONS[s], rate) for rate in rates]
             self.add_module(f"block{s + 1}", nn.ModuleList(blocks))
-            self.add_module(f"norm{s + 1}", nn.LayerNorm(dim, eps=1e-6))
+            self.add_module(f"norm{s + 1}", LayerNorm(dim, eps=1e-6))
             done += depth
         self.apply(_init_weights)
         init_from_config(self, init_cfg, absolute("init_cfg"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg.models.cpu.kernels import passes
+from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.cpu.linear import uses_onednn
 
 
@@ -31,6 +35,30 @@ def depthwise_conv3x3(maps: Tensor, conv: nn.Conv2d, padding: tuple[int, int] = 
         return torch.ops.mkldnn._convolution_pointwise(maps, weight, conv.bias, *shape, "gelu", [], "none")
     maps = F.conv2d(maps, weight, conv.bias, padding=padding, groups=conv.groups)
     return F.gelu(maps) if gelu else maps
+
+
+def depthwise_gelu(
+    parts: Sequence[Tensor], conv: nn.Conv2d, width: int, ends: tuple[bool, bool] = (True, True)
+) -> Tensor:
+    """``gelu(conv(map))`` of tokens, for what :func:`is_depthwise3x3`.
+
+    Args:
+        parts: (n, S_i, C), row-major tokens of maps of `width`, one part below the other.
+        ends: whether the maps end above the parts and below them, or the outermost rows are only the neighbours of
+            others.
+
+    Returns:
+        (n, S, C), S of all parts without the neighbours; contiguous.
+    """
+    first, fits = parts[0], conv.weight.shape[0] == parts[0].shape[-1] and conv.weight.dtype == torch.float32
+    if fits and kernels_for(first):
+        return passes.depthwise_gelu(parts, conv.weight, conv.bias, width, ends)
+    padding = 1, 1
+    if len(parts) > 1 or not all(ends):
+        border = first.new_zeros(len(first), width, first.shape[-1])
+        first, padding = torch.cat([border] * ends[0] + [*parts] + [border] * ends[1], dim=1), (0, 1)
+    maps = first.unflatten(1, (-1, width)).permute(0, 3, 1, 2)  # (n, C, rows, width), channels last
+    return depthwise_conv3x3(maps, conv, padding, gelu=True).flatten(2).transpose(1, 2).contiguous()
 
 
 def visible_layout(x: Tensor) -> Tensor:

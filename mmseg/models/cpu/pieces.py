@@ -97,7 +97,11 @@ def rows_of_strips(x: Tensor, h: int, hidden: int) -> int:
 
 
 def in_strips(
-    x: Tensor, h: int, rows: int, first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]
+    x: Tensor,
+    h: int,
+    rows: int,
+    first: Callable[[Tensor], Tensor],
+    then: Callable[[list[Tensor], tuple[bool, bool]], Tensor],
 ) -> Tensor:
     """``then(first(x))`` of a map in row-major tokens, a strip of rows at a time.
 
@@ -107,22 +111,26 @@ def in_strips(
         x: (n, h * w, C).
         rows: of a strip.
         first: of tokens, each by itself: (n, L, C) -> (n, L, hidden).
-        then: of (n, (r + 2) * w, hidden) the result (n, r * w, C) for all rows but the first and the last, which are
-            their neighbours; outside of the map they are zero.
+        then: of a strip's rows and their neighbours above and below, in parts (n, L_i, hidden), the result
+            (n, rows * w, C) of the strip; and whether the map ends above and below it, where there are no neighbours.
 
     Returns:
         (n, h * w, C).
     """
     out, width, known = torch.empty_like(x), x.shape[1] // h, 0  # rows of which the result of `first` is there
-    above = None
+    parts: list[Tensor] = []
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
         needed = min(bottom + 1, h)
-        parts = [above]
         if needed > known:
             parts.append(first(x[:, known * width : needed * width]))
-        border = parts[-1].new_zeros(len(x), width, parts[-1].shape[-1])
-        strip = torch.cat([border if part is None else part for part in parts] + [border] * (bottom == h), dim=1)
-        above, known = strip[:, -2 * width :], needed
-        out[:, top * width : bottom * width] = then(strip)
+        out[:, top * width : bottom * width] = then(parts, (top == 0, bottom == h))
+        parts, known = _last(parts, 2 * width), needed
     return out
+
+
+def _last(parts: list[Tensor], tokens: int) -> list[Tensor]:
+    """The last `tokens` of parts (n, L_i, C)."""
+    *others, last = parts
+    more = tokens - last.shape[1]
+    return [*_last(others, more), last] if more > 0 else [last[:, -tokens:]]

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.linear import linear
 from mmseg.models.cpu.pieces import add_residual
+from mmseg.models.cpu.tokens import gelu
 from mmseg.models.layers.compiling import is_exporting
 
 
@@ -27,7 +28,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(gelu(self.fc1(x)))
 
     def add_to(self, x: Tensor, normed: Tensor) -> Tensor:
         """``x + self(normed)`` for tokens (..., C); without a graph it may be written into `x`."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg.models.cpu.linear import linear
+from mmseg.models.cpu.tokens import layer_norm
 from mmseg.models.decode_heads.cffm.focal_attention import FocalBias, gather_rows
 from mmseg.models.decode_heads.cffm.focal_geometry import (
     NEIGHBORHOOD,
@@ -31,6 +32,7 @@ from mmseg.models.decode_heads.cffm.focal_geometry import (
 )
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import Linear, Mlp
+from mmseg.models.layers.norms import LayerNorm
 
 _ROLE_CELLS = [cells**2 for cells in REFERENCE_CELLS]  # of the 14 cells of a window, by reference role
 
@@ -86,9 +88,9 @@ class FocalBlock(nn.Module):
         super().__init__()
         self.pool_layers = nn.ModuleList([_pool(WINDOW)])
         self.pool_layers_clips = nn.ModuleList([_pool(WINDOW // cells) for cells in REFERENCE_CELLS])
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = FocalAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def reference_pooling(self) -> tuple[Tensor, Tensor]:
@@ -178,7 +180,7 @@ class FocalDecoder(nn.Module):
         """
         geometry, dim = focal_geometry(h, w, x.device), x.shape[-1]
         # every block normalises the same frame with its own affine part, which moves behind the linear pooling
-        y = F.pad(F.layer_norm(x, (dim,), eps=self.blocks[0].norm1.eps), (0, 0, 0, 1))
+        y = F.pad(layer_norm(x, (dim,), eps=self.blocks[0].norm1.eps), (0, 0, 0, 1))
         matrix, offsets = (folded or self.fold())[1:]
         pooled = matrix @ gather_rows(y, geometry.queries)  # (n, W, depth * 14, C)
         inside = (geometry.queries < h * w).to(x.dtype)  # (W, 49); the padding stays zero, whatever the shift

@@ -13,6 +13,7 @@ from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.linear import linear
 from mmseg.models.decode_heads.cffm.focal_geometry import WINDOW, relative_index
 from mmseg.models.layers.linear import Linear, Mlp
+from mmseg.models.layers.norms import LayerNorm
 
 
 class PrototypeAttention(nn.Module):
@@ -56,9 +57,9 @@ class PrototypeBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = PrototypeAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, prototypes: Tensor, missing: Tensor | None) -> Tensor:

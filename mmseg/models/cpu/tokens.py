@@ -1,0 +1,29 @@
+"""Passes over tokens by kernels, where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg.models.cpu.kernels import passes
+from mmseg.models.cpu.kernels.library import kernels_for
+
+
+def gelu(x: Tensor) -> Tensor:
+    """``F.gelu(x)``, the exact one."""
+    return passes.gelu(x) if kernels_for(x) else F.gelu(x)
+
+
+def layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """``F.layer_norm(x, shape, weight, bias, eps)``."""
+    if kernels_for(x) and all(_is_row(part, x) for part in (weight, bias)) and tuple(shape) == x.shape[-1:]:
+        return passes.layer_norm(x, weight, bias, eps)
+    return F.layer_norm(x, shape, weight, bias, eps)
+
+
+def _is_row(part: Tensor | None, x: Tensor) -> bool:
+    return part is None or (part.dtype == x.dtype and part.shape == x.shape[-1:])

@@ -1,0 +1,171 @@
+"""Convolution, GELU and layer norm by kernels, against the formulas in float64 and beside PyTorch's operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmseg.models.cpu.kernels import passes
+from mmseg.models.cpu.kernels.library import kernels_for, library
+from mmseg.models.cpu.layout import depthwise_gelu
+from mmseg.models.cpu.pieces import in_strips
+from mmseg.models.cpu.tokens import gelu, layer_norm
+from mmseg.models.layers.norms import LayerNorm
+from tests.models.cpu.test_cpu_layers import operations
+
+pytestmark = pytest.mark.skipif(library() is None, reason="there is no C++ compiler here, or MMSEG_KERNELS=off")
+SPECIAL = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, -30.0, 30.0, -13.1, 1e30, -1e30])
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request, monkeypatch):
+    """With threads for the smallest work."""
+    monkeypatch.setattr(passes, "_A_THREAD", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def convolution(channels: int, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias)
+
+
+def formula(x: torch.Tensor, conv: nn.Conv2d, w: int) -> torch.Tensor:
+    """Of tokens (n, h * w, C), in float64."""
+    maps, bias = x.double().unflatten(1, (-1, w)).permute(0, 3, 1, 2), conv.bias
+    maps = F.conv2d(maps, conv.weight.double(), bias if bias is None else bias.double(), padding=1, groups=x.shape[-1])
+    return F.gelu(maps).flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "n, h, w, channels", [(1, 1, 1, 1), (2, 1, 5, 33), (1, 7, 1, 64), (3, 4, 6, 7), (1, 3, 9, 1050)]
+)
+def test_depthwise_convolution(n, h, w, channels, threads):
+    torch.manual_seed(0)
+    x, conv = 2 * torch.randn(n, h * w, channels), convolution(channels, bias=channels != 64)
+    assert "mmseg.depthwise_gelu.default" in operations(lambda: depthwise_gelu([x], conv, w))
+    torch.testing.assert_close(depthwise_gelu([x], conv, w).double(), formula(x, conv, w), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernels", ["on", "off"])
+@pytest.mark.parametrize("n, h, rows", [(1, 7, 1), (2, 7, 3), (1, 6, 2), (1, 5, 4)])
+def test_strips_are_the_whole(n, h, rows, kernels, monkeypatch):
+    """The last strip may need no new row, and parts are views of larger ones."""
+    monkeypatch.setenv("MMSEG_KERNELS", kernels)
+    torch.manual_seed(0)
+    x, conv, w = torch.randn(n, h * 5, 20), convolution(20), 5
+    found = in_strips(x, h, rows, lambda part: part + 1, lambda parts, ends: depthwise_gelu(parts, conv, w, ends))
+    torch.testing.assert_close(found.double(), formula(x + 1, conv, w), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_numbers_that_are_none_stay_where_they_are():
+    """Only the pixels around them see them, in their channel."""
+    x, conv = torch.ones(1, 25, 18), convolution(18)
+    conv.weight.fill_(0.1)
+    for value in (float("nan"), float("inf")):
+        x[0, 12, 3] = value
+        odd = ~depthwise_gelu([x], conv, 5).isfinite()
+        rows = torch.tensor([6, 7, 8, 11, 12, 13, 16, 17, 18])
+        assert odd.sum() == 9 and odd[0, rows, 3].all()
+
+
+@torch.no_grad()
+def test_gelu(threads):
+    x = torch.cat([torch.linspace(-16, 16, 40001), 100 * torch.randn(50)])
+    expected = F.gelu(x.double())
+    error = (gelu(x) - expected).abs() / x.abs().clamp(min=1)
+    assert error.max() < 1.5e-7
+    assert "mmseg.gelu.default" in operations(lambda: gelu(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 10, 33])
+def test_gelu_of_special_numbers(count):
+    x = SPECIAL.repeat(4)[:count]
+    torch.testing.assert_close(gelu(x), F.gelu(x.double()).float(), rtol=0, atol=1e-30, equal_nan=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (7, 16), (2, 3, 33), (5, 64), (4, 320), (3, 1030)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm(shape, affine, threads):
+    torch.manual_seed(0)
+    x = 3 * torch.randn(shape) + 100
+    weight, bias = (torch.randn(shape[-1]) if affine else None for _ in range(2))
+    expected = F.layer_norm(x.double(), shape[-1:], *(p if p is None else p.double() for p in (weight, bias)), 1e-5)
+    torch.testing.assert_close(layer_norm(x, shape[-1:], weight, bias, 1e-5).double(), expected, rtol=1e-4, atol=5e-5)
+    only = layer_norm(x, shape[-1:], weight, None, 1e-5)
+    torch.testing.assert_close(only, F.layer_norm(x, shape[-1:], weight, None, 1e-5), rtol=1e-4, atol=5e-5)
+
+
+@torch.no_grad()
+def test_layer_norm_of_rows_that_are_no_numbers():
+    x = torch.randn(9, 20)
+    x[2, 5], x[7, 19] = float("nan"), float("inf")
+    found, expected = layer_norm(x, (20,)), F.layer_norm(x, (20,))
+    assert found[[2, 7]].isnan().all()
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_the_layer_takes_its_kernel_where_it_is_the_same():
+    """Not with a graph, for other types, or if the axes are several."""
+    x, kernel = torch.randn(2, 4, 8), "mmseg.layer_norm.default"
+    norm = LayerNorm(8)
+    with torch.no_grad():
+        assert kernel in operations(lambda: norm(x))
+        assert kernel in operations(lambda: norm(x.transpose(0, 1)))
+        torch.testing.assert_close(norm(x.transpose(0, 1)), nn.LayerNorm(8)(x).transpose(0, 1))
+        for other, y in (
+            (norm.double(), x.double()),
+            (LayerNorm((4, 8)), x),
+            (LayerNorm((4, 8), elementwise_affine=False), x),
+        ):
+            assert kernel not in operations(lambda other=other, y=y: other(y))
+            torch.testing.assert_close(other(y), F.layer_norm(y, other.normalized_shape))
+    norm = LayerNorm(8)
+    assert kernel not in operations(lambda: norm(x))
+    norm(x).sin().sum().backward()
+    assert norm.weight.grad is not None
+
+
+@torch.no_grad()
+def test_wrong_sizes_are_pytorchs_errors():
+    x = torch.randn(2, 4, 8)
+    with pytest.raises(RuntimeError):
+        layer_norm(x, (8,), torch.randn(7))
+    with pytest.raises(RuntimeError):
+        depthwise_gelu([x], convolution(9), 2)
+
+
+@torch.no_grad()
+def test_without_kernels_pytorch_does_the_same(monkeypatch):
+    torch.manual_seed(0)
+    x, conv = torch.randn(2, 12, 24), convolution(24)
+
+    def all_of_them() -> list[torch.Tensor]:
+        return [depthwise_gelu([x], conv, 3), gelu(x), layer_norm(x, (24,))]
+
+    found = all_of_them()
+    monkeypatch.setenv("MMSEG_KERNELS", "off")
+    assert kernels_for(x) is None and not any("mmseg" in name for name in operations(all_of_them))
+    for ours, theirs in zip(found, all_of_them(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+
+
+@torch.no_grad()
+def test_fake_tensors_have_the_shapes_of_real_ones():
+    parts, conv = [torch.randn(2, 6, 4), torch.randn(2, 9, 4)], convolution(4)
+    for ends in ((True, True), (False, True), (True, False), (False, False)):
+        found = [
+            passes.depthwise_gelu([p.to(d) for p in parts], conv.weight.to(d), None, 3, ends) for d in ("cpu", "meta")
+        ]
+        assert found[0].shape == found[1].shape == (2, 15 - 3 * ends.count(False), 4)
+    x = torch.randn(3, 4).t()
+    for kernel in (passes.gelu, lambda x: passes.layer_norm(x, None, None, 1e-5)):
+        assert kernel(x).stride() == kernel(x.to("meta")).stride()
