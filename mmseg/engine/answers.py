@@ -73,7 +73,7 @@ def answer(
     if not wanted and len(per_view) == 1 and _is_only_resized(geometry[0]):
         return {"labels": label_map(_precise(per_view[0].values), [geometry[0][0], size])}
     total, kind = _at_frame_size(per_view, geometry, size)  # (K, H, W)
-    found = {"labels": total.argmax(dim=0).to(torch.uint8)}  # before a division, which could make two values equal
+    found = {"labels": label_map(total, [])}  # before a division, which could make two values equal
     values = total if len(per_view) == 1 else total.div_(len(per_view))
     if wanted & {"scores", "logits"}:
         found.update(scores=values, logits=values)

@@ -3,7 +3,7 @@
 The formula is: resize the logits to the network's input size, resize the result to the size of the original frame
 (two bilinear steps), take the best class. Done literally that writes and reads
 K full-size maps three times over (200 MB each at 124 classes and 480x853), which a GPU does in four kernels. On a CPU
-two shortcuts have the same result:
+the shortcuts have the same result:
 
 - Bilinear interpolation never leaves the range of the values around a point. A class whose local maximum is below the
   best local minimum cannot win there. Of 124 classes a few remain at a position, some tens in a tile of the map, and
@@ -11,6 +11,7 @@ two shortcuts have the same result:
 - A tile of the classes that remain is resized by two matrix products, with the weights of all resizes in one matrix
   per axis, and its best classes are found while it is in the cache. Ties go to the lowest class, as with ``argmax``.
   The sums are rounded in another order than those of two resizes.
+- Kernels, where there are any (:mod:`mmseg.models.cpu.kernels`), do both in small tiles that never leave the cache.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.kernels import label_map as kernels
+from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.size_tables import table
 from mmseg.structures import Size
@@ -61,18 +64,30 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
         raise ConfigError(
             f"logits of {num_classes} classes", f"at most {_MAX_CLASSES}, label maps are 8-bit", "merge classes"
         )
+    if logits.device.type != "cpu":
+        return _literal(logits, sizes)
+    with full_precision(logits):  # predictions under autocast have their label maps made there, too
+        if kernels_for(logits):
+            return kernels.label_map(logits, sizes)
+        return _label_map_on_cpu(logits, sizes)
+
+
+def _literal(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
+    return resize_logits(logits, sizes).argmax(dim=0).to(torch.uint8)
+
+
+def _label_map_on_cpu(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """:func:`label_map` by operators of PyTorch."""
+    num_classes = len(logits)
     size = tuple(sizes[-1]) if sizes else tuple(logits.shape[-2:])
-    small = num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL
-    if logits.device.type != "cpu" or small:
-        return resize_logits(logits, sizes).argmax(dim=0).to(torch.uint8)
+    if num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL:
+        return _literal(logits, sizes)
     axes = _axes(tuple(logits.shape[1:]), tuple(map(tuple, sizes)), logits.dtype)
     if axes is None:
         return _best_classes(logits, sizes)
     if not torch.isfinite(logits.sum()):  # a weight of zero times infinity would be no number
-        most = torch.finfo(logits.dtype).max / 4  # of which weighted sums stay finite
-        logits = logits.nan_to_num(nan=-most).clamp(-most, most)
-    with full_precision(logits):  # predictions under autocast have their label maps made there, too
-        return _label_map_in_tiles(logits, *axes)
+        logits = kernels.finite(logits)
+    return _label_map_in_tiles(logits, *axes)
 
 
 @dataclass(frozen=True)
@@ -105,10 +120,7 @@ def _axes(
 
 
 def _strips(lengths: list[int], logits_per_strip: int, dtype: torch.dtype) -> tuple[_Strip, ...] | None:
-    weights = torch.eye(lengths[0], dtype=torch.float64)  # (pixels, logits)
-    for length in lengths[1:]:
-        if length != len(weights):
-            weights = F.interpolate(weights.t()[None], size=length, mode="linear", align_corners=False)[0].t()
+    weights = kernels.resize_weights(lengths)
     shares = weights != 0
     first = shares.int().argmax(dim=1)
     last = lengths[0] - 1 - shares.flip(1).int().argmax(dim=1)

@@ -1,4 +1,4 @@
-"""The label map equals the literal formula: two bilinear resizes, then argmax."""
+"""The label map equals the literal formula: two bilinear resizes, then argmax. With kernels and without them."""
 
 import pytest
 import torch
@@ -7,6 +7,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg.errors import ConfigError
 from mmseg.models.cpu.label_map import _axes, label_map, possible_winners, resize_logits
+
+
+@pytest.fixture(autouse=True, params=["on", "off"], ids=["kernels", "no kernels"])
+def _kernels(request, monkeypatch):
+    monkeypatch.setenv("MMSEG_KERNELS", request.param)
+    with torch.no_grad():  # kernels have no derivatives
+        yield
+
+
+@pytest.fixture
+def num_threads():
+    """A function that sets the number of threads for this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def literal(logits: torch.Tensor, sizes: list) -> torch.Tensor:
@@ -56,6 +71,32 @@ def test_equals_the_formula_at_full_size():
     logits, sizes = sparse_logits(124, 60, 108, 0), [(240, 432), (240, 427)]
     assert_same_labels(logits, sizes)
     assert_same_labels(torch.randn(30, 60, 108, generator=torch.Generator().manual_seed(1)), sizes)  # all can win
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "height", "width", "sizes"),
+    [
+        (255, 13, 7, [(52, 28), (49, 30)]),
+        (1, 9, 9, [(70, 50)]),
+        (2, 1, 1, [(37, 41)]),
+        (3, 1, 40, [(5, 161), (33, 157)]),
+        (7, 90, 2, [(45, 19)]),
+        (5, 70, 101, [(9, 17)]),  # most logits have no share
+        (6, 40, 50, [(41, 51), (43, 53), (45, 55), (71, 81)]),  # pixels of many logits
+        (6, 33, 47, []),
+    ],
+)
+def test_scores_of_labels_are_the_best_in_float64(num_classes, height, width, sizes, num_threads):
+    generator = torch.Generator().manual_seed(height)
+    logits = 3 * torch.randn(height, width, num_classes, generator=generator).permute(2, 0, 1)  # of any strides
+    scores = literal(logits.double(), sizes)
+    for threads in (1, 2, 3):
+        num_threads(threads)
+        labels = label_map(logits, sizes)
+        assert labels.shape == scores.shape[1:] and labels.dtype == torch.uint8
+        chosen = scores.gather(0, labels[None].long())[0]
+        assert (scores.amax(dim=0) - chosen).max() <= 1e-5
+        assert (labels != scores.argmax(dim=0)).float().mean() < 1e-3
 
 
 def test_autocast_around_it_changes_nothing(monkeypatch):
@@ -111,11 +152,27 @@ def test_numbers_without_end_give_labels_that_exist(value, monkeypatch):
     assert label_map(logits, sizes).max() < 19
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_single_number_without_end_is_seen(value, monkeypatch):
+    monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
+    logits, sizes = sparse_logits(19, 60, 60, 3), [(240, 241)]
+    expected = label_map(logits, sizes)
+    for row in (0, 33, 35, 59):
+        changed = logits.clone()
+        changed[7, row, 30] = value
+        labels, near = label_map(changed, sizes), torch.zeros(240, 241, dtype=torch.bool)
+        near[max(4 * row - 2, 0) : 4 * row + 6, 118:127] = True  # pixels that it has a share in
+        assert torch.all((labels == expected) | near)
+        inside = labels[4 * row + 1 : 4 * row + 3, 121:124]
+        assert torch.all(inside == 7 if value > 0 else inside != 7)
+
+
 def test_ties_go_to_the_lowest_class(monkeypatch):
     monkeypatch.setattr("mmseg.models.cpu.label_map._SMALL", 0)
     logits = torch.zeros(9, 16, 16)
     logits[[3, 7]] = 1.0
     assert torch.all(label_map(logits, [(64, 64), (60, 61)]) == 3)
+    assert torch.all(label_map(torch.zeros(9, 16, 16), [(64, 64), (60, 61)]) == 0)
 
 
 def test_hopeless_classes_are_left_out():
