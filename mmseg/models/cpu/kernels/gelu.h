@@ -19,6 +19,6 @@ static inline Vector gelu_of(Vector x) {
     y = y * size - 0.45920819f;
     y = y * size - 1.15110517f;
     y = y * size - 1.0f;
-    const Vector tail = exp2_of(y) - 0x1p-126f;  // the least that exp2_of gives comes to 0
+    const Vector tail = exp2_of(y);
     return x * (x < 0.0f ? tail : 1.0f - tail);
 }
