@@ -10,6 +10,7 @@ import torch
 
 from mmseg.engine.measure import PeakMemory, StageTimer, device_name
 from mmseg.models.cpu.bfloat16 import mixed_type
+from mmseg.models.cpu.kernels.library import library
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def setting(job: Job, device: torch.device) -> Row:
         "formulation": "reference" if job.reference else "product",
         "size": list(job.size),
         "precision": (job.amp or "float32") + (", compiled" if job.compile else ""),
-        "device": device_name(device) + (", CPU time" if job.cpu_time else ""),
+        "device": device_name(device)
+        + ("" if device.type != "cpu" or library() else ", no kernels")
+        + (", CPU time" if job.cpu_time else ""),
     }
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from mmseg import distributed, sections
 from mmseg.errors import ConfigError, WriteError
 from mmseg.files import append_text, write_error
+from mmseg.models.cpu.kernels.library import library
 from mmseg.version import __version__
 
 logger = logging.getLogger("mmseg.engine")
@@ -81,11 +82,13 @@ def close_logging() -> None:
 def environment(device: torch.device) -> dict[str, str]:
     """Versions and hardware that a result may depend on."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    kernels = {"kernels": "compiled" if library() else "none"} if device.type == "cpu" else {}
     return {
         "mmseg": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": f"{device} ({hardware}), {torch.get_num_threads()} threads, {os.cpu_count()} cores",
+        **kernels,
     }
 
 

@@ -116,9 +116,10 @@ def _cached(compiler: list[str]) -> ctypes.CDLL:
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(OSError):  # none, or one that is damaged
-                return ctypes.CDLL(str(folder / name))
+                if (folder / name).stat().st_uid in (os.geteuid(), 0):  # nobody else's code
+                    return ctypes.CDLL(str(folder / name))
             made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".making-"))
-        except OSError:  # no place that can be written to: kernels of this process alone
+        except (OSError, RuntimeError):  # no place that can be written to, or no home: kernels of this process alone
             folder = None
             made = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmseg-"))
         logger.info("compiling the kernels for this processor (once, a few seconds)")
@@ -133,7 +134,11 @@ def _cached(compiler: list[str]) -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``mmseg`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``."""
+    """Where compiled kernels are kept: ``mmseg`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``.
+
+    Raises:
+        RuntimeError: there is no home.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmseg")
 
 
