@@ -36,8 +36,8 @@ template <int ROWS, int WIDTH, class Number>
 inline void logits_of(const Packed<Number>& p, const Rows<Number>& rows, int64_t first, float* logits) {
     Vector sums[ROWS][WIDTH];
     multiply<ROWS, WIDTH>(rows.query, rows.stride, p.key_panel(first), p.key_words(), sums);
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < WIDTH; j++) {
+    UNROLLED for (int i = 0; i < ROWS; i++)
+        UNROLLED for (int j = 0; j < WIDTH; j++) {
             const int64_t place = first + j * LANES, left = p.count - place;
             sums[i][j] *= rows.scale * LOG2_E;
             if (rows.bias) {
@@ -79,8 +79,8 @@ void attend_rows(const Packed<Number>& p, const Rows<Number>& rows, float* logit
     for (int64_t c = 0; c < p.dim; c += PANEL) {
         Vector sums[ROWS][2];
         multiply<ROWS, 2>(shares, p.row, p.value_panel(c), Packed<Number>::value_words(p.count), sums);
-        for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < 2; j++) {
+        UNROLLED for (int i = 0; i < ROWS; i++)
+            UNROLLED for (int j = 0; j < 2; j++) {
                 Number* place = rows.out + i * rows.out_stride + c + j * LANES;
                 const int64_t left = p.dim - c - j * LANES;
                 if (left >= LANES) store(place, sums[i][j] * factors[i]);

@@ -5,6 +5,13 @@
 constexpr int64_t PANEL = 2 * LANES;            // columns of a product
 constexpr int MOST_ROWS = (REGISTERS - 3) / 2;  // rows of it
 
+// Loops whose sums must stay in registers.
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 32")
+#endif
+
 // A word is one float, or the bits of two numbers of bfloat16 that are multiplied and added up in one step.
 using Word = float;
 template <class Number>
@@ -42,14 +49,14 @@ struct Step<BFloat16> {
 template <int ROWS, int WIDTH, class Number>
 inline __attribute__((always_inline)) void multiply(const Number* a, int64_t stride, const Word* b, int64_t words,
                                                     Vector (&sums)[ROWS][WIDTH]) {
-    for (auto& row : sums)
-        for (auto& sum : row) sum = Vector{};
+    UNROLLED for (int i = 0; i < ROWS; i++)
+        UNROLLED for (int j = 0; j < WIDTH; j++) sums[i][j] = Vector{};
     for (int64_t k = 0; k < words; k++) {
         decltype(Step<Number>::right(b)) right[WIDTH];
-        for (int j = 0; j < WIDTH; j++) right[j] = Step<Number>::right(b + (k * WIDTH + j) * LANES);
-        for (int i = 0; i < ROWS; i++) {
+        UNROLLED for (int j = 0; j < WIDTH; j++) right[j] = Step<Number>::right(b + (k * WIDTH + j) * LANES);
+        UNROLLED for (int i = 0; i < ROWS; i++) {
             const auto left = Step<Number>::left(a + i * stride + k * PER_WORD<Number>);
-            for (int j = 0; j < WIDTH; j++) Step<Number>::add(sums[i][j], left, right[j]);
+            UNROLLED for (int j = 0; j < WIDTH; j++) Step<Number>::add(sums[i][j], left, right[j]);
         }
     }
 }
