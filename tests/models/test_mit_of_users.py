@@ -125,3 +125,33 @@ def test_a_look_at_a_block_costs_no_hidden_maps():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)) or x, lambda x: x):
         block(torch.randn(2, 25, 8), 5, 5)
     assert (2, 25, 8) in kept and not {(2, 25, 32), (2, 32, 5, 5), (50, 32)} & set(kept)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", ["", "attn", "attn.proj", "norm2", "mlp.fc2"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_sums_are_not_written_into_what_others_hold(place, wide):
+    """What goes into a block, and what a hook has seen, stay as they were; with large maps in strips, too."""
+    torch.manual_seed(0)
+    (dim, h, w) = (64, 65, 400) if wide else (8, 6, 5)
+    block, held = Block(dim, 1, 8 if wide else 2, 0.1).eval(), []
+    x = torch.randn(1, h * w, dim)
+    before = x.clone()
+    plain = block(x, h, w)
+    block.get_submodule(place).register_forward_hook(
+        lambda _module, inputs, out: held.extend((tensor, tensor.clone()) for tensor in (inputs[0], out))
+    )
+    torch.testing.assert_close(block(x, h, w), plain, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, before)
+    assert len(held) == 2 and all(torch.equal(tensor, copy) for tensor, copy in held)
+
+
+@torch.no_grad()
+def test_stochastic_depth_without_a_graph_draws_once_for_each_branch():
+    torch.manual_seed(0)
+    block, x = Block(8, 1, 2, 0.5), torch.randn(16, 20, 8)
+    torch.manual_seed(1)
+    found = block(x, 5, 4)
+    torch.manual_seed(1)
+    y = x + block.drop_path(block.attn(block.norm1(x), 5, 4))
+    torch.testing.assert_close(found, y + block.drop_path(block.mlp(block.norm2(y), 5, 4)), rtol=1e-5, atol=1e-5)

@@ -21,6 +21,7 @@ from mmseg.models.backbones.mit_weights import own_names
 from mmseg.models.backbones.pretrained import init_from_config
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.layout import depthwise_gelu, is_depthwise3x3
+from mmseg.models.cpu.linear import uses_onednn
 from mmseg.models.cpu.pieces import in_strips, rows_of_strips
 from mmseg.models.cpu.samples import add_by_samples, has_plain_layers, is_plain, learns_by_samples
 from mmseg.models.layers.compiling import is_exporting
@@ -108,9 +109,30 @@ class MixFFN(nn.Module):
         if is_exporting() and has_plain_layers(self, _PARTS):
             return self._of_maps(x, h, w)
         rows = rows_of_strips(x, h, self.fc1.out_features)
-        if rows and is_plain(self, _PARTS) and is_depthwise3x3(self.dwconv.dwconv):  # hooks would be shown strips
-            return in_strips(x, h, rows, self.fc1, lambda parts, ends: self._second(parts, w, ends))
-        return self._activate(self.fc1(x), h, w)
+        if not rows or not is_plain(self, _PARTS) or not is_depthwise3x3(self.dwconv.dwconv):
+            return self._activate(self.fc1(x), h, w)
+        out = torch.empty_like(x)  # hooks would be shown strips
+
+        def then(strip: slice, *parts: Any) -> None:
+            out[:, strip] = self._second(w, *parts)
+
+        in_strips(h, w, rows, lambda strip: self.fc1(x[:, strip]), then)
+        return out
+
+    def add_to(self, branch: Tensor, x: Tensor, h: int, w: int, norm: nn.Module) -> Tensor:
+        """``y + self(y, h, w, norm)`` for the sum y of `branch` and `x`, (n, h * w, C); written into `branch`.
+
+        For parts that are what they seem, without a graph.
+        """
+
+        def first(strip: slice) -> Tensor:
+            return self.fc1(norm(branch[:, strip].add_(x[:, strip])))
+
+        def then(strip: slice, *parts: Any) -> None:
+            branch[:, strip].add_(self._second(w, *parts))
+
+        in_strips(h, w, rows_of_strips(x, h, self.fc1.out_features) or h, first, then)
+        return branch
 
     def _of_maps(self, x: Tensor, h: int, w: int) -> Tensor:
         """The same as convolutions of maps: other engines would store each of the wide hidden maps twice."""
@@ -134,9 +156,9 @@ class MixFFN(nn.Module):
 
     def _activate(self, x: Tensor, h: int, w: int) -> Tensor:
         plain = is_plain(self.dwconv, _PARTS) and is_depthwise3x3(self.dwconv.dwconv)
-        return self._second([x], w) if plain else self.fc2(F.gelu(self.dwconv(x, h, w)))
+        return self._second(w, [x]) if plain else self.fc2(F.gelu(self.dwconv(x, h, w)))
 
-    def _second(self, parts: list[Tensor], w: int, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+    def _second(self, w: int, parts: list[Tensor], ends: tuple[bool, bool] = (True, True)) -> Tensor:
         """All behind `fc1`, of its result in parts (n, L_i, 4C), see :func:`depthwise_gelu`."""
         return self.fc2(depthwise_gelu(parts, self.dwconv.dwconv, w, ends))
 
@@ -179,8 +201,16 @@ class Block(nn.Module):
         """`x` (n, h * w, C) -> (n, h * w, C)."""
         if learns_by_samples(x) and is_plain(self, _PARTS):
             return self._learn(self._learn(x, self._attend, h, w), self._transform, h, w)
+        if self._adds_in_place(x):
+            return self.mlp.add_to(self._attend(x, h, w), x, h, w, self.norm2)
         x = x + self.drop_path(self._attend(x, h, w))
         return x + self.drop_path(self.mlp(x, h, w, self.norm2))
+
+    def _adds_in_place(self, x: Tensor) -> bool:
+        """Whether what the branches give is new, and nobody else holds it."""
+        if not uses_onednn(x) or not is_plain(self, _PARTS) or not is_depthwise3x3(self.mlp.dwconv.dwconv):
+            return False
+        return not self.drop_path.training or self.drop_path.drop_prob == 0.0
 
     def _attend(self, x: Tensor, h: int, w: int) -> Tensor:
         return self.attn(self.norm1(x), h, w)

@@ -97,40 +97,35 @@ def rows_of_strips(x: Tensor, h: int, hidden: int) -> int:
 
 
 def in_strips(
-    x: Tensor,
     h: int,
+    width: int,
     rows: int,
-    first: Callable[[Tensor], Tensor],
-    then: Callable[[list[Tensor], tuple[bool, bool]], Tensor],
-) -> Tensor:
-    """``then(first(x))`` of a map in row-major tokens, a strip of rows at a time.
+    first: Callable[[slice], Tensor],
+    then: Callable[[slice, list[Tensor], tuple[bool, bool]], object],
+) -> None:
+    """Two steps on a map of h * width tokens, row-major, a strip of rows at a time; the second one sees neighbours.
 
-    What `first` gives of a row is kept for the strip below, where it is needed once more.
+    What the first gives of a row is kept for the strip below, where it is needed once more.
 
     Args:
-        x: (n, h * w, C).
         rows: of a strip.
-        first: of tokens, each by itself: (n, L, C) -> (n, L, hidden).
-        then: of a strip's rows and their neighbours above and below, in parts (n, L_i, hidden), the result
-            (n, rows * w, C) of the strip; and whether the map ends above and below it, where there are no neighbours.
-
-    Returns:
-        (n, h * w, C).
+        first: of a range of tokens, each of them once: (n, L, hidden).
+        then: puts the result of a range of tokens, the strip, where it belongs. It is given what `first` gave of
+            these rows and of their neighbours above and below, in parts (n, L_i, hidden), and whether the map ends
+            above and below the strip, where there are no neighbours. Whatever `first` will be asked for lies below.
     """
-    out, width, known = torch.empty_like(x), x.shape[1] // h, 0  # rows of which the result of `first` is there
-    parts: list[Tensor] = []
+    parts, known = [], 0  # rows of which the result of `first` is there
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
         needed = min(bottom + 1, h)
         if needed > known:
-            parts.append(first(x[:, known * width : needed * width]))
-        out[:, top * width : bottom * width] = then(parts, (top == 0, bottom == h))
+            parts.append(first(slice(known * width, needed * width)))
+        then(slice(top * width, bottom * width), parts, (top == 0, bottom == h))
         parts, known = _last(parts, 2 * width), needed
-    return out
 
 
 def _last(parts: list[Tensor], tokens: int) -> list[Tensor]:
-    """The last `tokens` of parts (n, L_i, C)."""
+    """The last `tokens` of parts (n, L_i, C), or all if they are fewer."""
     *others, last = parts
     more = tokens - last.shape[1]
-    return [*_last(others, more), last] if more > 0 else [last[:, -tokens:]]
+    return [*_last(others, more), last] if others and more > 0 else [last[:, -tokens:]]
