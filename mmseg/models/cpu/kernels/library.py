@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _PROCESSORS = (["-march=native"], ["-mcpu=native"], [])  # what the compiler kno
 _FOLDER = Path(__file__).parent
 _PATIENCE = 300  # seconds for a compiler
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
-_lock = threading.Lock()
+_lock, _here = threading.Lock(), threading.local()
 _loaded: dict[str, ctypes.CDLL | None] = {}  # by the switch
 
 
@@ -37,7 +38,22 @@ def kernels_for(x: Tensor, *types: torch.dtype) -> ctypes.CDLL | None:
     """The kernels if `x` is for them: float32 (or one of `types`) on a CPU, outside of graphs, autocast, tracing."""
     if x.dtype not in (torch.float32, *types) or not uses_onednn(x) or torch.jit.is_tracing():
         return None
-    return library()
+    return None if getattr(_here, "without", False) else library()
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """PyTorch's operators alone, for the forward pass of what learns.
+
+    Its backward pass computes the same again with them; and an optimiser makes steps of full size of gradients that are
+    nothing but rounding, which are to be those of the official code.
+    """
+    before = getattr(_here, "without", False)
+    _here.without = True
+    try:
+        yield
+    finally:
+        _here.without = before
 
 
 def library() -> ctypes.CDLL | None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmseg.models.backbones.mit import Block
 from mmseg.models.cpu.kernels import passes
 from mmseg.models.cpu.kernels.library import kernels_for, library
 from mmseg.models.cpu.layout import depthwise_gelu
@@ -161,6 +162,14 @@ def test_without_kernels_pytorch_does_the_same(monkeypatch):
     assert kernels_for(x) is None and not any("mmseg" in name for name in operations(all_of_them))
     for ours, theirs in zip(found, all_of_them(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_a_forward_pass_that_learns_goes_without_kernels():
+    """Although what lies inside of a branch is computed without a graph at first."""
+    block, x = Block(8, 1, 2, 0.0), torch.randn(2, 20, 8)
+    assert not any("mmseg" in name for name in operations(lambda: block(x, 5, 4).sum().backward()))
+    with torch.no_grad():
+        assert any("mmseg" in name for name in operations(lambda: block(x, 5, 4)))
 
 
 @torch.no_grad()
