@@ -11,7 +11,7 @@ the plain formula anywhere else; layers call them and know nothing of it.
 - :mod:`.pieces`: perceptrons and affinities a few tokens, rows or pictures at a time.
 - :mod:`.samples`: gradients of residual branches, a few samples at a time.
 - :mod:`.layout`: strides by which oneDNN and the resize take their fast code.
-- :mod:`.tokens`: GELU and layer norm.
+- :mod:`.tokens`: GELU, layer norm, and the sum of maps of several sizes.
 - :mod:`.kernels`: C++ for what PyTorch's operators leave, where there is a compiler.
 - :mod:`.label_map`: the argmax of resized logits, a few classes at a time and without those that cannot win.
 - :mod:`.winograd`: 3x3 convolutions with a fifth of the multiplications, and 1x1 ones on one thread.

@@ -1,4 +1,4 @@
-"""Passes over tokens by kernels, where there are any."""
+"""Passes over tokens and maps by kernels, where there are any."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ def layer_norm(
 
 def _is_row(part: Tensor | None, x: Tensor) -> bool:
     return part is None or (part.dtype == x.dtype and part.shape == x.shape[-1:])
+
+
+def add_resized(x: Tensor, maps: Sequence[Tensor]) -> bool:
+    """`x` (n, C, h, w) += `maps` [(n, C, h_i, w_i)] after bilinear resizing, if there is a kernel for them.
+
+    Returns:
+        Whether it has been done.
+    """
+    if not kernels_for(x) or not all(part.dtype == x.dtype and part.shape[:2] == x.shape[:2] for part in maps):
+        return False
+    pixels = x.permute(0, 2, 3, 1)
+    if not maps or not pixels.is_contiguous():
+        return False
+    passes.add_resized(pixels, [part.permute(0, 2, 3, 1) for part in maps])
+    return True

@@ -14,7 +14,7 @@ from mmseg.models.cpu.linear import linear_of_samples
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.linear import pointwise_conv
 from mmseg.models.layers.norms import norm_affine
-from mmseg.models.layers.resize import resize
+from mmseg.models.layers.resize import add_resized
 from mmseg.models.losses import HeadLoss
 from mmseg.values import Byte, Channels, Fraction, Keys, NumClasses, PositiveInt
 
@@ -169,13 +169,9 @@ class FusionHead(nn.Module):
         Args:
             folded: result of :meth:`fold_fuse` if it is at hand.
         """
-        size = feats[0].shape[-2:]
         folded = folded or self.fold_fuse()
-        x = resize(pointwise_conv(feats[-1], folded.weights[-1]), size)
-        for feat, weight in zip(feats[-2:0:-1], folded.weights[-2:0:-1]):
-            x += resize(pointwise_conv(feat, weight), size)
-        x += pointwise_conv(feats[0], folded.weights[0], folded.bias)
-        return self.linear_fuse(x, folded.norm)
+        finest, *others = map(pointwise_conv, feats, folded.weights, [folded.bias, None, None, None])
+        return self.linear_fuse(add_resized(finest, others), folded.norm)
 
     def frame_logits(self, fused: Tensor) -> Tensor:
         """The per-frame prediction A (n, K, h, w) from F (n, dim, h, w)."""

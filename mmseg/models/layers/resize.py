@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmseg.models.cpu.layout import visible_layout
+from mmseg.models.cpu.tokens import add_resized as add_on_cpu
 from mmseg.models.layers.size_tables import table
 
 
@@ -19,6 +21,17 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(visible_layout(x), size=size, mode="bilinear", align_corners=False)
+
+
+def add_resized(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """`x` (n, C, h, w) plus `maps` [(n, C, h_i, w_i)] after :func:`resize`; any of them may be written into."""
+    if add_on_cpu(x, maps):
+        return x
+    out = resize(maps[-1], x.shape[-2:])
+    for part in maps[-2::-1]:
+        out += resize(part, x.shape[-2:])
+    out += x
+    return out
 
 
 def upsample_logits(x: Tensor, size: tuple[int, int]) -> Tensor:

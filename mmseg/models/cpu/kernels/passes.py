@@ -1,5 +1,5 @@
-"""Passes over tokens that lie between matrix products, by the kernels of ``depthwise.cpp``, ``gelu.cpp`` and
-``layer_norm.cpp``.
+"""Passes over tokens that lie between matrix products, by the kernels of ``depthwise.cpp``, ``gelu.cpp``,
+``layer_norm.cpp`` and ``resize.cpp``.
 
 As operators of PyTorch, so that fake tensors and dispatch modes see them.
 """
@@ -21,12 +21,15 @@ _depthwise_gelu = Kernel("depthwise_gelu", "pppp" + "iiii" + "pi")
 _gelu = Kernel("gelu", "ppii")
 _layer_norm = Kernel("layer_norm", "pppp" + "iifi")
 
+_add_resized = Kernel("add_resized", "pppp" + "iiiii" + "pii")
+
 _operators = torch.library.Library("mmseg", "FRAGMENT")
 _operators.define(
     "depthwise_gelu(Tensor[] parts, Tensor weight, Tensor? bias, int width, bool above, bool below) -> Tensor"
 )
 _operators.define("gelu(Tensor x) -> Tensor")
 _operators.define("layer_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> Tensor")
+_operators.define("add_resized(Tensor(a!) x, Tensor[] maps) -> ()")
 
 
 def depthwise_gelu(
@@ -55,6 +58,11 @@ def gelu(x: Tensor) -> Tensor:
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Layer norm of `x` (..., C) over its last axis, with weight and bias (C,) if wanted, all float32; contiguous."""
     return torch.ops.mmseg.layer_norm(x, weight, bias, eps)
+
+
+def add_resized(x: Tensor, maps: Sequence[Tensor]) -> None:
+    """`x` (n, h, w, C) += each of `maps` (n, h_i, w_i, C) after bilinear resizing; all float32, `x` contiguous."""
+    torch.ops.mmseg.add_resized(x, maps)
 
 
 def _threads(numbers: int) -> int:
@@ -108,6 +116,17 @@ def _layer_norm_on_cpu(x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
     return out
 
 
+def _add_resized_on_cpu(x: Tensor, maps: Sequence[Tensor]) -> None:
+    maps = [part.contiguous() for part in maps]
+    threads, row = _threads(x.numel()), max(part.shape[2] for part in maps) * x.shape[-1]
+    memory = x.new_empty(threads * row)
+    addresses = (ctypes.c_void_p * len(maps))(*_addresses(*maps))
+    heights, widths = ((ctypes.c_int64 * len(maps))(*(part.shape[axis] for part in maps)) for axis in (1, 2))
+    sizes = len(maps), *x.shape
+    _add_resized(x.data_ptr(), addresses, heights, widths, *sizes, memory.data_ptr(), row, threads)
+
+
+_operators.impl("add_resized", _add_resized_on_cpu, "CPU")
 _operators.impl("depthwise_gelu", _depthwise_gelu_on_cpu, "CPU")
 _operators.impl("gelu", _gelu_on_cpu, "CPU")
 _operators.impl("layer_norm", _layer_norm_on_cpu, "CPU")
@@ -130,3 +149,8 @@ def _gelu_shape(x: Tensor) -> Tensor:
 @torch.library.register_fake("mmseg::layer_norm", lib=_operators)
 def _layer_norm_shape(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("mmseg::add_resized", lib=_operators)
+def _add_resized_shape(x: Tensor, maps: Sequence[Tensor]) -> None:
+    return None

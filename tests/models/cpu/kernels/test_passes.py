@@ -14,6 +14,7 @@ from mmseg.models.cpu.layout import depthwise_gelu
 from mmseg.models.cpu.pieces import in_strips
 from mmseg.models.cpu.tokens import gelu, layer_norm
 from mmseg.models.layers.norms import LayerNorm
+from mmseg.models.layers.resize import add_resized
 from tests.models.cpu.test_cpu_layers import operations
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no C++ compiler here, or MMSEG_KERNELS=off")
@@ -183,3 +184,34 @@ def test_fake_tensors_have_the_shapes_of_real_ones():
     x = torch.randn(3, 4).t()
     for kernel in (passes.gelu, lambda x: passes.layer_norm(x, None, None, 1e-5)):
         assert kernel(x).stride() == kernel(x.to("meta")).stride()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "n, channels, sizes",
+    [(1, 1, [(1, 1), (1, 1)]), (2, 33, [(8, 12), (4, 6), (2, 3), (1, 2)]), (1, 64, [(7, 5), (9, 2), (7, 5)])],
+)
+def test_sums_of_resized_maps(n, channels, sizes, threads):
+    torch.manual_seed(0)
+    x, *maps = (torch.randn(n, *size, channels).permute(0, 3, 1, 2) for size in sizes)
+    expected = x.double() + sum(F.interpolate(part.double(), sizes[0], mode="bilinear") for part in maps)
+    copies = [part.clone() for part in maps]
+    assert "mmseg.add_resized.default" in operations(lambda: add_resized(x.clone(), maps))
+    found = add_resized(x, maps)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-6)
+    assert found is x and all(torch.equal(part, copy) for part, copy in zip(maps, copies))
+
+
+@pytest.mark.parametrize("kind", ["graph", "off", "float64", "other strides"])
+def test_sums_of_resized_maps_by_pytorch(kind, monkeypatch):
+    torch.manual_seed(0)
+    x, *maps = (torch.randn(2, *size, 5).permute(0, 3, 1, 2) for size in ((8, 6), (4, 3), (2, 2)))
+    if kind == "off":
+        monkeypatch.setenv("MMSEG_KERNELS", "off")
+    if kind == "float64":
+        x, *maps = (part.double() for part in (x, *maps))
+    x = x.contiguous() if kind == "other strides" else x
+    expected = x + sum(F.interpolate(part, (8, 6), mode="bilinear") for part in maps)
+    with torch.set_grad_enabled(kind == "graph"):
+        assert not any("mmseg" in name for name in operations(lambda: add_resized(x, [part.clone() for part in maps])))
+        torch.testing.assert_close(add_resized(x, maps), expected)
