@@ -170,7 +170,8 @@ class FusionHead(nn.Module):
             folded: result of :meth:`fold_fuse` if it is at hand.
         """
         folded = folded or self.fold_fuse()
-        finest, *others = map(pointwise_conv, feats, folded.weights, [folded.bias, None, None, None])
+        biases = [folded.bias, *[None] * (len(feats) - 1)]
+        finest, *others = map(pointwise_conv, feats, folded.weights, biases)
         return self.linear_fuse(add_resized(finest, others), folded.norm)
 
     def frame_logits(self, fused: Tensor) -> Tensor:
