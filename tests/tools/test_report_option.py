@@ -121,7 +121,7 @@ def test_light_and_dark(page, small):
     assert light > 600 > 150 > dark
     canvas = "canvas.getContext('2d').getImageData(2, canvas.height - 3, 1, 1).data[0]"
     drawn = f"(canvas => {canvas})(document.querySelector('canvas'))"
-    assert page.evaluate(drawn) < 60
+    page.wait_for_function(f"{drawn} < 60")  # the page is told of the change a moment later
     page.get_by_role("button", name="Show in light colours").click()
     assert paper() == light and page.evaluate(drawn) > 200  # what is drawn, too
     page.get_by_role("button", name="Show in dark colours").click()
