@@ -52,11 +52,18 @@ def test_the_commands_without_a_config_file(trained, call, monkeypatch):
     assert "no checkpoint" in call("test.py", "c.py", "--out", "no.pkl", status=2)
 
 
-@pytest.mark.slow
-def test_dist_test_without_a_config_file(trained):
-    _, folder = trained
-    finish([ROOT / "tools/dist_test.sh", "model.pth", 0, "--out", "single.pkl"], folder)
-    assert (folder / "single.pkl").is_file()
+@pytest.mark.parametrize("files", [["model.pth"], ["config.py", "model.pth"]])
+def test_dist_test_without_a_config_file(tmp_path, files):
+    """What the script starts Python with."""
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    script, flags = ROOT / "tools/dist_test.sh", ["--out", "single.pkl"]
+    one, two = (finish([script, *files, n, *flags], tmp_path, PYTHON=str(tmp_path / "python")) for n in (0, 2))
+    assert one.split() == [str(ROOT / "tools/test.py"), *files, *flags, "--device", "cpu"]
+    assert two.split() == [
+        *(str(ROOT / "tools/launch.py"), "29822", "2", str(ROOT / "tools/test.py")),
+        *(*files, *flags, "--launcher", "pytorch"),
+    ]
 
 
 @pytest.mark.parametrize(

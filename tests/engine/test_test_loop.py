@@ -92,6 +92,7 @@ def test_augmentation_averages_probabilities_over_views(tmp_path, data):
     """One stream per view; flips undone; the mean softmax at the original size, by hand for the last frames."""
     model, dataset = load(tmp_path)
     keep = Keep()
+    dataset.videos = dataset.videos[:1]
     run_test(model, dataset, writers=[keep], aug_test=True, progress=False)
     pipeline = dataset.pipeline.augmented()
     views = pipeline.views(dataset.frame(0, 0))
@@ -140,10 +141,10 @@ def test_a_frame_of_another_size_is_refused(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
-    """What Python and PyTorch hold after 20 frames of a video is what they hold after 60."""
+    """What Python and PyTorch hold after 12 frames of a video is what they hold after 60."""
     import gc
 
-    make_data(tmp_path / "data", {"a": 62})
+    make_data(tmp_path / "data", {"a": 70})
     model, dataset = load(tmp_path)
 
     class Count(ResultWriter):
@@ -151,13 +152,15 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
             self.held = {}
 
         def add(self, result):
-            if result.frame.number in (20, 60):
+            if result.frame.number in (12, 60):
                 gc.collect()
                 tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor]
                 self.held[result.frame.number] = (len(tensors), sum(t.numel() for t in tensors))
 
     count = Count()
+    gc.freeze()  # what other tests have left is not counted, nor looked through
     run_test(model, dataset, VSPWEvaluator(3, CLASSES), [count], progress=False)
-    objects, elements = zip(count.held[20], count.held[60])
-    assert abs(objects[1] - objects[0]) <= 8  # a view more or less in the loader threads
-    assert elements[1] <= 1.1 * elements[0]
+    gc.unfreeze()
+    objects, elements = zip(count.held[12], count.held[60])
+    assert objects[1] - objects[0] <= 30  # some frames more or less are on their way; a tensor a frame would be 48
+    assert elements[1] <= 2 * elements[0]
