@@ -236,7 +236,12 @@ SYSTEMS = [
             "relative_position_bias_table",
         ),
     ),
-    System("MRCFA", MRCFA, partial(small, MRCFA, backbone="b0")),
+    System(
+        "MRCFA",
+        MRCFA,
+        partial(small, MRCFA, backbone="b0"),
+        unused=("conv_seg", ".0.conv2.bias"),  # a constant, which the norm behind it takes out: 0 up to rounding
+    ),
     System("HFAN", HFAN, hfan, clip=1, channels=6, numbers=lambda t: [t]),
     System(
         "THE-Mask, one frame",
