@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mmseg.models.cpu.attention import filling
 from mmseg.models.cpu.kernels import attention as kernels
+from mmseg.models.cpu.kernels.library import without_kernels
 from mmseg.models.cpu.linear import uses_onednn
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
 from mmseg.models.layers.attention import split_heads, window_attention
@@ -156,7 +157,8 @@ class _GroupedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, table: Tensor, bias: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(query, table, bias)
         ctx.scale, ctx.groups = scale, window_groups(*size)
-        return _attend(query, table, _of_groups(bias, ctx.groups), scale, size)
+        with without_kernels():
+            return _attend(query, table, _of_groups(bias, ctx.groups), scale, size)
 
     @staticmethod
     @once_differentiable

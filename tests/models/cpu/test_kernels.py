@@ -98,6 +98,12 @@ def test_without_a_compiler_nothing_is_said(compiler, monkeypatch, caplog):
     assert not attended() and not caplog.records
 
 
+def test_an_old_processor_goes_without(compiler, monkeypatch, caplog):
+    script = Path(os.environ["CXX"])
+    script.write_text(script.read_text().replace('"$@"', "$(echo $* | sed s/-march=native//)"))
+    assert not attended() and not compiler.read_text() and not caplog.records
+
+
 def test_the_switch(compiler, monkeypatch):
     monkeypatch.setenv(libraries.SWITCH, "off")
     assert not attended() and not compiler.read_text()

@@ -9,12 +9,8 @@
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 32;
-#elif defined(__AVX__)
+#else  // AVX2
 constexpr int LANES = 8, REGISTERS = 16;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, REGISTERS = 32;
-#else
-constexpr int LANES = 4, REGISTERS = 16;
 #endif
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
