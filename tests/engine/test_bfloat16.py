@@ -69,4 +69,4 @@ def test_what_cannot_be_cast_runs_under_autocast():
     for other in (compiled, double):
         predictor = VideoPredictor(other, PIPELINE, amp=torch.bfloat16)
         predictor.begin()
-        assert predictor.network is other and predictor._precision()._enabled
+        assert predictor.network is other and predictor.precision()._enabled

@@ -185,7 +185,8 @@ def test_the_one_frame_model_refuses_the_video_model(tmp_path, purpose):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_frozen_parts_keep_no_graph_and_give_the_same_numbers():
+def test_frozen_parts_keep_no_graph_and_give_the_same_numbers(monkeypatch):
+    monkeypatch.setenv("MMSEG_KERNELS", "off")  # they round in another way, which masks that are close to a tie enlarge
     model = small("train_video_b1_t2").train()
     drop_paths = [part for part in model.backbone.modules() if type(part).__name__ == "DropPath"]
     for drop_path in drop_paths:
