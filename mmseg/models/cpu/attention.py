@@ -31,11 +31,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (n, heads, L, d).
     """
-    if kernels.takes(q, q.shape[-1]):
+    if kernels.takes(q, q.shape[-1]) and _fit(q, k, v):
         return kernels.attend(q, k, v)
     if uses_onednn(q) and (q.dtype == torch.bfloat16 or _slices_win()):
         return _attend_in_slices(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether they have the shapes and types that kernels rely on; anything else is for operators that look at them."""
+    shape = (*q.shape[:2], k.shape[-2], q.shape[-1])
+    return k.shape == v.shape == shape and q.dtype == k.dtype == v.dtype and k.numel() > 0
 
 
 @lru_cache(maxsize=1)

@@ -38,7 +38,7 @@ def add_resized(x: Tensor, maps: Sequence[Tensor]) -> bool:
     if not kernels_for(x) or not all(part.dtype == x.dtype and part.shape[:2] == x.shape[:2] for part in maps):
         return False
     pixels = x.permute(0, 2, 3, 1)
-    if not maps or not pixels.is_contiguous():
+    if not maps or not pixels.is_contiguous() or not all(part.numel() for part in maps):
         return False
     passes.add_resized(pixels, [part.permute(0, 2, 3, 1) for part in maps])
     return True

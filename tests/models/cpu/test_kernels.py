@@ -18,10 +18,12 @@ import torch
 from torch.nn import functional as F
 
 from mmseg.errors import ConfigError
+from mmseg.models.backbones.mit import Block, MixFFN
 from mmseg.models.cpu.attention import attend
 from mmseg.models.cpu.kernels import library as libraries
 from mmseg.models.cpu.kernels.attention import takes
 from mmseg.models.cpu.kernels.library import cache_folder, kernels_for
+from mmseg.models.cpu.tokens import add_resized
 from tests.tools.processes import ROOT
 
 COMPILER = next(filter(None, map(shutil.which, libraries._COMPILERS)), None)
@@ -82,7 +84,7 @@ def test_kernels_without_a_place_to_keep_them(compiler, tmp_path):
     assert attended()
 
 
-@pytest.mark.parametrize("command", ["false", "no-such-compiler", "sh -c 'echo wrong >&2; exit 3'"])
+@pytest.mark.parametrize("command", ["false", "no-such-compiler", "'wrong", "sh -c 'echo wrong >&2; exit 3'"])
 def test_a_compiler_that_fails_is_told_of(compiler, monkeypatch, caplog, command):
     monkeypatch.setenv("CXX", command)
     assert not attended()
@@ -133,6 +135,26 @@ def test_attention_equals_the_formula(n, heads, length, keys, dim, dtype, thread
         found = attend(q.to(dtype), k.to(dtype), v.to(dtype))
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.double(), logits.softmax(-1) @ v, rtol=tolerance, atol=tolerance)
+
+
+def test_what_does_not_fit_is_refused_as_by_operators():
+    q, k, v = torch.randn(2, 2, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 4)
+    ffn = MixFFN(8, 32)
+    with torch.no_grad():
+        for keys, values in ((k[:1], k[:1]), (k, v), (k[:, :, :0], k[:, :, :0]), (k.double(), k.double())):
+            with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
+                attend(q, keys, values)
+        with pytest.raises(RuntimeError, match="multiply"):
+            ffn(torch.randn(1, 64, 8), 8, 7)
+        maps = torch.randn(1, 4, 4, 8).permute(0, 3, 1, 2)
+        assert not add_resized(maps, [maps[:, :, :0]])
+
+
+def test_blocks_under_vmap():
+    x, block = torch.randn(3, 1, 64, 32), Block(32, 1, 2, 0.0).eval()
+    with torch.no_grad():
+        found = torch.func.vmap(lambda sample: block(sample, 8, 8))(x)
+        torch.testing.assert_close(found, torch.stack([block(sample, 8, 8) for sample in x]))
 
 
 def test_attention_to_what_is_no_number():

@@ -1,6 +1,6 @@
 """Attention by the kernels of ``attention.cpp``.
 
-As operators of PyTorch, so that fake tensors, dispatch modes and ``vmap`` see them.
+As operators of PyTorch, so that fake tensors and dispatch modes see them.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ int64_t widen(int64_t width, int64_t span, float* highest, float* lowest) {
     return reach;
 }
 
-// Fills limits and tops; returns whether all logits are finite. A weighted mean lies between the smallest and the largest logit that it is made of, so that a
-// class cannot win where its largest is below the smallest of another one.
+// Fills limits and tops; returns whether all logits are finite. A weighted mean lies between the smallest and the
+// largest logit that it is made of, so that a class cannot win where its largest is below the smallest of another one.
 bool find_limits(const Map& map, const Band& band, const Memory& m) {
     for (int64_t k = 0; k < map.classes; k++) {
         const float* rows = map.logits + (k * map.height + band.top) * map.width;

@@ -37,10 +37,13 @@ _loaded: dict[str, ctypes.CDLL | None] = {}  # by the switch
 
 
 def kernels_for(x: Tensor, *types: torch.dtype) -> ctypes.CDLL | None:
-    """The kernels if `x` is for them: float32 (or one of `types`) on a CPU, outside of graphs, autocast, tracing."""
+    """The kernels if `x` is for them: float32 (or one of `types`) on a CPU, outside of graphs, autocast, tracing, and
+    transforms such as ``torch.func.vmap``, for which operators with lists of tensors have no rule."""
     if x.dtype not in (torch.float32, *types) or not uses_onednn(x) or torch.jit.is_tracing():
         return None
-    return None if getattr(_here, "without", False) else library()
+    if getattr(_here, "without", False) or torch._C._functorch.peek_interpreter_stack() is not None:
+        return None
+    return library()
 
 
 @contextlib.contextmanager
@@ -116,7 +119,11 @@ def _load(switch: str) -> ctypes.CDLL | None:
 
 def _compiler() -> list[str] | None:
     """The command of a C++ compiler; None without one."""
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    named = os.environ.get("CXX", "")
+    try:
+        chosen = shlex.split(named)
+    except ValueError:  # a quotation mark without its partner: no such compiler, which is told
+        chosen = [named]
     if chosen:
         return chosen
     return next(([path] for path in map(shutil.which, _COMPILERS) if path), None)
@@ -131,7 +138,7 @@ def _cached(compiler: list[str]) -> ctypes.CDLL | None:
     if not all(f"{name} " in macros for name in _NEEDED):
         return None
     sources = sorted(_FOLDER.glob("*.cpp"))
-    digest = hashlib.sha256("\0".join([*compiler, *_FLAGS, macros]).encode())
+    digest = hashlib.sha256("\0".join([*compiler, *_FLAGS, macros]).encode(errors="surrogateescape"))
     for path in [*sources, *sorted(_FOLDER.glob("*.h"))]:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:20]}.so"
