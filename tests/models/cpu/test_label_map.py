@@ -210,3 +210,14 @@ def test_other_devices_take_the_formula():
         labels = label_map(logits, sizes)
     assert labels.device.type == "meta" and labels.dtype == torch.uint8 and labels.shape == (480, 853)
     assert len(calls) == 4, calls  # resize, resize, argmax, cast
+
+
+@torch.no_grad()
+def test_label_map_with_another_default_device():
+    logits, sizes = torch.randn(20, 12, 13), [(49, 57), (51, 62)]
+    torch.set_default_device("meta")
+    try:
+        found = label_map(logits, sizes)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found, resize_logits(logits, sizes).argmax(0).to(torch.uint8))

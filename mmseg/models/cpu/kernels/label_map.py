@@ -51,7 +51,7 @@ def label_map(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
 
 def resize_weights(lengths: Sequence[int]) -> Tensor:
     """Linear resizes of an axis as one matrix, from the first of `lengths` to the last: (pixels, logits) float64."""
-    weights = torch.eye(lengths[0], dtype=torch.float64)
+    weights = torch.eye(lengths[0], dtype=torch.float64, device="cpu")  # whatever the default device is
     for length in lengths[1:]:
         if length != len(weights):
             weights = F.interpolate(weights.t()[None], size=length, mode="linear", align_corners=False)[0].t()
@@ -73,7 +73,7 @@ def _windows(lengths: tuple[int, ...], pixels: int) -> _Windows:
     first, last = shares.argmax(dim=1), logits - 1 - shares.flip(1).argmax(dim=1)
     span = int((last - first).max()) + 1
     starts = first.clamp(max=logits - span)
-    taken = starts[:, None] + torch.arange(span)  # (windows, span)
+    taken = starts[:, None] + torch.arange(span, device="cpu")  # (windows, span)
     weights = weights.transpose(1, 2).gather(1, taken[:, :, None].expand(-1, -1, pixels))
     return _Windows(starts, weights.float().contiguous())
 
