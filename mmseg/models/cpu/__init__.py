@@ -6,7 +6,7 @@ the plain formula anywhere else; layers call them and know nothing of it.
 
 - :mod:`.bfloat16`: whether the processor has instructions for it, and a step that is slow in it.
 - :mod:`.linear`: matrix products through oneDNN, twice as fast on processors that are not Intel's.
-- :mod:`.attention`: attention in slices of the logits that fit the cache.
+- :mod:`.attention`: attention by a kernel, in bfloat16 without one in slices of the logits that fit the cache.
 - :mod:`.focal`: focal attention without masks, a few windows of a kind at a time.
 - :mod:`.pieces`: perceptrons and affinities a few tokens, rows or pictures at a time.
 - :mod:`.samples`: gradients of residual branches, a few samples at a time.
