@@ -234,7 +234,7 @@ def test_dropout_is_drawn_for_every_clip():
 
 @pytest.mark.parametrize(("name", "frames"), [("train_1f_b1", 1), ("train_video_b1_t2", 2)])
 def test_losses_of_whole_models_are_those_of_the_formulas(name, frames):
-    torch.manual_seed(1)
+    torch.manual_seed(0)
     model = small(name, two_round_after_warmup=True, warmup_iters=3).eval()  # no drop path, no dropout
     model.decode_head.criterion.draw = points
     for iteration in (0, 3):
