@@ -80,7 +80,8 @@ def _label_map_on_cpu(logits: Tensor, sizes: Sequence[Size]) -> Tensor:
     """:func:`label_map` by operators of PyTorch."""
     num_classes = len(logits)
     size = tuple(sizes[-1]) if sizes else tuple(logits.shape[-2:])
-    if num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL:
+    small = num_classes <= _GROUP or num_classes * size[0] * size[1] <= _SMALL
+    if small or all(tuple(step) == tuple(logits.shape[-2:]) for step in sizes):  # the latter: nothing is resized
         return _literal(logits, sizes)
     axes = _axes(tuple(logits.shape[1:]), tuple(map(tuple, sizes)), logits.dtype)
     if axes is None:

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.kernels.library import kernels_for
 from mmseg.models.cpu.label_map import _axes, label_map, possible_winners, resize_logits
+from tests.models.cpu.test_cpu_layers import operations
 
 
 @pytest.fixture(autouse=True, params=["on", "off"], ids=["kernels", "no kernels"])
@@ -191,6 +193,12 @@ def test_no_resize_and_too_many_classes():
     logits = torch.randn(5, 4, 6)
     assert torch.equal(label_map(logits, []), logits.argmax(dim=0).to(torch.uint8))
     assert torch.equal(resize_logits(logits, []), logits)
+    for sizes in ([], [(200, 300), (200, 300)]):
+        logits = torch.randn(20, 200, 300)
+        assert torch.equal(label_map(logits, sizes), logits.argmax(dim=0).to(torch.uint8))
+        if kernels_for(logits) is None:  # no tile of products, which are many times the work
+            calls = operations(lambda sizes=sizes, logits=logits: label_map(logits, sizes))
+            assert calls == ["aten.argmax.default", "aten._to_copy.default"]
     with pytest.raises(ConfigError, match="256 classes"):
         label_map(torch.zeros(256, 2, 2), [(4, 4)])
 
