@@ -26,7 +26,7 @@ def layer_norm(
 
 
 def _is_row(part: Tensor | None, x: Tensor) -> bool:
-    return part is None or (part.dtype == x.dtype and part.shape == x.shape[-1:])
+    return part is None or (part.dtype == x.dtype and part.shape == x.shape[-1:] and part.device == x.device)
 
 
 def add_resized(x: Tensor, maps: Sequence[Tensor]) -> bool:
@@ -35,7 +35,8 @@ def add_resized(x: Tensor, maps: Sequence[Tensor]) -> bool:
     Returns:
         Whether it has been done.
     """
-    if not kernels_for(x) or not all(part.dtype == x.dtype and part.shape[:2] == x.shape[:2] for part in maps):
+    kind = x.dtype, x.device, x.shape[:2]
+    if not kernels_for(x) or not all((part.dtype, part.device, part.shape[:2]) == kind for part in maps):
         return False
     pixels = x.permute(0, 2, 3, 1)
     if not maps or not pixels.is_contiguous() or not all(part.numel() for part in maps):

@@ -147,6 +147,8 @@ def test_wrong_sizes_are_pytorchs_errors():
     with pytest.raises(RuntimeError):
         layer_norm(x, (8,), torch.randn(7))
     with pytest.raises(RuntimeError):
+        layer_norm(x, (8,), torch.randn(8, device="meta"))
+    with pytest.raises(RuntimeError):
         depthwise_gelu([x], convolution(9), 2)
 
 
