@@ -22,6 +22,7 @@ from mmseg.engine.benchmark_growth import (
 from mmseg.engine.benchmark_job import Job
 from mmseg.engine.measure import StageTimer, in_own_process
 from mmseg.errors import ConfigError, DataError
+from mmseg.models.cpu.kernels.library import library
 from mmseg.visualization.plots import plot_curves
 from tests.engine.tiny_vspw import write_config
 from tests.tools.processes import ROOT
@@ -74,11 +75,14 @@ def test_more_classes_than_a_label_map_holds_are_measured_without_one(job):
         replace_classifiers(init_segmentor(job.config).decode_head.linear_pred, 512)
 
 
-def test_axes_that_another_config_has_shown_are_passed_over(job):
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_axes_that_another_config_has_shown_are_passed_over(job, kernels, monkeypatch):
+    monkeypatch.setenv("MMSEG_KERNELS", kernels)
     shown = {"classes", LOGITS, "clip length", "processes"}
     rows = list(growth_rows(replace(job, cpu_time=True, threads=1, size=(32, 56)), [32], [], passed_over=shown))
     assert [(row["axis"], row["value"]) for row in rows] == [("frame height", 32)]
-    assert rows[0]["device"].endswith("1 thread, CPU time") and rows[0]["size"] == [32, 56]
+    without = "" if library() else ", no kernels"
+    assert rows[0]["device"].endswith(f"1 thread{without}, CPU time") and rows[0]["size"] == [32, 56]
 
 
 def test_seconds_that_the_cpu_works():
