@@ -156,14 +156,14 @@ def replace_classifiers(head: nn.Module, num_classes: int) -> None:
     """Let a head have random classifiers of any number of classes, where constructors take what label maps hold.
 
     Raises:
-        ConfigError: it has none that are known by their number of results.
+        ConfigError: no 1x1 convolutions alone have as many results as it has classes.
     """
     layers = [(parent, *child) for parent in head.modules() for child in parent.named_children()]
     found = [layer for layer in layers if getattr(layer[2], "out_channels", None) == head.num_classes]
-    if not found:
+    if not found or any(getattr(layer, "kernel_size", None) != (1, 1) for *_, layer in found):
         raise ConfigError(
             f"the network alone of a {type(head).__name__}",
-            "classifiers that are convolutions",
+            "classifiers that are 1x1 convolutions",
             "measure another config",
         )
     for parent, name, layer in found:

@@ -73,6 +73,10 @@ def test_more_classes_than_a_label_map_holds_are_measured_without_one(job):
     assert row["what"] == "network, 512 classes" and row["seconds"] > 0 and row["repeats"] == 1
     with pytest.raises(ConfigError, match="the network alone of a Conv2d"):
         replace_classifiers(init_segmentor(job.config).decode_head.linear_pred, 512)
+    head = init_segmentor(job.config).decode_head
+    head.linear_pred = torch.nn.Conv2d(4, head.num_classes, 3)
+    with pytest.raises(ConfigError, match="1x1 convolutions"):
+        replace_classifiers(head, 512)
 
 
 @pytest.mark.parametrize("kernels", ["on", "off"])

@@ -159,8 +159,10 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
     count = Count()
     gc.freeze()  # what other tests have left is not counted, nor looked through
-    run_test(model, dataset, VSPWEvaluator(3, CLASSES), [count], progress=False)
-    gc.unfreeze()
+    try:
+        run_test(model, dataset, VSPWEvaluator(3, CLASSES), [count], progress=False)
+    finally:
+        gc.unfreeze()
     objects, elements = zip(count.held[12], count.held[60])
     assert objects[1] - objects[0] <= 30  # some frames more or less are on their way; a tensor a frame would be 48
     assert elements[1] <= 2 * elements[0]

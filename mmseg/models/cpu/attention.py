@@ -37,7 +37,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether they have the shapes and types that kernels rely on; anything else is for operators that look at them."""
     shape = (*q.shape[:2], k.shape[-2], q.shape[-1])
-    return k.shape == v.shape == shape and q.dtype == k.dtype == v.dtype and k.numel() > 0
+    kinds = {(x.dtype, x.device) for x in (q, k, v)}
+    return k.shape == v.shape == shape and len(kinds) == 1 and k.numel() > 0
 
 
 def _attend_in_slices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

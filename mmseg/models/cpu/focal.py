@@ -101,7 +101,8 @@ def _chunks(samples: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[int, 
 
 def _attend(query: Tensor, table: Tensor, biases: Sequence[Tensor], scale: float, size: tuple[int, int]) -> Tensor:
     groups = window_groups(*size)
-    if kernels.takes(query, query.shape[-1] // biases[0].shape[1]):  # all windows of a sample at once
+    alike = query.dtype == table.dtype == biases[0].dtype
+    if alike and kernels.takes(query, query.shape[-1] // biases[0].shape[1]):  # all windows of a sample at once
         of_windows = [bias.contiguous() for bias, group in zip(biases, groups) for _ in group.windows]
         inputs = _window_keys(*size), of_windows, scale
         return torch.stack([kernels.attend_windows(*sample, *inputs) for sample in zip(query, table)])

@@ -50,8 +50,13 @@ def depthwise_gelu(
     Returns:
         (n, S, C), S of all parts without the neighbours; contiguous.
     """
-    first, fits = parts[0], conv.weight.shape[0] == parts[0].shape[-1] and conv.weight.dtype == torch.float32
-    if fits and all(part.shape[1] % width == 0 for part in parts) and kernels_for(first):
+    first = parts[0]
+    own = conv.weight.shape[0], conv.weight.dtype, conv.weight.device
+    if (
+        own == (first.shape[-1], first.dtype, first.device)
+        and all(part.shape[1] % width == 0 for part in parts)
+        and kernels_for(first)
+    ):
         return passes.depthwise_gelu(parts, conv.weight, conv.bias, width, ends)
     padding = 1, 1
     if len(parts) > 1 or not all(ends):

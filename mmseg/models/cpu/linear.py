@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mmseg.models.cpu.bfloat16 import has_bfloat16
 
@@ -66,6 +67,7 @@ def _suits_onednn(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()  # which would look into the questions below
         and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and has_bfloat16()))
         and not torch.is_autocast_enabled("cpu")
+        and forward_ad._current_level < 0  # whose derivatives operators without a formula would drop
         and x.numel() > 0
         and _has_onednn_linear(x.dtype)
     )

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-
-def _second_level_caches() -> int:
-    """The size of a core's second cache in units of 512 KiB, 1 where it is unknown."""
-    try:
-        return min(max(1, os.sysconf("SC_LEVEL2_CACHE_SIZE") >> 19), 4)
-    except (AttributeError, OSError, ValueError):  # not Linux
-        return 1
-
-
-_CACHES = _second_level_caches()
-_TOKENS = 512 * _CACHES  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
+_TOKENS = 512  # of a perceptron: hidden activations of a quarter of a megabyte per hundred channels
 _SLICE = 1024  # tokens of an element-wise chain
 _ENCODED = 2048  # of a layer of an encoder, whose pieces must be worth their many steps
-_ROWS = _CACHES << 18  # hidden numbers of a strip of rows in a perceptron with a convolution
+_ROWS = 1 << 18  # hidden numbers of a strip of rows in a perceptron with a convolution
 _LEAST = 800  # tokens of a strip: the products of fewer are slower
 _FEW = 1 << 21  # hidden numbers that are not worth the trouble
 _MAPS = 64  # of an affinity refinement, which makes a map of every token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +28,10 @@ def add_resized(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """`x` (n, C, h, w) plus `maps` [(n, C, h_i, w_i)] after :func:`resize`; any of them may be written into."""
     if add_on_cpu(x, maps):
         return x
-    out = resize(maps[-1], x.shape[-2:])
-    for part in maps[-2::-1]:
-        out += resize(part, x.shape[-2:])
-    out += x
+    parts = itertools.chain((resize(part, x.shape[-2:]) for part in reversed(maps)), [x])
+    out = next(parts)
+    for part in parts:
+        out += part
     return out
 
 

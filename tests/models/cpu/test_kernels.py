@@ -15,15 +15,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from mmseg.errors import ConfigError
 from mmseg.models.backbones.mit import Block, MixFFN
 from mmseg.models.cpu.attention import attend
+from mmseg.models.cpu.focal import grouped_attention
 from mmseg.models.cpu.kernels import library as libraries
 from mmseg.models.cpu.kernels.attention import takes
 from mmseg.models.cpu.kernels.library import cache_folder, kernels_for
-from mmseg.models.cpu.tokens import add_resized
+from mmseg.models.cpu.tokens import add_resized, gelu
+from mmseg.models.layers.linear import Linear
+from mmseg.models.layers.norms import LayerNorm
+from mmseg.models.layers.resize import add_resized as add_resized_by_any
+from tests.models.cpu.test_cpu_layers import operations
 from tests.tools.processes import ROOT
 
 COMPILER = next(filter(None, map(shutil.which, libraries._COMPILERS)), None)
@@ -84,6 +90,15 @@ def test_kernels_without_a_place_to_keep_them(compiler, tmp_path):
     assert attended()
 
 
+def test_places_that_are_none(monkeypatch, tmp_path):
+    """A relative one is another in every folder, and without a home "~" is a name like any other."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache/mmseg"
+    monkeypatch.setenv("HOME", "here")
+    assert cache_folder() is None
+
+
 @pytest.mark.parametrize("command", ["false", "no-such-compiler", "'wrong", "sh -c 'echo wrong >&2; exit 3'"])
 def test_a_compiler_that_fails_is_told_of(compiler, monkeypatch, caplog, command):
     monkeypatch.setenv("CXX", command)
@@ -127,7 +142,7 @@ def test_attention_equals_the_formula(n, heads, length, keys, dim, dtype, thread
     with torch.no_grad():
         taken = takes(q.to(dtype), dim)
     if not taken:
-        pytest.skip("the processor has no instructions for bfloat16")
+        pytest.skip("MMSEG_KERNELS=off, or the processor has no AVX2 or no instructions for bfloat16")
     if dtype == torch.bfloat16:
         q, k, v = (x.bfloat16().double() for x in (q, k, v))
     logits = q @ k.transpose(-2, -1) * dim**-0.5
@@ -146,12 +161,42 @@ def test_attention_that_does_not_fit_the_kernels_is_that_of_operators():
             attend(q, k.double(), k.double())
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: Linear(8, 4)(x),
+        lambda x: LayerNorm(8)(x),
+        lambda x: gelu(x),
+        lambda x: MixFFN(8, 32)(x[:, 0], 5, 2),
+    ],
+    ids=["linear", "norm", "gelu", "perceptron"],
+)
+def test_forward_mode_keeps_its_derivatives_without_a_graph(work):
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.randn(2, 1, 10, 8), torch.randn(2, 1, 10, 8))
+        assert forward_ad.unpack_dual(work(dual)).tangent is not None
+
+
+def test_tensors_of_other_kinds_are_for_operators():
+    q, x, meta = torch.randn(1, 2, 5, 8), torch.randn(1, 64, 8), torch.randn(1, 2, 5, 8, device="meta")
+    mlp = MixFFN(8, 32)
+    mlp.dwconv.to("meta")
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="device"):
+            attend(q, meta, meta)
+        assert not any("depthwise_gelu" in name for name in operations(lambda: mlp(x, 8, 8)))
+        query, table, bias = torch.randn(1, 1, 49, 8), torch.randn(1, 289, 16), torch.randn(2, 49, 289)
+        found, expected = (grouped_attention(query, table, own, 0.5, (7, 7)) for own in (bias.double(), bias))
+        torch.testing.assert_close(found, expected)
+
+
 def test_maps_that_do_not_fit_the_kernels_are_for_operators():
     maps = torch.randn(1, 4, 4, 8).permute(0, 3, 1, 2)
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="multiply"):
             MixFFN(8, 32)(torch.randn(1, 64, 8), 8, 7)
         assert not add_resized(maps, [maps[:, :, :0]])
+        assert add_resized_by_any(maps, []) is maps
 
 
 def test_blocks_under_vmap():

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg.errors import ConfigError
+from mmseg.errors import ConfigError, WriteError
+from mmseg.files import sweep, write_bytes
 from mmseg.models.cpu.linear import uses_onednn
 
 logger = logging.getLogger("mmseg")
@@ -142,35 +143,27 @@ def _cached(compiler: list[str]) -> ctypes.CDLL | None:
     for path in [*sources, *sorted(_FOLDER.glob("*.h"))]:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:20]}.so"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.suppress(OSError):  # none, or one that is damaged
-                if (folder / name).stat().st_uid in (os.geteuid(), 0):  # nobody else's code
-                    return ctypes.CDLL(str(folder / name))
-            made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".making-"))
-        except (OSError, RuntimeError):  # no place that can be written to, or no home: kernels of this process alone
-            folder = None
-            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmseg-"))
-        logger.info("compiling the kernels for this processor (once, a few seconds)")
+    folder = cache_folder()
+    kept = None if folder is None else folder / name
+    with contextlib.suppress(OSError):  # there is none, or one that is damaged, or programs do not start there
+        if kept and kept.stat().st_uid in (os.geteuid(), 0):  # nobody else's code
+            return ctypes.CDLL(str(kept))
+    logger.info("compiling the kernels for this processor (once, some ten seconds)")
+    with tempfile.TemporaryDirectory(prefix="mmseg-") as made:
         path = Path(made, name)
         _run([*compiler, *_FLAGS, _NATIVE, *map(str, sources), "-o", str(path)])
-        if folder is None:
-            return ctypes.CDLL(str(path))  # which stays in memory when its file goes
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(path, folder / name)
-        return ctypes.CDLL(str(folder / name))
+        kernels = ctypes.CDLL(str(path))  # which stays in memory when its file goes
+        if kept:
+            with contextlib.suppress(WriteError):  # then the next process compiles its own
+                sweep(folder)
+                write_bytes(kept, path.read_bytes())
+    return kernels
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``mmseg`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``.
-
-    Raises:
-        RuntimeError: there is no home.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmseg")
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: ``mmseg`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``; None without a home."""
+    places = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")  # which is as it is without a home
+    return next((Path(place, "mmseg") for place in places if os.path.isabs(place)), None)
 
 
 def _run(command: list[str]) -> str:
