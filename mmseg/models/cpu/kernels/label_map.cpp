@@ -199,7 +199,7 @@ int64_t label_map_memory(int64_t classes, int64_t height, int64_t width, int64_t
 
 // labels (label_rows, label_columns) of logits (classes, height, width). Row y is made of the logits row_starts[y] and
 // those behind it with row_weights (label_rows, row_span), the columns t * COLUMNS and those behind it of the logits
-// column_starts[t] and those behind it with column_weights (tiles, column_span, COLUMNS). Neither starts fall. Returns 0,
+// column_starts[t] and those behind it with column_weights (tiles, column_span, COLUMNS). Starts do not fall. Returns 0,
 // and labels that are not complete, if a logit is not finite: a weight of zero would make no number of it.
 int64_t label_map(const float* logits, const int64_t* row_starts, const float* row_weights, const int64_t* column_starts,
                   const float* column_weights, uint8_t* labels, int64_t classes, int64_t height, int64_t width,
