@@ -17,6 +17,7 @@ from mmseg.engine.answers import Geometry, Returned, answer, check_returns, fetc
 from mmseg.errors import ConfigError, DataError
 from mmseg.models.base import VideoModel
 from mmseg.models.cpu.bfloat16 import mixed_type
+from mmseg.models.cpu.kernels.library import library
 from mmseg.models.stream import Pending, computed_together
 from mmseg.structures import Frame, Result, Scores, Size, Video, View
 
@@ -204,6 +205,8 @@ class VideoPredictor:
 
         Autocast casts weights and activations anew in every frame, so a model that is cast already is taken.
         """
+        if self.device.type == "cpu":
+            library()  # compiled now, if they are, and not in a frame
         self.amp = mixed_type(self.amp, self.device)
         rounds = self.amp is torch.bfloat16 and next(self.model.parameters()).dtype == torch.float32
         rounds &= self.model.bfloat16_weights and not _is_compiled(self.model)

@@ -25,12 +25,13 @@ from mmseg.files import sweep, write_bytes
 from mmseg.models.cpu.linear import uses_onednn
 
 logger = logging.getLogger("mmseg")
-SWITCH = "MMSEG_KERNELS"  # the environment variable: "on" (or not set) or "off"
+SWITCH = "MMSEG_KERNELS"  # the environment variable: "on" (or empty, or not set) or "off"
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fno-exceptions", "-fno-rtti"]
 _NATIVE = "-march=native"
 _NEEDED = ("__AVX2__", "__FMA__")  # of the processor, by the names that compilers have for it
 _FOLDER = Path(__file__).parent
+_DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file in the cache
 _PATIENCE = 300  # seconds for a compiler
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
 _lock, _here = threading.Lock(), threading.local()
@@ -68,7 +69,7 @@ def library() -> ctypes.CDLL | None:
     Raises:
         ConfigError: the environment variable ``MMSEG_KERNELS`` is neither "on" nor "off".
     """
-    switch = os.environ.get(SWITCH, "on")
+    switch = os.environ.get(SWITCH) or "on"
     if switch not in _loaded:
         with _lock:
             if switch not in _loaded:
@@ -107,15 +108,21 @@ def _load(switch: str) -> ctypes.CDLL | None:
     try:
         return _cached(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        said = getattr(error, "stderr", None) or _reason(error)
         logger.warning(
             "the kernels for CPUs cannot be compiled by %s, so PyTorch's operators do their work, slower: %s (set"
             " %s=off to go without them, or CXX to another compiler)",
             shlex.join(compiler),
-            said.strip().splitlines()[-1] if said.strip() else type(error).__name__,
+            said.strip().splitlines()[-1],
             SWITCH,
         )
         return None
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it has ended with status {error.returncode}, without a message"
+    return str(error) or type(error).__name__
 
 
 def _compiler() -> list[str] | None:
@@ -145,9 +152,8 @@ def _cached(compiler: list[str]) -> ctypes.CDLL | None:
     name = f"kernels-{digest.hexdigest()[:20]}.so"
     folder = cache_folder()
     kept = None if folder is None else folder / name
-    with contextlib.suppress(OSError):  # there is none, or one that is damaged, or programs do not start there
-        if kept and kept.stat().st_uid in (os.geteuid(), 0):  # nobody else's code
-            return ctypes.CDLL(str(kept))
+    if kept and (kernels := _kept(kept)):
+        return kernels
     logger.info("compiling the kernels for this processor (once, some ten seconds)")
     with tempfile.TemporaryDirectory(prefix="mmseg-") as made:
         path = Path(made, name)
@@ -156,8 +162,19 @@ def _cached(compiler: list[str]) -> ctypes.CDLL | None:
         if kept:
             with contextlib.suppress(WriteError):  # then the next process compiles its own
                 sweep(folder)
-                write_bytes(kept, path.read_bytes())
+                code = path.read_bytes()
+                write_bytes(kept, code + hashlib.sha256(code).digest())
     return kernels
+
+
+def _kept(path: Path) -> ctypes.CDLL | None:
+    """The kernels in a file of the cache, if it is whole (loading a part of one ends the process) and nobody else's."""
+    with contextlib.suppress(OSError):  # there is none, or programs do not start there
+        code = path.read_bytes()
+        whole = hashlib.sha256(code[:-_DIGEST]).digest() == code[-_DIGEST:]
+        if whole and path.stat().st_uid in (os.geteuid(), 0):
+            return ctypes.CDLL(str(path))
+    return None
 
 
 def cache_folder() -> Path | None:
