@@ -33,6 +33,7 @@ _NEEDED = ("__AVX2__", "__FMA__")  # of the processor, by the names that compile
 _FOLDER = Path(__file__).parent
 _DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file in the cache
 _PATIENCE = 300  # seconds for a compiler
+_KEPT = 8  # files in the cache: of several compilers, processors or versions of this package
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
 _lock, _here = threading.Lock(), threading.local()
 _loaded: dict[str, ctypes.CDLL | None] = {}  # by the switch
@@ -164,17 +165,39 @@ def _cached(compiler: list[str]) -> ctypes.CDLL | None:
                 sweep(folder)
                 code = path.read_bytes()
                 write_bytes(kept, code + hashlib.sha256(code).digest())
+                _forget_old(folder)
     return kernels
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove the kernels that have not been used for longest."""
+    with contextlib.suppress(OSError):  # another process may do the same
+        by_use = sorted(folder.glob("kernels-*.so"), key=lambda path: path.stat().st_mtime)
+        for path in by_use[:-_KEPT]:
+            path.unlink()
 
 
 def _kept(path: Path) -> ctypes.CDLL | None:
     """The kernels in a file of the cache, if it is whole (loading a part of one ends the process) and nobody else's."""
-    with contextlib.suppress(OSError):  # there is none, or programs do not start there
+    try:
         code = path.read_bytes()
-        whole = hashlib.sha256(code[:-_DIGEST]).digest() == code[-_DIGEST:]
-        if whole and path.stat().st_uid in (os.geteuid(), 0):
-            return ctypes.CDLL(str(path))
-    return None
+        owner = path.stat().st_uid
+    except OSError:  # there is none
+        return None
+    if hashlib.sha256(code[:-_DIGEST]).digest() != code[-_DIGEST:] or owner not in (os.geteuid(), 0):
+        return None
+    try:
+        kernels = ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning(
+            "the kernels in the cache cannot be loaded and are compiled anew: %s (if that comes again, programs may not"
+            " start there: set XDG_CACHE_HOME to another folder)",
+            error,
+        )
+        return None
+    with contextlib.suppress(OSError):  # somebody else's
+        os.utime(path)  # it is in use
+    return kernels
 
 
 def cache_folder() -> Path | None:

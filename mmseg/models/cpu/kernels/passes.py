@@ -117,7 +117,11 @@ def _layer_norm_on_cpu(x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
 
 
 def _add_resized_on_cpu(x: Tensor, maps: Sequence[Tensor]) -> None:
-    maps = [part.contiguous() for part in maps]
+    for part in (part for part in maps if part.shape == x.shape):
+        x.add_(part)  # weights of zero would make NaN of infinities beside it
+    maps = [part.contiguous() for part in maps if part.shape != x.shape]
+    if not maps:
+        return
     threads, row = _threads(x.numel()), max(part.shape[2] for part in maps) * x.shape[-1]
     memory = x.new_empty(threads * row)
     addresses = (ctypes.c_void_p * len(maps))(*_addresses(*maps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -85,6 +86,38 @@ def test_kernels_are_compiled_once_and_kept(compiler, caplog):
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
     assert compiler.read_text().count("call") == 2 and list(cache_folder().iterdir()) == [kept]
     assert kept.stat().st_size > len(code) - 1000
+
+
+def test_kernels_that_cannot_be_loaded_are_told_of(compiler, caplog):
+    """As in a folder that is mounted without the right to start programs."""
+    assert attended()
+    [kept] = cache_folder().iterdir()
+    code = b"no program"
+    kept.unlink()  # this process still uses it
+    kept.write_bytes(code + hashlib.sha256(code).digest())
+    forget()
+    assert attended() and compiler.read_text().count("call") == 2
+    assert "XDG_CACHE_HOME" in caplog.text and str(kept) in caplog.text
+    forget()
+    caplog.clear()
+    assert attended() and not caplog.text
+
+
+def test_the_cache_keeps_what_was_used_last(compiler):
+    cache_folder().mkdir(parents=True)
+    for age in range(20):
+        old = cache_folder() / f"kernels-{age:020}.so"
+        old.touch()
+        os.utime(old, (1e9 - age, 1e9 - age))
+    other = cache_folder() / "notes.txt"
+    other.touch()
+    assert attended()
+    kernels = sorted(path.name for path in cache_folder().glob("kernels-*.so"))
+    assert len(kernels) == 8 and kernels[:7] == [f"kernels-{age:020}.so" for age in range(7)] and other.exists()
+    used = cache_folder() / kernels[-1]
+    os.utime(used, (1e8, 1e8))
+    forget()
+    assert attended() and used.stat().st_mtime > 1e9
 
 
 def test_kernels_without_a_place_to_keep_them(compiler, tmp_path):

@@ -204,6 +204,13 @@ def test_sums_of_resized_maps(n, channels, sizes, threads):
     assert found is x and all(torch.equal(part, copy) for part, copy in zip(maps, copies))
 
 
+@torch.no_grad()
+def test_infinities_in_maps_of_the_same_size_stay_where_they_are():
+    x, part = torch.zeros(2, 3, 4, 5, 8).permute(0, 1, 4, 2, 3)
+    part[0, 1, 2, 3] = torch.inf
+    assert torch.equal(add_resized(x.clone(memory_format=torch.channels_last), [part, part]), part)
+
+
 @pytest.mark.parametrize("kind", ["graph", "off", "float64", "other strides"])
 def test_sums_of_resized_maps_by_pytorch(kind, monkeypatch):
     torch.manual_seed(0)
