@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from mmseg import sections, update_sections
+
+logger = logging.getLogger("mmseg.engine")
 
 
 class Schedule:
@@ -19,7 +22,7 @@ class Schedule:
     Args:
         optimizer: its groups' learning rates at this moment are the base rates.
         lr_config: ``policy`` is 'poly', 'step', 'fixed', 'cosine' or mmcv's 'CosineAnnealing'; for their keys and those
-            of the warm-up see :class:`mmseg.update_update_sections.LearningRate` and its subclasses.
+            of the warm-up see :class:`mmseg.update_sections.LearningRate` and its subclasses.
         max_iters: number of updates of the whole run.
 
     Raises:
@@ -30,6 +33,23 @@ class Schedule:
         self.optimizer, self.max_iters = optimizer, max_iters
         self.section: update_sections.LearningRate = sections.read("lr_config", lr_config)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+
+    def tell_of_late_changes(self) -> None:
+        """Warn of a warm-up or of steps that the run is too short for, as published ones are once it is shortened."""
+        section = self.section
+        if section.warmup is not None and section.warmup_iters >= self.max_iters:
+            logger.warning(
+                "lr_config.warmup_iters = %d, but runner.max_iters = %d: the learning rate is still being warmed up "
+                "when the training ends, and never reaches optimizer.lr",
+                *(section.warmup_iters, self.max_iters),
+            )
+        if isinstance(section, update_sections.Step):
+            first = section.step if isinstance(section.step, int) else section.step[0]
+            if first >= self.max_iters:
+                logger.warning(
+                    "lr_config.step = %s has no effect: the training ends before, after runner.max_iters = %d",
+                    *(section.step, self.max_iters),
+                )
 
     def step(self, iteration: int) -> None:
         """Set every group's rate to that of update `iteration`, counted from 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from mmseg import sections, update_sections
+from mmseg import compat, sections, update_sections
 from mmseg.errors import CheckpointError, ConfigError, nearest
 from mmseg.registry import check_arguments
 from mmseg.weights import unusable
+
+logger = logging.getLogger("mmseg.engine")
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # _NormBase: batch and instance norms
 _LISTED = 3
@@ -32,7 +35,7 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Optimizer:
     Args:
         model: the unwrapped model, so that names have no prefix, on its device.
         cfg: ``dict(type='AdamW', lr=..., weight_decay=..., paramwise_cfg=dict(custom_keys=...), ...)``; see
-            :class:`mmseg.update_update_sections.Paramwise`.
+            :class:`mmseg.update_sections.Paramwise`.
 
     Returns:
         The optimiser; its groups carry ``names``, those of their parameters, in the order of `model`.
@@ -73,10 +76,9 @@ def _tell_that_weights_changed(optimizer: Optimizer, *_: Any) -> None:
 
 def _factors(rules: update_sections.Paramwise, name: str, owner: nn.Module) -> dict[str, float]:
     """Factors of ``lr`` and ``weight_decay`` of a parameter of the layer `owner`."""
-    for piece in sorted(sorted(rules.custom_keys), key=len, reverse=True):
-        if piece in name:
-            rule = rules.custom_keys[piece]
-            return {"lr": rule.lr_mult, "weight_decay": rule.decay_mult}
+    if (piece := _custom_key(rules, name)) is not None:
+        rule = rules.custom_keys[piece]
+        return {"lr": rule.lr_mult, "weight_decay": rule.decay_mult}
     is_norm, is_bias = isinstance(owner, _NORMS), name.rpartition(".")[2] == "bias"
     decay = 1.0
     if is_norm:
@@ -86,6 +88,32 @@ def _factors(rules: update_sections.Paramwise, name: str, owner: nn.Module) -> d
     elif is_bias:
         decay = rules.bias_decay_mult
     return {"lr": rules.bias_lr_mult if is_bias and not is_norm else 1.0, "weight_decay": decay}
+
+
+def _custom_key(rules: update_sections.Paramwise, name: str) -> str | None:
+    """The one of the ``custom_keys`` that decides about the parameter `name`, if any does."""
+    by_length = sorted(sorted(rules.custom_keys), key=len, reverse=True)
+    return next((piece for piece in by_length if piece in name), None)
+
+
+def tell_of_idle_keys(model: nn.Module, cfg: Mapping[str, Any]) -> None:
+    """Warn of ``custom_keys`` of an optimiser's section that decide about no parameter of `model`.
+
+    A rule that changes nothing is no news, and neither are those of published configs for parts that a model lacks.
+    """
+    rules = sections.read("optimizer", cfg).paramwise_cfg or update_sections.Paramwise()
+    names = [name for name, _ in model.named_parameters()]
+    idle = set(rules.custom_keys) - {_custom_key(rules, name) for name in names} - compat.PUBLISHED_CUSTOM_KEYS
+    for key in sorted(idle):
+        if rules.custom_keys[key] != update_sections.ParameterRule():
+            parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+            logger.warning(
+                "optimizer.paramwise_cfg.custom_keys.%s has no effect: %s",
+                key,
+                f"a longer key decides about every parameter with {key!r} in its name"
+                if any(key in name for name in names)
+                else f"no parameter has {key!r} in its name; names begin with {', '.join(parts)}",
+            )
 
 
 def _optimizer_class(name: Any) -> type[Optimizer]:

@@ -23,7 +23,7 @@ from mmseg.engine.interrupts import Interrupted, Interrupts
 from mmseg.engine.log import TrainLog, UnreadNumbers, check_boards, environment, timestamp
 from mmseg.engine.lr import Schedule
 from mmseg.engine.monitor import Patience, averaging_and_stopping, find_score, undefined
-from mmseg.engine.optim import build_optimizer
+from mmseg.engine.optim import build_optimizer, tell_of_idle_keys
 from mmseg.engine.resuming import resume
 from mmseg.engine.seeding import seed_iteration
 from mmseg.engine.step import Updater, accumulation_steps, prepare_module, train_only, wrap
@@ -105,6 +105,8 @@ class Trainer:
         self.model = prepare_module(model, cfg)
         optimizer = build_optimizer(self.model, cfg["optimizer"])
         self.schedule = Schedule(optimizer, cfg["lr_config"], self.max_iters)
+        tell_of_idle_keys(self.model, cfg["optimizer"])
+        self.schedule.tell_of_late_changes()
         wrapped = wrap(self.model, cfg.get("find_unused_parameters", True))
         self.update = Updater(wrapped, optimizer, distributed.device(), cfg)
         self.average = AveragedWeights(self.model, averaging) if averaging else None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg.engine.optim import build_optimizer, load_optimizer_state
+from mmseg.engine.optim import build_optimizer, load_optimizer_state, tell_of_idle_keys
 from mmseg.errors import CheckpointError, ConfigError
 from mmseg.models import build_segmentor
 from tests.golden_cases import Case
@@ -296,3 +296,13 @@ def test_state_of_other_parameters_is_refused():
     more["extra"] = nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match=r"lacks extra\.weight, extra\.bias"):
         load_optimizer_state(build_optimizer(more, ADAMW), saved, order_of(more), "x.pth")
+
+
+def test_custom_keys_without_effect_are_told(caplog):
+    rule = {"lr_mult": 0.1}
+    keys = {"norm": rule, "haed": rule, "he": {"decay_mult": 0.0}, "head": {"lr_mult": 2.0}, "pos_block": rule, "x": {}}
+    tell_of_idle_keys(layers(), {**ADAMW, "paramwise_cfg": {"custom_keys": keys}})
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.split()[0].rpartition(".")[2] for text in told] == ["haed", "he"]
+    assert "no parameter has 'haed' in its name; names begin with head.weight" in told[0]
+    assert "a longer key decides" in told[1]

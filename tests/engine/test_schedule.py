@@ -95,3 +95,19 @@ def test_step_without_steps_and_two_minima():
         schedule({"policy": "step"})
     with pytest.raises(ConfigError, match=r"lr_config = .*min_lr_ratio"):
         schedule({"policy": "cosine", "min_lr": 0.1, "min_lr_ratio": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("lr_config", "max_iters", "told"),
+    [
+        ({**POLY, "warmup": "linear", "warmup_iters": 1500}, 1000, "warmup_iters = 1500, but runner.max_iters = 1000"),
+        ({**POLY, "warmup": "linear", "warmup_iters": 1500}, 1501, None),
+        ({**POLY, "warmup_iters": 1500}, 1000, None),  # no warm-up at all
+        ({"policy": "step", "step": [60, 80]}, 50, "step = [60, 80] has no effect"),
+        ({"policy": "step", "step": 50}, 50, "step = 50 has no effect"),
+        ({"policy": "step", "step": [40, 80]}, 50, None),
+    ],
+)
+def test_changes_that_a_short_run_never_reaches_are_told(lr_config, max_iters, told, caplog):
+    schedule(lr_config, max_iters).tell_of_late_changes()
+    assert [told in record.getMessage() for record in caplog.records] == ([True] if told else [])

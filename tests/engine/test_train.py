@@ -249,3 +249,15 @@ def test_fine_tuning_without_its_part_is_reported_on_resumption(tmp_path, caplog
 def test_missing_max_iters(tmp_path):
     with pytest.raises(ConfigError, match=r"runner\.max_iters"):
         trainer(tmp_path, {"runner.max_iters": None})
+
+
+def test_rules_and_schedules_without_effect_are_told_by_a_training(tmp_path, caplog):
+    options = {
+        "optimizer.paramwise_cfg.custom_keys.haed": {"lr_mult": 2.0},
+        "lr_config.warmup": "linear",
+        "lr_config.warmup_iters": 1000,
+    }
+    trainer(tmp_path / "run", options)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("custom_keys.haed has no effect" in text for text in told)
+    assert any("warmup_iters = 1000" in text for text in told)
