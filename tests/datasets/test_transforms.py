@@ -197,6 +197,12 @@ def test_given_masks_follow_the_picture():
     assert view.inputs["objects"] == (200,)
 
 
+def test_a_method_has_ratios_of_its_own():
+    own = TestPipeline(TEST, augment_ratios=(0.5, 2.0))
+    assert (own.num_views, own.augmented().num_views) == (1, 4)
+    assert [view.steps[1].before for view in own.augmented().views(frame())] == [(16, 24)] * 2 + [(64, 96)] * 2
+
+
 def with_aug(**keys):
     return [TEST[0], {**TEST[1], **keys}]
 
@@ -207,14 +213,16 @@ def test_ratios_and_scales_of_the_config_are_kept():
 
     assert sizes(TestPipeline(with_aug(img_ratios=[1.0, 2.0]))) == [(32, 48), (64, 96)]
     assert sizes(TestPipeline(with_aug(img_ratios=[1.0, 2.0]), aug_test=True)) == [(32, 48)] * 2 + [(64, 96)] * 2
-    assert sizes(TestPipeline(with_aug(img_scale=[(48, 32), (60, 40)]))) == [(32, 48), (40, 60)]
+    several = with_aug(img_scale=[(48, 32), (60, 40)])
+    assert sizes(TestPipeline(several)) == [(32, 48), (40, 60)]
+    assert sizes(TestPipeline(several, aug_test=True)) == [(32, 48)] * 2 + [(40, 60)] * 2
     assert sizes(TestPipeline(with_aug(img_scale=None, img_ratios=2.0))) == [(48, 72)]
 
 
 def test_pipeline_without_multi_scale_wrapper():
     flat = [TEST[0], dict(type="Resize", img_scale=(48, 32)), *TEST[1]["transforms"][2:]]
     [view] = TestPipeline(flat).views(frame())
-    assert view.size == (32, 48) and view.steps == [Resized((24, 36))]
+    assert view.size == (32, 48) and view.steps == [Resized((24, 36))] and TestPipeline(flat).num_views == 1
     with pytest.raises(ConfigError, match="MultiScaleFlipAug"):
         TestPipeline(flat, aug_test=True)
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from PIL import Image
 from torchvision import transforms
 
 from mmseg.config import load_config
 from mmseg.datasets import StaticImageDataset, VOSClipDataset, build_dataset
-from mmseg.datasets.picture_changes import Motion, Recolouring, affine, resized_crop_box
+from mmseg.datasets.picture_changes import Motion, Recolouring
 from mmseg.datasets.static_images import OfStill
 from mmseg.datasets.thin_plate import draw_control_points, thin_plate_maps, warp
 from mmseg.datasets.vos_clips import OfClip, draw_frames, maximum_jump
@@ -99,28 +98,6 @@ def test_thin_plate_warp_is_the_official_one():
 def test_control_points_do_not_coincide():
     source, target = draw_control_points(384, np.random.default_rng(0))
     assert all(len(np.unique(axis)) == 12 for axis in source.T) and np.abs(target - source).max() < 0.1
-
-
-def test_affine_turns_clockwise_and_keeps_the_centre():
-    spot = np.zeros((41, 41), np.uint8)
-    spot[2:5, 18:23] = 255  # at the top
-    turned = np.asarray(affine(Image.fromarray(spot), 90.0, 1.0, 0.0))
-    assert turned[18:23, 36:39].mean() > 200 and turned.sum() > 0.8 * spot.sum()
-    larger = np.asarray(affine(Image.fromarray(spot), 0.0, 0.5, 0.0))
-    assert larger[11:13, 19:22].any() and not larger[:8].any()
-    sheared = np.asarray(affine(Image.fromarray(spot), 0.0, 1.0, 30.0))
-    assert sheared[3].nonzero()[0].mean() == pytest.approx(20 + np.tan(np.pi / 6) * 17, abs=1)
-    colours = affine(Image.new("RGB", (20, 20)), 45.0, 1.0, 0.0)
-    assert colours.getpixel((0, 0)) == (124, 116, 104)
-
-
-def test_crops_have_the_drawn_shape():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        left, top, right, bottom = resized_crop_box((80, 60), (0.36, 1.0), (3 / 4, 4 / 3), rng)
-        assert 0 <= left < right <= 80 and 0 <= top < bottom <= 60
-        assert 0.33 < (right - left) * (bottom - top) / 4800 <= 1
-        assert 0.7 < (right - left) / (bottom - top) < 1.4
 
 
 # ------------------------------------------------------------------------------------------------------------- samples

@@ -60,9 +60,10 @@ def test_gradients_are_clipped_over_all_parameters():
 def test_scaled_gradients_are_clipped_by_their_true_size():
     clip = {"optimizer_config": {"grad_clip": {"max_norm": 0.01}}}
     plain, scaled = updater(clip, dropout=0.0), updater(clip, dropout=0.0)
-    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # as float16 has it on a GPU
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)  # as on a GPU
     values, expected = scaled([batch_of(2)]), plain([batch_of(2)])
     torch.testing.assert_close(values["grad_norm"], expected["grad_norm"])
+    assert scaled.scaler.get_scale() == 2048.0  # adapts itself after every update
     for a, b in zip(scaled.model.parameters(), plain.model.parameters()):
         torch.testing.assert_close(a, b)
 

@@ -21,7 +21,7 @@ from mmseg.evaluation import (
 )
 from mmseg.evaluation.boundary import boundary_counts
 from mmseg.evaluation.object_evaluator import ObjectEvaluator
-from mmseg.evaluation.object_scores import VOID, label_scores
+from mmseg.evaluation.object_scores import label_scores
 from tests.evaluation.metric_cases import Videos, drawn_videos, feed, stored_videos
 from tests.golden_cases import Case, fill
 
@@ -314,61 +314,5 @@ def test_tables_say_what_they_are(shapes):
     assert "DAVIS-2017, semi-supervised: 2 videos, 10 frames, 6 objects, first and last frames left out" in table
     assert "equals the davis2017-evaluation toolkit" in table and "borders_4" in table
     assert evaluator.report()["protocol"]["equals"] == "the davis2017-evaluation toolkit (semi-supervised)"
-
-
-# -- bad input
-
-
-def frames(number: int, fill_value: int = 1) -> np.ndarray:
-    labels = np.zeros((number, 20, 30), np.uint8)
-    labels[:, 5:12, 6:20] = fill_value
-    return labels
-
-
-def test_an_id_too_many_is_no_fault_in_frames_that_do_not_count():
-    target, pred = frames(5), frames(5)
-    pred[0, 0, 0] = pred[-1, 0, 0] = 9
-    assert feed(DAVIS17Evaluator(), {"a": (target, pred)}).compute()["J-Mean"] == 1
-    pred[2, 0, 0] = VOID
-    with pytest.raises(DataError, match="frame 2 of video 'a': id 255"):
-        feed(DAVIS17Evaluator(), {"a": (target, pred)})
-
-
-def test_too_many_proposals():
-    with pytest.raises(DataError, match="proposal 21"):
-        feed(DAVIS17UnsupervisedEvaluator(), {"a": (frames(4), frames(4, 21))})
-
-
-def test_masks_of_davis_2016_under_davis_2017():
-    evaluator = feed(DAVIS17Evaluator(), {"a": (frames(5, 255), frames(5, 0))})
-    with pytest.raises(DataError, match="no object in the truth") as caught:
-        evaluator.check_plausible()
-    assert "--protocol davis16" in caught.value.action
-
-
-def test_soft_maps_are_refused_as_masks():
-    soft = np.tile(np.arange(240, dtype=np.uint8), (4, 20, 1))
-    with pytest.raises(DataError, match="240 different values"):
-        feed(DAVIS16Evaluator(), {"a": (np.zeros_like(soft), soft)})
-
-
-@pytest.mark.parametrize("kind", [DAVIS16Evaluator, DAVIS17Evaluator])
-def test_videos_too_short_for_inner_frames(kind):
-    with pytest.raises(DataError, match="2 frames with a truth"):
-        feed(kind(), {"a": (frames(2), frames(2))}).compute()
-
-
-def test_frames_out_of_order_other_sizes_and_missing_videos():
-    evaluator = DAVIS16Evaluator(video_order=["a", "b"])
-    feed(evaluator, {"a": (frames(4), frames(4))})
-    with pytest.raises(DataError, match="frame 3 of video 'a' arrives after frame 3"):
-        evaluator.update("a", 3, frames(1)[0], frames(1)[0])
-    with pytest.raises(DataError, match="prediction is 10x30"):
-        evaluator.update("a", 4, frames(1)[0, :10], frames(1)[0])
-    with pytest.raises(DataError, match="'c' is not in the split"):
-        evaluator.update("c", 0, frames(1)[0], frames(1)[0])
-    evaluator.end_video("a")
-    with pytest.raises(DataError, match="after the end of its video"):
-        evaluator.update("a", 4, frames(1)[0], frames(1)[0])
-    with pytest.raises(DataError, match="1 of 2 videos have no predictions: b"):
-        evaluator.compute()
+    assert evaluator.protocol()["frames"] == "the first and the last of each video left out"
+    assert DAVIS16Evaluator(all_frames=True).protocol()["frames"] == "all"

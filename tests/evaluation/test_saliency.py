@@ -107,6 +107,15 @@ def test_processes_tables_and_settings():
         whole.merge(VideoSaliencyEvaluator("vsod"))
 
 
+def test_empty_quarters_are_left_out_unless_asked_for():
+    videos = drawn_videos(SHAPES, reduce=False)
+    ours = feed(VideoSaliencyEvaluator(), videos, ["last_row"])
+    toolkits = feed(VideoSaliencyEvaluator(empty_blocks=True), videos, ["last_row"])
+    assert 0 < ours.scores()["S"] < 1 and np.isnan(toolkits.scores()["S"])
+    assert ours.protocol()["S"] == "empty quarters left out"
+    assert toolkits.protocol()["S"] == "nan where the toolkits divide by zero"
+
+
 def test_masks_of_zeros_and_ones_are_not_taken_for_empty_ones():
     target = np.zeros((4, 10, 12), np.uint8)
     target[:, 2:6, 3:9] = 1

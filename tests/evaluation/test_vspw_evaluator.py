@@ -198,6 +198,13 @@ def test_nothing_labelled_gives_nan_and_null():
     assert report["VC8"] == 1.0  # void is a label like any other
 
 
+def test_undefined_scores_say_why():
+    why = VSPWEvaluator(3).why_undefined
+    assert why("IoU.class 1") == "no pixel is labelled, or predicted, as this class"
+    assert why("mmseg/mIoU") == "no pixel is labelled"
+    assert why("VC8") == "it counts videos of at least 17 frames"
+
+
 def test_errors_leave_nothing_half_counted():
     labels = np.zeros((4, 6), np.uint8)
     evaluator = VSPWEvaluator(3, video_order=["a", "b"])

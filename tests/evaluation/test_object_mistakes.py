@@ -1,0 +1,76 @@
+"""What the evaluators of object masks refuse, and what they say then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmseg.errors import DataError
+from mmseg.evaluation import DAVIS16Evaluator, DAVIS17Evaluator, DAVIS17UnsupervisedEvaluator
+from mmseg.evaluation.object_scores import VOID
+from tests.evaluation.metric_cases import feed
+
+
+def frames(number: int, fill_value: int = 1) -> np.ndarray:
+    labels = np.zeros((number, 20, 30), np.uint8)
+    labels[:, 5:12, 6:20] = fill_value
+    return labels
+
+
+def test_an_id_too_many_is_no_fault_in_frames_that_do_not_count():
+    target, pred = frames(5), frames(5)
+    pred[0, 0, 0] = pred[-1, 0, 0] = 9
+    assert feed(DAVIS17Evaluator(), {"a": (target, pred)}).compute()["J-Mean"] == 1
+    pred[2, 0, 0] = VOID
+    with pytest.raises(DataError, match="frame 2 of video 'a': id 255") as caught:
+        feed(DAVIS17Evaluator(), {"a": (target, pred)})
+    assert "background as 0" in caught.value.action
+
+
+def test_too_many_proposals():
+    with pytest.raises(DataError, match="proposal 21"):
+        feed(DAVIS17UnsupervisedEvaluator(), {"a": (frames(4), frames(4, 21))})
+
+
+def test_masks_of_davis_2016_under_davis_2017():
+    evaluator = feed(DAVIS17Evaluator(), {"a": (frames(5, 255), frames(5, 0))})
+    with pytest.raises(DataError, match="no object in the truth") as caught:
+        evaluator.check_plausible()
+    assert "--protocol davis16" in caught.value.action
+    with pytest.raises(DataError, match="id 255") as caught:
+        feed(DAVIS17Evaluator(), {"a": (frames(5, 255), frames(5, 255))})
+    assert "take davis16" in caught.value.action
+
+
+def test_soft_maps_are_refused_as_masks():
+    soft = np.tile(np.arange(240, dtype=np.uint8), (4, 20, 1))
+    with pytest.raises(DataError, match="240 different values"):
+        feed(DAVIS16Evaluator(), {"a": (np.zeros_like(soft), soft)})
+
+
+@pytest.mark.parametrize("kind", [DAVIS16Evaluator, DAVIS17Evaluator])
+def test_videos_too_short_for_inner_frames(kind):
+    with pytest.raises(DataError, match="2 frames with a truth"):
+        feed(kind(), {"a": (frames(2), frames(2))}).compute()
+
+
+def test_frames_out_of_order_other_sizes_and_missing_videos():
+    evaluator = DAVIS16Evaluator(video_order=["a", "b"])
+    feed(evaluator, {"a": (frames(4), frames(4))})
+    with pytest.raises(DataError, match="frame 3 of video 'a' arrives after frame 3"):
+        evaluator.update("a", 3, frames(1)[0], frames(1)[0])
+    with pytest.raises(DataError, match="prediction is 10x30"):
+        evaluator.update("a", 4, frames(1)[0, :10], frames(1)[0])
+    with pytest.raises(DataError, match="'c' is not in the split"):
+        evaluator.update("c", 0, frames(1)[0], frames(1)[0])
+    evaluator.end_video("a")
+    with pytest.raises(DataError, match="after the end of its video"):
+        evaluator.update("a", 4, frames(1)[0], frames(1)[0])
+    with pytest.raises(DataError, match="1 of 2 videos have no predictions: b"):
+        evaluator.compute()
+
+
+def test_a_video_in_two_evaluators_is_seen_before_either_says_that_it_ended():
+    ours, theirs = (feed(DAVIS16Evaluator(), {"a": (frames(4), frames(4))}) for _ in range(2))
+    with pytest.raises(DataError, match="'a' was evaluated by two processes"):
+        ours.merge(theirs)
