@@ -27,6 +27,8 @@ from mmseg.values import shown
 
 logger = logging.getLogger("mmseg.config")
 
+_ENDINGS = (".py", ".json", ".yaml", ".yml")  # of config files
+
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a Python config file (which executes it), apply overrides, and import the user's modules that it names.
@@ -112,6 +114,13 @@ def _read(path: Path) -> Config:
     """The config of a file."""
     if not path.is_file():
         raise ConfigError(f"config file {path} does not exist", "a Python config file", "check the path")
+    if path.suffix not in _ENDINGS:
+        raise ConfigError(
+            f"{path} in the place of the config file",
+            f"a file that ends in {', '.join(_ENDINGS)}; a checkpoint comes after it",
+            "give CONFIG CHECKPOINT in this order (in Python: config=..., checkpoint=...); a checkpoint of ours "
+            "carries its config, and can be given alone as the checkpoint",
+        )
     _refuse_quotes(path)
     try:
         return Config.fromfile(str(path), lazy_import=False, import_custom_modules=False)

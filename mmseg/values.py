@@ -259,10 +259,12 @@ def checked(function: Function) -> Function:
     """`function`, whose arguments are compared with their annotations at each call, as the values of a config are.
 
     Raises:
-        ConfigError: a call with an argument of another type, or out of range.
+        ConfigError: a call with an argument of another type, or out of range, or with one that it does not take.
     """
     signature = inspect.signature(function)
     fixed = {n: p for n, p in signature.parameters.items() if n != "self" and p.kind not in _VARIADIC}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    title = function.__qualname__.removesuffix(".__init__")
 
     @functools.cache
     def adapters() -> dict[str, TypeAdapter | None]:
@@ -271,6 +273,10 @@ def checked(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if not takes_any and (unknown := [name for name in kwargs if name not in fixed and name != "self"]):
+            raise ConfigError(
+                f"{title}: unknown argument {unknown[0]!r}", f"some of {', '.join(fixed)}", nearest(unknown[0], fixed)
+            )
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in fixed:
                 default = fixed[name].default

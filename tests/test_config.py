@@ -98,6 +98,12 @@ def test_options_for_a_loaded_config_are_checked_and_leave_it_alone():
         override(cfg, {"runner.max_itres": 7})
 
 
+def test_a_checkpoint_in_the_place_of_the_config_is_told(tmp_path):
+    path = write(tmp_path / "latest.pth", "")
+    with pytest.raises(ConfigError, match=r"latest\.pth in the place of the config(.*\n)*.*CONFIG CHECKPOINT"):
+        load_config(path)
+
+
 # ---------------------------------------------------------------------- variables of the file
 
 

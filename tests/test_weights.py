@@ -38,6 +38,7 @@ def test_places_that_hold_no_file(tmp_path):
     (tmp_path / "latest.pth").symlink_to("iter_4.pth")
     for place, message in (
         (tmp_path / "none.pth", "no such file"),
+        ("https://example.org/cffm.pth", "no such file\n(.*\n)*.*download it"),
         (tmp_path / "latest.pth", r"no such file \(a link to iter_4\.pth, which does not exist\)"),
         (tmp_path / "folder.pth", "is a folder"),
         (tmp_path / "pipe.pth", "is a pipe or a device"),

@@ -18,6 +18,7 @@ from mmseg.models.base import VideoModel
 from mmseg.models.opening import init_segmentor, known_device
 from mmseg.registry import DATASETS, class_of
 from mmseg.structures import Frame
+from mmseg.values import check, checker
 
 __all__ = [
     "frames_with_flow",
@@ -25,6 +26,7 @@ __all__ = [
     "init_segmentor",
     "known_device",
     "pipeline_of",
+    "require_model",
     "settings_of",
 ]
 
@@ -42,10 +44,16 @@ def inference_segmentor(
 
     Raises:
         DataError: frames that cannot be read or differ in size.
-        ConfigError: the weights of the flow network cannot be had.
+        ConfigError: no model of this package, or the weights of the flow network cannot be had.
     """
+    require_model(model)
     frames = frames_with_flow(model, FrameSource(video), flow)
     return [result.labels for result in predict(model, frames, pipeline_of(model, aug_test), settings_of(model))]
+
+
+def require_model(model: Any) -> None:
+    """Raise ConfigError unless `model` is one of this package."""
+    check(model, checker(VideoModel), "model")
 
 
 def frames_with_flow(model: VideoModel, frames: Iterable[Frame], flow: str | FlowNetwork | None) -> Iterable[Frame]:

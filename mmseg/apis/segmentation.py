@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmseg.apis.features import FeatureWriter
-from mmseg.apis.inference import frames_with_flow, pipeline_of, settings_of
+from mmseg.apis.inference import frames_with_flow, pipeline_of, require_model, settings_of
 from mmseg.apis.video_stream import AutocastType
 from mmseg.behind import Behind
 from mmseg.datasets.mask_inputs import GivenMasks
@@ -186,6 +186,7 @@ def segment_video(
         ConfigError: options that this model cannot follow, or that are without effect.
         WriteError: files that cannot be written, or another run makes the same video. Nothing of it stays.
     """
+    require_model(model)
     options, began = options.settled(model), time.monotonic()
 
     def seconds() -> float:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg.apis import VideoStream, inference_segmentor, init_segmentor
+from mmseg.apis import VideoStream, inference_segmentor, init_segmentor, segment_video
 from mmseg.datasets import build_dataset
 from mmseg.engine.checkpoints import save_checkpoint
 from mmseg.engine.predict import predict, stream_settings
@@ -129,3 +129,12 @@ def test_frames_without_flow_or_with_one_that_does_not_fit(hfan, tmp_path):
     with pytest.raises(DataError, match=r"float64 array \(2, 48, 64\)"):
         video.step(frame, flow=np.zeros((2, 48, 64)))
     assert video.step(frame, flow=frame).shape == (48, 64)
+
+
+def test_arguments_that_do_not_exist_and_models_of_others_are_told(tmp_path, config):
+    with pytest.raises(ConfigError, match=r"unknown argument 'cfg_options'(.*\n)*.*did you mean 'options'"):
+        init_segmentor(str(config), cfg_options={})
+    for use in (inference_segmentor, lambda model, frames: segment_video(model, frames, tmp_path / "out")):
+        with pytest.raises(ConfigError, match=r"model = Linear"):
+            use(torch.nn.Linear(2, 2), frames_of(tmp_path))
+    assert not (tmp_path / "out").exists()
