@@ -104,8 +104,7 @@ def saved_run(path: str | Path) -> SavedRun:
         raise _damaged(path, f"meta['seed'] is no seed but {short(seed)}")
     if part is not None and not isinstance(part, str):
         raise _damaged(path, f"meta['finetune_trains'] is no part of a name but {short(part)}")
-    is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
-    return SavedRun(_is_ours(meta), seed, part, classes if is_list else None)
+    return SavedRun(_is_ours(meta), seed, part, classes)
 
 
 def agree_on_newest(folder: str | Path, run: str | None = None) -> Path | None:

@@ -68,6 +68,8 @@ def test_davis_gives_the_first_mask(tmp_path):
     assert [frame.given is not None for frame in frames] == [True, False, False, False]
     assert np.array_equal(frames[0].given, label_map(VIDEO))
     assert all(frame.wanted and frame.truth is None for frame in frames)
+    assert [frame.path for frame in frames] == list(dataset.videos[0].frames)
+    assert all(np.array_equal(frame.reload(), frame.image) for frame in frames)
     assert np.array_equal(dataset.palette, case_palette())
     with pytest.raises(DataError, match="without a mask for every frame"):
         dataset.metrics(ResultOptions())

@@ -80,6 +80,8 @@ def test_writers(dataset, tmp_path):
     assert (type(overlays), overlays.folder, overlays.fps) == (OverlayVideoWriter, tmp_path / "show", 24.0)
     assert (type(sheet), list(sheet.class_names)) == (ContactSheetWriter, NAMES)
     assert dataset.writers(ResultOptions(None)) == []
+    (png,) = dataset.writers(ResultOptions(tmp_path / "out", format_only=True))
+    assert (type(png), png.folder) == (LabelPngWriter, tmp_path / "out/result_submission")
     joined = ResultOptions(tmp_path / "res.pkl", tmpdir=tmp_path / "parts", gpu_collect=True)
     (pickle,) = dataset.writers(joined)
     assert pickle.gather and pickle._parts.name.parent == tmp_path / "parts"

@@ -191,6 +191,17 @@ def test_metrics(root):
         dataset.metrics(ResultOptions(metrics=("mIoU",)))
 
 
+def test_paintings_have_the_colours_and_the_opacity_that_are_asked_for(root, tmp_path):
+    dataset = VOSDataset(**DIRS, data_root=root, test_mode=True)
+    assert dataset.writers(ResultOptions(None)) == []
+    masks, painting = dataset.writers(ResultOptions(None, output_dir=tmp_path / "out", opacity=0.4))
+    assert (masks.folder, painting.folder, painting.opacity) == (tmp_path / "out-DAVIS-16", tmp_path / "out", 0.4)
+    assert painting.table[:2].tolist() == [list(colour) for colour in dataset.PALETTE]
+    own = [[1, 2, 3], [4, 5, 6]]
+    _, painting = dataset.writers(ResultOptions(None, output_dir=tmp_path / "out", palette=own))
+    assert painting.table[:2].tolist() == own
+
+
 def test_videos_with_few_or_no_masks(root, caplog):
     (root / "mask/val/bear_00002.png").unlink()
     dataset = VOSDataset(**DIRS, data_root=root, test_mode=True)

@@ -262,6 +262,7 @@ def go_on(run, path: pathlib.Path, content: dict) -> None:
         ("meta.iter", torch.zeros(3), r"meta\['iter'\] is no number of iterations but a Tensor"),
         ("meta.seed", "x", r"meta\['seed'\] is no seed but 'x'"),
         ("meta.seed", -1, r"meta\['seed'\] is no seed"),
+        ("meta.finetune_trains", 3, r"meta\['finetune_trains'\] is no part of a name but 3"),
         ("meta.amp", [np.zeros(3)], r"meta\['amp'\] is no plain value"),
         ("optimizer", "x", "optimiser state is a str"),
         ("optimizer", None, "optimiser state is a NoneType"),
@@ -272,6 +273,7 @@ def go_on(run, path: pathlib.Path, content: dict) -> None:
         ("optimizer.param_groups.0.params", ["x"], "no list of parameters"),
         ("optimizer.state.0", 3, "optimiser state of parameter 0 is a int"),
         ("optimizer.state.0.exp_avg", float("nan"), "exp_avg.* no plain finite number or tensor"),
+        ("optimizer.state.0.step", float("inf"), "step.* no plain finite number"),
         ("optimizer.state.0.exp_avg", torch.zeros(8).to_sparse(), "exp_avg.* no plain"),
         ("optimizer.state.0.exp_avg", torch.zeros(1).expand(10**6, 10**6), "exp_avg.* no plain"),
     ],
@@ -285,6 +287,15 @@ def test_damaged_parts_are_named(tmp_path, trained, run, place, value, message):
     target[last] = value
     with pytest.raises(CheckpointError, match=message):
         go_on(run, tmp_path / "a.pth", content)
+
+
+def test_what_a_checkpoint_says_about_its_run(tmp_path, trained):
+    def saved(**meta):
+        torch.save({**trained, "meta": {**trained["meta"], **meta}}, tmp_path / "a.pth")
+        return resuming.saved_run(tmp_path / "a.pth")
+
+    assert saved(CLASSES=["sky", "road"], finetune_trains="head") == (True, 5, "head", ["sky", "road"])
+    assert saved(writer="another").is_ours is False and saved(CLASSES=None).classes is None
 
 
 def places(value: object, path: tuple = ()) -> list[tuple]:

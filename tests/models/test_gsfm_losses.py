@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmseg.errors import DataError
+from mmseg.errors import ConfigError, DataError
 from mmseg.models.layers.aggregation import aggregate
+from mmseg.models.losses.bootstrapped import BootstrappedCrossEntropy
 from mmseg.models.losses.boundary_loss import boundary_loss, boundary_target
 from mmseg.models.networks.gsfm.clip_losses import Clip, ClipLoss, Segmented
 from tests.models.gsfm_cases import GSFMCase, clip_batch, network
@@ -97,3 +98,10 @@ def test_statistics_of_batch_norm_change_only_where_that_is_wanted(norm_eval):
     changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
     assert changed == (set() if norm_eval else set(before))
     assert model.synchronised_norms == (() if norm_eval else ("",))
+
+
+def test_the_share_of_the_pixels_falls_as_published():
+    loss = BootstrappedCrossEntropy()
+    assert [loss.share(it) for it in (0, 3000, 9000, 15000, 10**6)] == pytest.approx([1, 1, 0.575, 0.15, 0.15])
+    with pytest.raises(ConfigError, match="start_warm=5, end_warm=5"):
+        BootstrappedCrossEntropy(5, 5)
