@@ -220,17 +220,21 @@ def youtube_objects(path: Path, masks: StoredMasks) -> dict[str, dict[int, tuple
     """Objects of ``meta.json``: video -> id -> category, and in which of the frames with a truth they are annotated.
 
     Raises:
-        DataError: the file is none of YouTube-VOS.
+        DataError: the file is none of YouTube-VOS, or names other frames than the masks.
     """
     meta = read_json(path, limit=_MAX_META_BYTES)
+    stems = {name: [stem for stem, *_ in frames] for name, frames in masks.videos.items()}
     try:
         videos = meta["videos"]
         return {
             name: {
-                int(number): (str(info["category"]), _positions(info.get("frames"), [stem for stem, *_ in frames]))
+                int(number): (
+                    str(info["category"]),
+                    _positions(info.get("frames"), stems[name], f"{path}: object {number} of video {name!r}"),
+                )
                 for number, info in videos[name]["objects"].items()
             }
-            for name, frames in masks.videos.items()
+            for name in stems
             if name in videos
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -241,12 +245,22 @@ def youtube_objects(path: Path, masks: StoredMasks) -> dict[str, dict[int, tuple
         ) from error
 
 
-def _positions(names: Sequence[str] | None, stems: list[str]) -> list[int] | None:
-    """Positions of the named frames among those with a truth; None if fewer than two are named: that which is given."""
+def _positions(names: Sequence[str] | None, stems: list[str], where: str) -> list[int] | None:
+    """Positions of the named frames among those with a truth; None if one at most is named: that which is given.
+
+    Raises:
+        DataError: none of them has a truth; the message begins with `where`.
+    """
     if not names:
         return None
     found = [stems.index(name) for name in names if name in stems]
-    return found if len(found) > 1 else None
+    if not found:
+        raise DataError(
+            f"{where} has frames {names[0]!r} to {names[-1]!r}, and none of them has a mask",
+            f"names of masks, from {stems[0]!r} to {stems[-1]!r}",
+            "take masks and meta.json of one set; names must be equal, '00005' for 00005.png",
+        )
+    return found if len(names) > 1 else None
 
 
 def seen_categories(path: Path) -> set[str]:

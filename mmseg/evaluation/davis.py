@@ -86,7 +86,7 @@ class DAVIS17Evaluator(ObjectEvaluator):
     equals = "the davis2017-evaluation toolkit (semi-supervised)"
 
     def _begin(self, state: dict, target: np.ndarray) -> None:
-        state["ids"] = tuple(range(1, largest_id(target) + 1))
+        _begin_with_first_mask(state, target)
         state["excess"] = None
 
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
@@ -99,9 +99,31 @@ class DAVIS17Evaluator(ObjectEvaluator):
                 f"0..{objects}, the ids of the first mask of the video",
                 "store ids as given in the first mask, and background as 0 (not 255)"
                 if objects
-                else "the first mask has no ids but 255, which is void here: for masks of 0 and 255, take davis16",
+                else "the first mask is empty, or has no ids but 255, which is void here: for masks of 0 and 255, take "
+                "davis16; for objects that come later, vos-benchmark",
             )
+        state["largest"] = max(state["largest"], largest_id(target))
         return label_scores(pred, target, state["ids"], self._masks)
+
+    def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
+        _tell_of_late_objects(state)
+        return super()._close(state, frames, rows)
+
+
+def _begin_with_first_mask(state: dict, target: np.ndarray) -> None:
+    """The objects of a video are those of its first mask: 1..K, K being the largest id."""
+    state["largest"] = largest_id(target)
+    state["ids"] = tuple(range(1, state["largest"] + 1))
+
+
+def _tell_of_late_objects(state: dict) -> None:
+    """Objects that come later are not scored, by the toolkit neither: other data sets than DAVIS have them."""
+    if state["largest"] > len(state["ids"]):
+        logger.warning(
+            "video %r: ids up to %d in the truth, but only those of the first mask (%s) are scored, as by the toolkit. "
+            "--protocol vos-benchmark scores objects that come later, too",
+            *(state["name"], state["largest"], f"1 to {len(state['ids'])}" if state["ids"] else "none"),
+        )
 
 
 def largest_id(labels: np.ndarray) -> int:
@@ -123,7 +145,7 @@ class DAVIS17UnsupervisedEvaluator(ObjectEvaluator):
     inner = False
 
     def _begin(self, state: dict, target: np.ndarray) -> None:
-        state["ids"] = tuple(range(1, largest_id(target) + 1))
+        _begin_with_first_mask(state, target)
         state["proposals"] = 0
 
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> tuple[dict[int, Scores], Scores]:
@@ -135,12 +157,14 @@ class DAVIS17UnsupervisedEvaluator(ObjectEvaluator):
                 "keep the best ones, and store background as 0 (not 255)",
             )
         state["proposals"] = max(state["proposals"], number)
+        state["largest"] = max(state["largest"], largest_id(target))
         return proposal_scores(pred, target, len(state["ids"]), self._masks)
 
     def _row_score(self, row: object) -> float:
         return float("nan")  # proposals are matched when the video is complete
 
     def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
+        _tell_of_late_objects(state)
         ids = state["ids"]
         number = max(state["proposals"], len(ids))
         # (frames, measures, proposals, objects)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from mmseg.errors import DataError
-from mmseg.evaluation.object_evaluator import ObjectEvaluator, mean
+from mmseg.evaluation.object_evaluator import ObjectEvaluator, ObjectVideo, mean
 from mmseg.evaluation.object_scores import Scores, label_scores
 from mmseg.registry import METRICS
+
+logger = logging.getLogger("mmseg.evaluation")
 
 ObjectInfo = tuple[str, Sequence[int] | None]
 """Category of an object and the numbers of the frames in which it is annotated; None: all that are fed."""
@@ -26,6 +29,9 @@ class YouTubeVOSEvaluator(ObjectEvaluator):
         objects: video -> id -> category and annotated frames, as ``meta.json`` has them.
         seen: the categories of the training set.
         video_order: see :class:`ObjectEvaluator`.
+
+    Raises:
+        DataError: an id that no mask of 8 bits can have, or that of the background.
     """
 
     protocol_name = "YouTube-VOS, an estimate"
@@ -40,6 +46,13 @@ class YouTubeVOSEvaluator(ObjectEvaluator):
     ) -> None:
         super().__init__(video_order)
         self.objects = {v: {int(k): tuple(info) for k, info in own.items()} for v, own in objects.items()}
+        wrong = [(video, number) for video, own in self.objects.items() for number in own if not 0 < number < 256]
+        if wrong:
+            raise DataError(
+                f"meta.json: object {wrong[0][1]} of video {wrong[0][0]!r}",
+                "ids from 1 to 255: masks have 8 bits, and 0 is background",
+                "renumber the objects, in the masks too",
+            )
         self.seen = frozenset(seen)
 
     def _begin(self, state: dict, target: np.ndarray) -> None:
@@ -50,8 +63,10 @@ class YouTubeVOSEvaluator(ObjectEvaluator):
             )
         state["ids"] = tuple(sorted(self.objects[name]))
         state["given"] = {}  # id -> frame in which it is first shown
+        state["shown"] = np.zeros(256, bool)  # ids that the truth shows in any frame
 
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
+        state["shown"] |= np.bincount(target.reshape(-1), minlength=256) > 0
         scores = np.full((2, len(state["ids"])), np.nan)
         counted = [k for k, number in enumerate(state["ids"]) if self._counts_now(state, number, frame, target)]
         scores[:, counted] = label_scores(pred, target, [state["ids"][k] for k in counted], self._masks)
@@ -64,6 +79,19 @@ class YouTubeVOSEvaluator(ObjectEvaluator):
         if number not in state["given"] and (target == number).any():
             state["given"][number] = frame
         return frame > state["given"].get(number, frame)
+
+    def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
+        """Also tells where masks and ``meta.json`` speak about other objects."""
+        shown = set(np.flatnonzero(state["shown"]).tolist()) - {0}
+        if unknown := sorted(shown - set(state["ids"])):
+            logger.warning("video %r: objects %s are not in meta.json and do not count", state["name"], unknown)
+        if unseen := sorted(set(state["ids"]) - shown):
+            logger.warning(
+                "video %r: objects %s of meta.json are in none of the true masks; frames where the prediction has none "
+                "of them, either, score 1",
+                *(state["name"], unseen),
+            )
+        return super()._close(state, frames, rows)
 
     def compute(self) -> dict[str, object]:
         """``overall``, ``J_seen``, ``F_seen``, ``J_unseen``, ``F_unseen``, and what all evaluators of objects give.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmseg.errors import DataError
-from mmseg.evaluation import DAVIS16Evaluator, DAVIS17Evaluator, DAVIS17UnsupervisedEvaluator
+from mmseg.evaluation import DAVIS16Evaluator, DAVIS17Evaluator, DAVIS17UnsupervisedEvaluator, YouTubeVOSEvaluator
 from mmseg.evaluation.object_scores import VOID
 from tests.evaluation.metric_cases import feed
 
@@ -74,3 +74,45 @@ def test_a_video_in_two_evaluators_is_seen_before_either_says_that_it_ended():
     ours, theirs = (feed(DAVIS16Evaluator(), {"a": (frames(4), frames(4))}) for _ in range(2))
     with pytest.raises(DataError, match="'a' was evaluated by two processes"):
         ours.merge(theirs)
+
+
+@pytest.mark.parametrize("number", [0, 256, -1])
+def test_ids_of_meta_json_that_no_mask_can_have(number):
+    with pytest.raises(DataError, match=f"object {number} of video 'a'"):
+        YouTubeVOSEvaluator({"a": {number: ("dog", None)}}, ["dog"])
+
+
+def test_objects_that_masks_and_meta_json_do_not_share_are_told(caplog):
+    target = frames(5)
+    target[:, 15:, :5] = 3
+    objects = {"a": {1: ("dog", [0, 1, 2]), 2: ("cat", [0, 1, 2])}}
+    feed(YouTubeVOSEvaluator(objects, ["dog"]), {"a": (target, target)}).compute()
+    assert "'a': objects [3] are not in meta.json and do not count" in caplog.text
+    assert "'a': objects [2] of meta.json are in none of the true masks" in caplog.text
+    caplog.clear()
+    objects["a"] |= {2: ("cat", None), 3: ("cat", None)}
+    target[:, :2, :2] = 2
+    feed(YouTubeVOSEvaluator(objects, ["dog"]), {"a": (target, target)}).compute()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("kind", [DAVIS17Evaluator, DAVIS17UnsupervisedEvaluator])
+def test_objects_that_come_after_the_first_mask_are_told(kind, caplog):
+    target = frames(6)
+    target[:, 18:, 3:] = VOID  # void is no object
+    feed(kind(), {"a": (target, frames(6))}).compute()
+    assert not caplog.text
+    target[3:, 15:18, :5] = 4
+    feed(kind(), {"a": (target, frames(6))}).compute()
+    assert "'a': ids up to 4 in the truth" in caplog.text and "(1 to 1)" in caplog.text
+    target[0] = 0
+    feed(kind(), {"a": (target, frames(6, 0))}).compute()
+    assert "(none)" in caplog.text
+
+
+def test_an_empty_first_mask_is_not_taken_for_void():
+    target = frames(5)
+    target[0] = 0
+    with pytest.raises(DataError, match="id 1") as caught:
+        feed(DAVIS17Evaluator(), {"a": (target, target)})
+    assert "empty" in caught.value.action and "vos-benchmark" in caught.value.action

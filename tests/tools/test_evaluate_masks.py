@@ -121,6 +121,17 @@ def test_categories_that_cannot_be_read(name, content, message, small, tmp_path)
         run(tmp_path, "--protocol", "youtube", *folders, "--seen", tmp_path / name)
 
 
+@pytest.mark.parametrize("names", [["0", "1", "2"], [0, 1, 2]])
+def test_frames_of_meta_json_that_no_mask_has(names, small, tmp_path):
+    videos = [path.name for path in (small / "truth").iterdir()]
+    objects = {"1": {"category": "dog", "frames": names}}
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": {video: {"objects": objects} for video in videos}}))
+    (tmp_path / "seen.txt").write_text("dog")
+    options = ["--seen", tmp_path / "seen.txt", "--meta", tmp_path / "meta.json"]
+    with pytest.raises(DataError, match=r"object 1 of video .* none of them has a mask"):
+        run(tmp_path, "--protocol", "youtube", small / "pred", small / "truth", *options)
+
+
 def test_vos_benchmark_on_masks_of_0_and_255(small, tmp_path, caplog):
     for path in (small / "truth").rglob("*.png"):
         write_png(path, 255 * np.asarray(Image.open(path)))
