@@ -63,6 +63,7 @@ def override(config: Config, options: Mapping[str, Any], path: Path | None = Non
     _name_data_sets(config)
     check_config(config, config.filename or "config")
     data_entries.tell_of_windows(config)
+    data_entries.tell_of_other_inputs(config)
     _import_modules(config.get("custom_imports"))
     return config
 

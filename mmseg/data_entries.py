@@ -96,6 +96,43 @@ def tell_of_windows(config: Any) -> None:
             )
 
 
+def tell_of_other_inputs(config: Any) -> None:
+    """Warn of frames that are scored with other numbers, or references at other distances, than a network learns from.
+
+    That is one ``Normalize`` for training and another one for a test, or a ``dilation`` that was changed in one place.
+    """
+    data = config.get("data") or {}
+    sets = {name: list(data_sets(data.get(name), f"data.{name}")) for name in SECTIONS}
+    for told in (_normalisations, _dilation):
+        trained = [(place, what) for place, dataset in sets["train"] for what in told(dataset)]
+        for place, what in [
+            (place, what) for name in SECTIONS[1:] for place, node in sets[name] for what in told(node)
+        ]:
+            if trained and what not in [other for _, other in trained]:
+                logger.warning(
+                    "%s has %s, but %s has %s: the network is tested on other inputs than it is trained on",
+                    *(place, what, *trained[0]),
+                )
+
+
+def _normalisations(node: Any) -> Iterator[str]:
+    """What the transforms called ``Normalize...`` below `node` do."""
+    if isinstance(node, Mapping):
+        if str(node.get("type", "")).startswith("Normalize"):
+            rest = {"to_rgb": True, **{key: value for key, value in _plain(node).items() if key != "type"}}
+            yield "Normalize(" + ", ".join(f"{key}={rest[key]}" for key in sorted(rest)) + ")"
+        for entry in node.values():
+            yield from _normalisations(entry)
+    elif isinstance(node, list | tuple):
+        for entry in node:
+            yield from _normalisations(entry)
+
+
+def _dilation(dataset: Mapping[str, Any]) -> list[str]:
+    """Where its references are; empty for blocks of THE-Mask, whose frames are as far apart as `test_size` says."""
+    return [f"dilation={_plain(dataset['dilation'])}"] if dataset.get("dilation") else []
+
+
 def _windows(config: Any) -> Iterator[tuple[str, Any]]:
     """The ``test_cfg`` of a model that looks at frames through sliding windows, in the model or beside it."""
     model = config.get("model")

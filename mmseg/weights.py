@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import pickle
-import re
 import stat
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,8 +108,7 @@ def _require_file(path: Path) -> None:
         raise CheckpointError(f"{path}: {what}", "a file of weights", advice)
     if mode is not None:
         return
-    is_address = re.match(r"[a-z][a-z0-9+-]+:/", str(path))  # "https://" is "https:/" in a path
-    action = "download it, and give its path" if is_address else "check the path"
+    action = "download it, and give its path" if ":/" in str(path) else "check the path"
     target = f" (a link to {path.readlink()}, which does not exist)" if path.is_symlink() else ""
     raise CheckpointError(f"{path}: no such file{target}", "a file of weights", action)
 

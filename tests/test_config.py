@@ -331,3 +331,19 @@ def test_require_names_the_missing_section(tmp_path):
     for key in ("model", "data.train", "data.val.type.name"):
         with pytest.raises(ConfigError, match=rf"^{key} is missing"):
             require(cfg, key)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"data.train.dataset.pipeline.6.to_rgb": False}, ["data.val has Normalize", "data.test has Normalize"]),
+        ({"data.test.pipeline.1.transforms.2.mean": [0, 0, 0]}, ["data.test has Normalize(mean=[0, 0, 0]"]),
+        ({"data.train.dataset.dilation": [-6, -4, -2]}, ["data.val has dilation=[-9", "data.test has dilation=[-9"]),
+        ({"dilation": [-6, -4, -2]}, []),
+    ],
+)
+def test_other_inputs_in_a_test_than_in_the_training_are_told(options, told, caplog):
+    load_config(TOY, options)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(told)
+    assert all(begin in message and "data.train.dataset has" in message for begin, message in zip(told, messages))

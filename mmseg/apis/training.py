@@ -111,6 +111,8 @@ def train_segmentor(
             model = _build_model(cfg, seed, dataset)
             if resume_from:
                 compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
+                if weights[1] and not (own or auto_resume or replace_by):
+                    logger.warning("%s has no effect: the training goes on from %s", weights[1], resume_from)
             else:
                 _load(model, dataset, weights)
         validation = _validation(cfg, dataset, model, must=rehearsal) if validate else None

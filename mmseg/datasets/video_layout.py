@@ -15,6 +15,7 @@ from mmseg.images import list_pictures, natural_key
 
 VIDEO = "{video}"
 FLAT_NAMES = r"(.+)[_-]\d+"
+_NAMED = 5  # files at most, in a message
 
 logger = logging.getLogger("mmseg.datasets")
 
@@ -168,7 +169,12 @@ def no_masks(names: Sequence[str], frames: PictureFolders, masks: PictureFolders
 
 
 def scan_video(
-    name: str, frames: PictureFolders, masks: PictureFolders, keep_unlabelled: bool, masks_needed: bool
+    name: str,
+    frames: PictureFolders,
+    masks: PictureFolders,
+    keep_unlabelled: bool,
+    masks_needed: bool,
+    alone: list[str],
 ) -> VideoFiles:
     """List the frames of a video and pair them with their masks; two folder listings, no file is opened.
 
@@ -177,6 +183,7 @@ def scan_video(
         frames, masks: where they are.
         keep_unlabelled: frames may be without mask; then masks may not be without frame.
         masks_needed: whether a video without any mask is an error.
+        alone: receives the masks without frame.
 
     Raises:
         DataError: a folder is missing or empty, two files have the same stem, or frames and masks are no pairs.
@@ -184,7 +191,7 @@ def scan_video(
     pictures, folder = frames.of(name), frames.folder(name)
     if pictures is None:
         raise DataError(
-            f"video {name!r}: folder {folder} does not exist"
+            f"video {name!r}: folder {folder} does not exist{_beside(folder)}"
             if frames.flat is None
             else f"video {name!r}: no frame of it in {folder}",
             "a folder with the frames of every video that the split file names",
@@ -199,20 +206,20 @@ def scan_video(
     labels = masks.of(name) or {}
     if not labels and not masks_needed:
         return VideoFiles.of(name, list(pictures.values()))
-    check_pairs(name, pictures, labels, masks, keep_unlabelled)
+    alone += check_pairs(name, pictures, labels, masks, keep_unlabelled)
     return VideoFiles.of(name, list(pictures.values()), [labels.get(stem) for stem in pictures])
 
 
 def check_pairs(
     name: str, frames: Mapping[str, str], labels: Mapping[str, str], masks: PictureFolders, keep_unlabelled: bool
-) -> None:
-    """Raise DataError for a frame without mask; or, where these are kept, for a mask without frame."""
+) -> list[str]:
+    """The masks without frame. Raises DataError for a frame without mask; or, where these are kept, for such a mask."""
     missing = [stem for stem in frames if stem not in labels]
     alone = [labels[stem] for stem in labels if stem not in frames]
     if missing and not keep_unlabelled:
         raise DataError(
             f"video {name!r}: {len(missing)} of {len(frames)} frames without mask, the first is "
-            f"{os.path.join(masks.folder(name), missing[0])}{masks.suffix or '.png'}",
+            f"{os.path.join(masks.folder(name), missing[0])}{masks.suffix or '.png'}{_beside(masks.folder(name))}",
             "a mask with the same stem for every frame",
             "extract the masks again, or remove frames without mask from the folder of frames; where only some frames "
             "are labelled, set unlabelled='keep' in the data set",
@@ -223,3 +230,14 @@ def check_pairs(
             "a frame with the same stem for every mask",
             "rename them, or set frame_suffix and mask_suffix to what their names end with",
         )
+    return alone
+
+
+def _beside(folder: str) -> str:
+    """What stands where a folder is missing, for messages: it may have another name, or be in capitals."""
+    above = os.path.dirname(folder)
+    if os.path.isdir(folder) or not os.path.isdir(above):
+        return ""
+    names = sorted(name for name in os.listdir(above) if not name.startswith("."))
+    more = ", ..." if len(names) > _NAMED else ""
+    return f" ({above} has no {os.path.basename(folder)}, but {', '.join(names[:_NAMED])}{more})" if names else ""

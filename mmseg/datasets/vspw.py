@@ -12,6 +12,7 @@ Folders, names and the meaning of masks can be others, by arguments.
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from mmseg.errors import DataError
 from mmseg.files import read_bytes
 from mmseg.images import FRAMES, LABEL_MAPS
 from mmseg.registry import DATASETS
+
+logger = logging.getLogger("mmseg.datasets")
 
 PROTOTYPE_SPLIT = "train_val_generate_prototype"
 _MAX_SPLIT_BYTES = 2**26
@@ -129,7 +132,14 @@ class VSPWDataset(VideoDataset):
             names = [line.name for line in lines]
         # The labels of VSPW's test split are not public, and prototypes need none.
         needed = not (test_mode or self.prototypes or self.split == "test")
-        videos = [scan_video(name, frames, masks, keep_unlabelled, needed) for name in names]
+        alone: list[str] = []
+        videos = [scan_video(name, frames, masks, keep_unlabelled, needed, alone) for name in names]
+        if alone:
+            logger.warning(
+                "%d masks without frame, the first is %s: where frames are missing, those before and after are taken "
+                "for neighbours",
+                *(len(alone), alone[0]),
+            )
         if needed and not any(video.mask_files for video in videos):
             raise no_masks(names, frames, masks)
         return videos

@@ -111,6 +111,14 @@ def test_two_files_of_weights_are_refused(tmp_path):
         run(tmp_path / "run", tmp_path, load_from="a.pth", options={"finetune_from": "b.pth"})
 
 
+def test_weights_beside_a_run_that_goes_on_are_told(tmp_path, capsys):
+    run(tmp_path / "first", tmp_path)
+    first = str(tmp_path / "first" / "latest.pth")
+    for arguments, told in (({"resume_from": first}, True), ({"auto_resume": True}, False)):
+        run(tmp_path / "first", tmp_path, load_from="weights.pth", **arguments)
+        assert (f"weights.pth has no effect: the training goes on from {first}" in capsys.readouterr().out) == told
+
+
 def test_the_seed_of_the_resumed_run_is_taken(tmp_path):
     run(tmp_path / "first", tmp_path)
     path = tmp_path / "toy.py"

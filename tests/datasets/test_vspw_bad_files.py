@@ -140,3 +140,18 @@ def test_split_file_that_is_none(root):
     (root / "val.txt").unlink()
     (root / "val.txt").mkdir()
     expect("a folder", VSPWDataset, root, "val", test_mode=True)
+
+
+def test_a_folder_of_another_name_is_named(tmp_path):
+    folder = write_vspw(tmp_path, train=dict(a=12)) / "data/a"
+    (folder / "origin").rename(folder / "Origin")
+    expect("has no origin, but Origin, mask", VSPWDataset, tmp_path, "train", TRAIN)
+    (folder / "Origin").rename(folder / "origin")
+    (folder / "mask").rename(folder / "masks")
+    expect("has no mask, but masks, origin", VSPWDataset, tmp_path, "train", TRAIN)
+
+
+def test_masks_without_frame_are_told(root, caplog):
+    frame_of(root).unlink()
+    VSPWDataset(root, "val", TEST, test_mode=True)
+    assert f"1 masks without frame, the first is {mask_of(root)}" in caplog.text
