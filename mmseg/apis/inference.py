@@ -44,9 +44,16 @@ def inference_segmentor(
 
     Raises:
         DataError: frames that cannot be read or differ in size.
-        ConfigError: no model of this package, or the weights of the flow network cannot be had.
+        ConfigError: no model of this package, or the weights of the flow network cannot be had; or the model follows
+            objects, which takes masks.
     """
     require_model(model)
+    if "given" in (model.view_inputs or ()):
+        raise ConfigError(
+            f"inference_segmentor with a {type(model).__name__}, to which no mask is shown here",
+            "a model that needs none",
+            "give masks to VideoStream(model).step(frame, mask=mask), or to tools/infer.py --mask FIRST.png",
+        )
     frames = frames_with_flow(model, FrameSource(video), flow)
     return [result.labels for result in predict(model, frames, pipeline_of(model, aug_test), settings_of(model))]
 

@@ -55,7 +55,7 @@ class VideoStream:
 
     Raises:
         ConfigError: the model has no config with a test pipeline, a setting does not fit it, or it cannot give what
-            `returns` asks for (THE-Mask has no probabilities).
+            `returns` asks for (THE-Mask has no probabilities), or `flow_backward` without `flow`.
     """
 
     @checked
@@ -73,6 +73,10 @@ class VideoStream:
         if flow is not None and not model.takes_flow:
             raise ConfigError(
                 f"flow={flow!r} for a {type(model).__name__}, which does not look at it", "no flow", "leave flow out"
+            )
+        if flow_backward and flow is None:
+            raise ConfigError(
+                "flow_backward=True without flow", "what computes it, as flow='raft'", "give flow, or leave this out"
             )
         settings = {**settings_of(model), **settings}
         model.check_settings(settings)

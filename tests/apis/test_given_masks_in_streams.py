@@ -6,8 +6,9 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
-from mmseg.apis import VideoStream
+from mmseg.apis import VideoStream, inference_segmentor
 from mmseg.config import load_config
 from mmseg.errors import ConfigError, DataError
 from tests.golden_cases import GOLDEN
@@ -90,3 +91,12 @@ def test_frames_that_change_their_size(model):
     video.step(frame(0), mask=mask())
     with pytest.raises(DataError, match="all frames of a video to have one size"):
         video.step(frame(1)[:20])
+
+
+def test_ways_without_a_mask_are_refused(model):
+    with pytest.raises(ConfigError, match="inference_segmentor with a GSFM") as caught:
+        inference_segmentor(model, [frame(0), frame(1)])
+    assert "mask=mask" in caught.value.action
+    with pytest.raises(ConfigError, match="encode_decode of GSFM") as caught:
+        model.encode_decode(torch.zeros(1, 2, 3, 32, 48), None)
+    assert "stream" in caught.value.action

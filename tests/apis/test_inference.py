@@ -79,6 +79,8 @@ def test_bad_arguments(tmp_path, config):
     for key, wrong in (("amp", "bfloat16"), ("amp", torch.int8), ("aug_test", "yes"), ("video", 3)):
         with pytest.raises(ConfigError, match=f"{key} = "):
             VideoStream(model, **{key: wrong})
+    with pytest.raises(ConfigError, match="flow_backward=True without flow"):
+        VideoStream(model, flow_backward=True)
     with pytest.raises(ConfigError, match="model = None"):
         VideoStream(None)
     assert VideoStream(model, False, torch.bfloat16, dilation=[-3, -2, -1]).step(np.zeros((40, 40, 3), np.uint8)).any

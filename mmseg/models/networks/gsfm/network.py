@@ -225,6 +225,14 @@ class GSFM(VideoModel):
 
     # ------------------------------------------------------------------ training
 
+    def encode_decode(self, imgs: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Raises ConfigError: nothing in a clip says which objects are meant."""
+        raise ConfigError(
+            f"encode_decode of {type(self).__name__}, which follows objects from masks",
+            "a stream: frames one by one, and the masks that are given for some of them",
+            "call model.stream(), or mmseg.apis.VideoStream(model).step(frame, mask=mask)",
+        )
+
     def loss(self, batch: Mapping[str, Any], iteration: int = 0) -> dict[str, Tensor]:
         """Losses of a batch of clips of three frames (GSFM specification, sections 6 and 7.1).
 
