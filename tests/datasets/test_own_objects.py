@@ -60,6 +60,8 @@ def test_clips_are_made_of_the_labelled_frames(tmp_path, colours):
     if colours:
         with pytest.raises(DataError, match=r"colour \[255, 255, 255\]"):
             VOSClipDataset(root, crop_size=24, unlabelled="keep", **GIVEN, **plain).label_counts()
+        with pytest.raises(ConfigError, match="colour_masks=True without a palette"):
+            VOSClipDataset(root, unlabelled="keep", colour_masks=True, **GIVEN)
     else:
         counts = VOSClipDataset(root, crop_size=24, unlabelled="keep", **GIVEN, **plain).label_counts()
         assert counts[7] and not dataset.label_counts()[7]

@@ -75,6 +75,8 @@ def test_with_augmentation_probabilities_are_averaged():
     model, views = Threshold().eval(), PIPELINE.augmented()
     with pytest.raises(ConfigError, match="logits of a Threshold, which sees each frame in 12 views"):
         list(predict(model, frames(1), views, returns=("logits",)))
+    with pytest.raises(ConfigError, match="sees each frame in 2 views"):
+        VideoPredictor(model, SAME_SIZE, returns=("logits",))
     [result] = predict(model, frames(1), views, returns=("scores", "probabilities", "confidence"))
     per_view = []
     for view in views.views(next(frames(1))):

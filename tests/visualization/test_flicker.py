@@ -64,6 +64,8 @@ def test_the_sheet_has_one_scale_for_all():
     left, right = sheet[22:118, 6:134].astype(int), sheet[22:118, 140:268].astype(int)
     assert np.ptp(left, axis=-1).max() == 0  # the frame in grey
     assert np.array_equal(left[70:], right[70:]) and (right[25:55, 35:65, 2] - right[25:55, 35:65, 0]).min() > 60
+    ramp = sheet[-42:-32, 6:268].astype(int)
+    assert np.ptp(ramp[:, 0]) == 0 and (ramp[:, -1, 2] - ramp[:, -1, 0]).min() > 60  # grey to the hottest
     alone = flicker_sheet(motion.first, {"restless": restless}, width=128)
     assert np.array_equal(alone[22:118, 6:134], right)
 

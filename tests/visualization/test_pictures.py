@@ -84,9 +84,13 @@ def test_contact_sheet_shows_rows_and_legend():
     labels = np.zeros((45, 80), np.uint8)
     labels[:, 40:] = 3
     frame = np.full((45, 80, 3), 200, np.uint8)
-    rows = [Row("one", frame, labels, labels), Row("two", frame[:30], labels[:30])]
+    rows = [Row("one", frame, labels, np.full_like(labels, 3)), Row("two", frame[:30], labels[:30])]
     sheet = contact_sheet(rows, table, ["a", "b", "c", "d", "e"], width=160)
     assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * 166 + 6
-    strip = legend_strip([0, 3], ["a", "b", "c", "d", "e"], table, sheet.shape[1])
+    inside = (sheet[:, 86] == 200).all(axis=-1).nonzero()[0][10]
+    shown, predicted, truth = (sheet[inside, left : left + 160] for left in (6, 172, 338))
+    assert (shown == 200).all() and not np.array_equal(predicted[10], predicted[150])
+    assert np.array_equal(truth[10], predicted[150]) and np.ptp(truth, axis=0).max() == 0
+    strip = legend_strip([3, 0], ["a", "b", "c", "d", "e"], table, sheet.shape[1])
     assert np.array_equal(sheet[-len(strip) :], strip)
     assert contact_sheet(rows[1:], table, list("abcde"), width=160).shape[1] == 2 * 166 + 6

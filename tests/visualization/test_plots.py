@@ -20,6 +20,9 @@ def test_confusion_matrix():
     assert (matrix < 300).sum() > 15**2  # the first class, found in all its pixels
     three = read(plot_confusion(confusion[[1, 3, 4]][:, [1, 3, 4]], ["one", "two", "three, with a very long name"]))
     assert np.array_equal(picture, three)
+    renamed = read(plot_confusion(confusion, ["never", "uno", "nor this", "two", "three, with a very long name"]))
+    rows = (picture != renamed).nonzero()[0]
+    assert np.ptp(rows) > len(picture) / 3  # the names stand beside the rows and below the columns
 
 
 def test_many_classes_and_none():
