@@ -16,6 +16,7 @@ from annotated_types import Len
 
 from mmseg import values
 from mmseg.datasets.base import VideoDataset
+from mmseg.datasets.mask_inputs import tell_of_soft_mask
 from mmseg.datasets.results import label_writers
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.datasets.video_files import VideoFiles
@@ -115,6 +116,8 @@ class ObjectVideoDataset(VideoDataset):
         path = video.frames[number]
         image = read_frame(path)
         mask = self.read_mask(video_index, number, image.shape[:2])
+        if mask is not None and number in video.given and not self.single_object:
+            tell_of_soft_mask(mask, video.masks[number])
         return Frame(
             number,
             Path(path).stem,

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmseg.datasets.transforms.geometry import fitted_mask
 from mmseg.errors import DataError
+from mmseg.evaluation.davis import soft_levels
 from mmseg.images import LABEL_MAPS, list_pictures, read_mask
 from mmseg.structures import Frame
 
@@ -107,9 +108,20 @@ def numbers_of(stems: Iterable[str]) -> dict[int, str]:
 def _read(path: Path, frame: Frame, alone: bool) -> np.ndarray:
     """The object ids (H, W) uint8 of a mask."""
     mask = fitted_mask(read_mask(path), frame.image.shape[:2], path, warn=True)
+    tell_of_soft_mask(mask, path)
     if alone and not mask.any():
         raise DataError(f"{path}: no object in the mask", "object ids that are not 0", "paint an object")
     return _one_object(mask)
+
+
+def tell_of_soft_mask(mask: np.ndarray, path: str | Path) -> None:
+    """Warn of a mask (H, W) uint8 with edges of many levels of grey, each of which is an object then."""
+    if levels := soft_levels(mask):
+        logger.warning(
+            "%s: %d objects, most of them on few pixels. If it was resized, or stored with loss (JPEG), these are its "
+            "soft edges: store ids alone, for one object (mask > 127)",
+            *(path, levels),
+        )
 
 
 def _one_object(mask: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ logger = logging.getLogger("mmseg.evaluation")
 
 MAX_PROPOSALS = 20
 _MOST_VALUES = 64  # a mask of more different values is a soft map
+_FEWEST_LEVELS = 4  # of soft edges
+_SMALL_AREA = 1 / 500  # of the frame: what a level of grey covers
 
 
 @METRICS.register_module()
@@ -44,15 +46,28 @@ class DAVIS16Evaluator(ObjectEvaluator):
     ) -> None:
         super().__init__(video_order)
         self.inner, self.ignore_index = not all_frames, ignore_index
+        self._told: set[str] = set()
 
     def object_name(self, video: str, number: int) -> str:
         return video
 
     def _begin(self, state: dict, target: np.ndarray) -> None:
         state["ids"] = (1,)
+        self._tell_of_soft("truth", state, 0, target)
+
+    def _tell_of_soft(self, what: str, state: dict, frame: int, labels: np.ndarray) -> None:
+        """Warn, once of predictions and once of truth, of a mask whose edges are levels of grey."""
+        if what not in self._told and (levels := soft_levels(labels)):
+            self._told.add(what)
+            logger.warning(
+                "%s of frame %d of video %r: %d values, most of them on few pixels, and all that are not 0 count as "
+                "object. Masks that were resized, or stored with loss (JPEG), have such edges: store (mask > 127)",
+                *(what, frame, state["name"], levels),
+            )
 
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
         check_binary(state["name"], frame, pred)
+        self._tell_of_soft("prediction", state, frame, pred)
         if self.ignore_index is not None:
             pred, target = (np.where(target == self.ignore_index, np.uint8(0), x) for x in (pred, target))
         j, f = foreground_scores(pred, target, self._masks)
@@ -72,6 +87,20 @@ def check_binary(video: str, frame: int, pred: np.ndarray) -> None:
                 "a mask of 0 and 255, or of object ids: everything that is not 0 counts as object",
                 "threshold soft maps before (they can be scored as they are by --protocol vsod)",
             )
+
+
+def soft_levels(labels: np.ndarray) -> int:
+    """How many values other than 0 are in a mask (H, W) uint8 whose edges seem to be soft; 0 if these look like ids.
+
+    Soft edges have many levels of grey, far apart and on few pixels each; ids are mostly 1, 2, 3, or cover more.
+    """
+    largest = int(labels.max(initial=0))
+    if largest <= 2 * _FEWEST_LEVELS or not ((labels != largest) & (labels != 0)).any():
+        return 0
+    counts = np.bincount(labels.reshape(-1), minlength=256)[1:]
+    areas = counts[counts > 0]
+    ids = len(areas) < _FEWEST_LEVELS or largest <= 2 * len(areas) < 2 * _MOST_VALUES
+    return 0 if ids or np.median(areas) > labels.size * _SMALL_AREA else len(areas)
 
 
 @METRICS.register_module()

@@ -75,3 +75,13 @@ def test_what_is_refused(tmp_path):
     write(tmp_path / "masks/7.png")
     with pytest.raises(DataError, match=r"none of the 1 masks .* is for a frame of 'clip'"):
         given(GivenMasks(tmp_path / "masks"), "000000", "000001")
+
+
+def test_masks_with_soft_edges_are_told(tmp_path, caplog):
+    soft = np.zeros((60, 90), np.uint8)
+    soft[20:28, 20:25] = (3, 60, 130, 190, 252)
+    soft[20:40, 25:60] = 255
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    frame = Frame(0, "0", np.zeros((60, 90, 3), np.uint8))
+    next(GivenMasks(tmp_path / "soft.png").shown([frame], "clip"))
+    assert "soft.png: 6 objects, most of them on few pixels" in caplog.text

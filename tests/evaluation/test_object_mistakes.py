@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from mmseg.errors import DataError
 from mmseg.evaluation import DAVIS16Evaluator, DAVIS17Evaluator, DAVIS17UnsupervisedEvaluator, YouTubeVOSEvaluator
+from mmseg.evaluation.davis import soft_levels
 from mmseg.evaluation.object_scores import VOID
 from tests.evaluation.metric_cases import feed
 
@@ -116,3 +118,33 @@ def test_an_empty_first_mask_is_not_taken_for_void():
     with pytest.raises(DataError, match="id 1") as caught:
         feed(DAVIS17Evaluator(), {"a": (target, target)})
     assert "empty" in caught.value.action and "vos-benchmark" in caught.value.action
+
+
+def soft_masks(number: int = 4) -> np.ndarray:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:40, 30:60] = 255
+    stored = cv2.imdecode(cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_GRAYSCALE)
+    return np.repeat(stored[None], number, axis=0)
+
+
+def test_masks_with_soft_edges_are_told_once(caplog):
+    soft = soft_masks()
+    hard = np.where(soft > 127, np.uint8(255), np.uint8(0))
+    feed(DAVIS16Evaluator(), {"a": (hard, soft), "b": (hard, soft)}).compute()
+    assert caplog.text.count("prediction of frame 1 of video 'a'") == 1 and "video 'b'" not in caplog.text
+    caplog.clear()
+    feed(DAVIS16Evaluator(), {"a": (soft, hard)}).compute()
+    assert "truth of frame 0 of video 'a'" in caplog.text
+    caplog.clear()
+    feed(DAVIS16Evaluator(), {"a": (hard, hard)}).compute()
+    assert not caplog.text
+
+
+def test_ids_are_not_taken_for_soft_edges():
+    ids = np.zeros((40, 60), np.uint8)
+    assert soft_levels(ids) == 0
+    ids.reshape(-1)[1:41] = np.arange(1, 41)  # many small objects, one after another
+    assert soft_levels(ids) == 0
+    ids[10:20, 10:20], ids[10:20, 30:40], ids[30:40, 10:20], ids[30:40, 30:40] = 50, 100, 150, 200  # far apart, large
+    assert soft_levels(np.where(ids < 50, np.uint8(0), ids)) == 0
+    assert soft_levels(soft_masks()[0]) > 3
