@@ -75,19 +75,26 @@ class GivenMasks:
                 after the last frame, if no mask was for any frame.
         """
         files = self.files(video, several)
-        left = dict(files or {})
+        left, empty = dict(files or {}), True
         numbers = numbers_of(left)
         for number, frame in enumerate(frames):
             stem = numbers.get(int(frame.name)) if frame.name.isdecimal() and frame.name not in left else frame.name
             path = left.pop(stem, None) if files is not None else self.path if number == 0 else None
             if path is not None:
                 frame.given = _read(path, frame, alone=files is None)
+                empty = empty and not frame.given.any()
             yield frame
         if left and len(left) == len(files):
             raise DataError(
                 f"none of the {len(files)} masks in {next(iter(files.values())).parent} is for a frame of {video!r}",
                 f"masks that are named as frames; the last frame is {frame.name!r}",
                 "rename the masks, or take the frames that they are for (--every, --max-frames)",
+            )
+        if empty and files:
+            raise DataError(
+                f"no object in the masks of {video!r} in {next(iter(files.values())).parent}",
+                "object ids that are not 0 in one of them at least",
+                "paint an object, or leave the video out",
             )
         if left:
             some = ", ".join(path.name for path in list(left.values())[:5])

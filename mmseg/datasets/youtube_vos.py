@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ from mmseg.files import read_json
 from mmseg.registry import DATASETS
 from mmseg.values import Text
 from mmseg.writing.base import ResultOptions
+
+logger = logging.getLogger("mmseg.datasets")
 
 
 @DATASETS.register_module()
@@ -81,6 +84,7 @@ class YouTubeVOSDataset(ObjectVideoDataset):
             video = scan_objects(name, folders)
             wanted = None if required is None else _numbers(video, required)
             videos.append(replace(video, given=frozenset(video.masks), wanted=wanted))
+        _tell_of_missing_results(videos, required)
         table = None if palette_file is None else self.data_root / palette_file
         super().__init__(videos, pipeline, table, False, palette, ignored_values, colour_masks)
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -117,6 +121,21 @@ def _required_frames(path: Path) -> dict[str, set[str]]:
             'the meta.json of YouTube-VOS: {"videos": {video: {"objects": {id: {"frames": [...]}}}}}',
             "extract it again, or set all_frames=True",
         ) from error
+
+
+def _tell_of_missing_results(videos: Sequence[ObjectVideoFiles], required: dict[str, set[str]] | None) -> None:
+    """Warn of videos that the results will lack, which the server does not take."""
+    known = {video.name for video in videos}
+    absent = sorted(set(required or ()) - known)
+    if absent:
+        logger.warning(
+            "%d videos of meta.json are not there, the first is %r: no results of them", len(absent), absent[0]
+        )
+    idle = [video.name for video in videos if video.wanted is not None and not video.wanted]
+    if idle:
+        logger.warning(
+            "meta.json asks for no frame of %d videos, the first is %r: no results of them", len(idle), idle[0]
+        )
 
 
 def _numbers(video: ObjectVideoFiles, required: dict[str, set[str]]) -> frozenset[int]:

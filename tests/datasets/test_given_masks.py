@@ -142,7 +142,7 @@ def test_folders_that_are_not_right(tmp_path, caplog):
         build()
 
 
-def test_youtube_vos_that_is_not_right(tmp_path):
+def test_youtube_vos_that_is_not_right(tmp_path, caplog):
     video = {**VIDEO, "first": {"0": [1], "2": [2]}, "report": [0, 2, 3], "frame_step": 5}
     base = write_youtube(tmp_path, [video], "valid") / "valid"
 
@@ -156,6 +156,16 @@ def test_youtube_vos_that_is_not_right(tmp_path):
     assert all(frame.wanted for frame in build(all_frames=True).frames(0))
     assert dataset.metrics(ResultOptions()) == []
     meta = json.loads((base / "meta.json").read_text())
+    assert not caplog.text
+    meta["videos"]["two"] = meta["videos"]["one"]
+    (base / "meta.json").write_text(json.dumps(meta))
+    build()
+    assert "1 videos of meta.json are not there, the first is 'two'" in caplog.text
+    del meta["videos"]["two"]
+    idle = {"videos": {"one": {"objects": {"1": {"frames": []}}}}}
+    (base / "meta.json").write_text(json.dumps(idle))
+    build()
+    assert "no frame of 1 videos, the first is 'one'" in caplog.text
     meta["videos"]["one"]["objects"]["1"]["frames"].append("00099")
     (base / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(DataError, match="no frame 00099"):

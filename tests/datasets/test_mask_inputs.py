@@ -72,6 +72,12 @@ def test_what_is_refused(tmp_path):
         given(GivenMasks(write(tmp_path / "empty.png", 0)), "a")
     with pytest.raises(DataError, match="mask of 9x9 pixels for a frame of 8x6"):
         given(GivenMasks(write(tmp_path / "large.png", size=(9, 9))), "a")
+    write(tmp_path / "nothing/000000.png", 0)
+    write(tmp_path / "nothing/000001.png", 0)
+    with pytest.raises(DataError, match="no object in the masks of 'clip'"):
+        given(GivenMasks(tmp_path / "nothing"), "000000", "000001", "000002")
+    write(tmp_path / "nothing/000001.png", 3)
+    given(GivenMasks(tmp_path / "nothing"), "000000", "000001", "000002")
     write(tmp_path / "masks/7.png")
     with pytest.raises(DataError, match=r"none of the 1 masks .* is for a frame of 'clip'"):
         given(GivenMasks(tmp_path / "masks"), "000000", "000001")
