@@ -1,6 +1,7 @@
 """The scores that decide: the best checkpoint, and early stopping."""
 
 import pytest
+import torch
 
 from mmseg.engine.monitor import Patience, find_score, undefined
 from mmseg.errors import ConfigError
@@ -52,6 +53,19 @@ def test_best_by_the_first_score_and_by_that_of_a_class(tmp_path):
         assert [p.name for p in folder.glob("best*")] == [file]
     run = trainer(folder, resume_from=folder / "latest.pth").checkpoints
     assert run._best_before("IoU.car/van [1]") == (0.2, folder / file)
+
+
+def test_best_checkpoints_of_other_programs_are_left_alone(tmp_path):
+    options = {"evaluation.save_best": "mIoU"}
+    trainer(tmp_path, options, evaluate=lambda model: {"mIoU": 0.5}).run()
+    [best] = tmp_path.glob("best*")
+    content = read_checkpoint(best)
+    for number, meta in enumerate(({}, {"score": None}, {"score": {"mIoU": "0.9"}})):
+        torch.save({**content, "meta": meta}, tmp_path / f"best_mIoU_iter_{number}.pth")
+    assert trainer(tmp_path, options, resume_from=tmp_path / "latest.pth").checkpoints._best_before("mIoU") == (
+        0.5,
+        best,
+    )
 
 
 def test_a_score_that_is_better_when_lower(tmp_path):

@@ -28,4 +28,5 @@ def test_the_legend_is_of_all_clips():
     sheet = clip_sheet(clips, TABLE, list("abcd"), 60)
     strip = legend_strip([2, 1], list("abcd"), TABLE, 3 * 66 + 6)
     assert np.array_equal(sheet[-len(strip) :], strip)
+    assert len(sheet) == sum(len(clip_picture(clip, TABLE, 60)) for clip in clips) + len(strip)
     assert (sheet[:60, 2 * 66 + 6 :] == 255).all()  # paper beside a clip of two frames
