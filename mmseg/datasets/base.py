@@ -255,8 +255,13 @@ class VideoDataset:
                 "videos with masks",
                 "use a split that has masks",
             )
-        nothing = no_object if self.background is not None else self.label_reader.nothing_labelled
-        return count_labels(paths, self.read_label, nothing, masks, self.background)
+        if self.background is None:
+            return count_labels(paths, self.read_label, self.label_reader.nothing_labelled, masks)
+        return count_labels(paths, self._read_objects, no_object, masks, self.background)
+
+    def _read_objects(self, path: str) -> np.ndarray:
+        """The object ids of a mask, (H, W) uint8, 255 counted as 254: it is an object like any other here."""
+        return np.minimum(self.read_label(path), np.uint8(IGNORE_INDEX - 1))
 
     def read_label(self, path: str) -> np.ndarray:
         """The network labels (H, W) uint8 of a mask. Raises DataError, see :meth:`LabelReader.read`."""

@@ -319,6 +319,19 @@ def test_masks_without_objects_teach_nothing(tmp_path):
             dataset.label_counts()
 
 
+def test_objects_of_the_value_255_are_learned_from(tmp_path):
+    """Masks of DAVIS-2016 are 0 and 255."""
+    write_video(tmp_path)
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:40, 20:60] = 255
+    for path in (tmp_path / "Annotations").rglob("*.png"):
+        write_png(path, mask)
+    dataset = VOSClipDataset(tmp_path, crop_size=32)
+    counts = dataset.label_counts()
+    assert counts[1:255].sum() == 6 * 30 * 40 and counts[255] == 0
+    assert dataset.clip(0, np.random.default_rng(0))["gt_semantic_seg"].any()
+
+
 def test_published_stages():
     """What section 7.2 of the specification says of them."""
     for number, batch, iterations, step, warm in ((0, 16, 40000, 20000, 10000), (3, 8, 30000, 25000, 15000)):
