@@ -153,8 +153,8 @@ def _is_read(key: str) -> bool:
 
 
 def _merge(config: Config, options: Mapping[str, Any]) -> None:
-    """Put the values of dotted keys of sections into `config`, one after the other."""
-    for key, value in options.items():
+    """Put the values of dotted keys of sections into `config`; what ``_delete_`` drops is that of the file alone."""
+    for key, value in sorted(options.items(), key=lambda option: not option[0].endswith("._delete_")):
         _check_option(config, key)
         try:
             config.merge_from_dict(dict([_whole_list(config, key, value)]))

@@ -98,6 +98,13 @@ def test_options_for_a_loaded_config_are_checked_and_leave_it_alone():
         override(cfg, {"runner.max_itres": 7})
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_delete_drops_no_option_wherever_it_stands(place):
+    given = [("optimizer.type", "SGD"), ("optimizer.lr", 0.1)]
+    given.insert(place, ("optimizer._delete_", True))
+    assert load_config(TOY, dict(given)).optimizer == dict(type="SGD", lr=0.1)
+
+
 def test_a_checkpoint_in_the_place_of_the_config_is_told(tmp_path):
     path = write(tmp_path / "latest.pth", "")
     with pytest.raises(ConfigError, match=r"latest\.pth in the place of the config(.*\n)*.*CONFIG CHECKPOINT"):
