@@ -15,7 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from mmseg.errors import CheckpointError, WriteError
-from mmseg.weights import load_checkpoint, read_checkpoint, read_weights_file, strip_prefix, write_weights_file
+from mmseg.weights import (
+    load_checkpoint,
+    read_checkpoint,
+    read_weights_file,
+    strip_prefix,
+    unusable,
+    write_weights_file,
+)
 from tests.tools.processes import ROOT, finish
 from tests.weight_models import equal, small_model
 
@@ -143,6 +150,19 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
     assert path.stat().st_size < 10**5
     with pytest.raises(CheckpointError, match="smaller than what it claims to hold"):
         read_weights_file(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_plain_tensor():
+    kinds = {
+        "sparse": torch.eye(2).to_sparse(),
+        "quantised": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.quint8),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "complex": torch.ones(2, dtype=torch.complex64),
+    }
+    for kind, value in kinds.items():
+        assert unusable(value) == "is sparse, quantised, nested or complex", kind
+    assert unusable(torch.ones(2)) is None and unusable(torch.ones(2, device="meta")) == "has a shape and no content"
 
 
 @pytest.mark.parametrize("layout", ["state_dict", "model", "plain", "module.", "safetensors"])
