@@ -83,7 +83,7 @@ def read_video_list(path: str | Path) -> list[str]:
     Raises:
         DataError: it cannot be read as text, or names no video.
     """
-    return list(dict.fromkeys(_video_of(line.split()[0]) for line in read_lines(path, "videos")))
+    return list(dict.fromkeys(map(_video_of, read_lines(path, "videos"))))
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
@@ -105,10 +105,11 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def _video_of(entry: str) -> str:
-    """The video of a name, or of a path to one of its frames."""
+def _video_of(line: str) -> str:
+    """The video of a line: a name, which may have blanks in it, or a path to one of its frames and what follows."""
+    entry = line.split()[0]
     stem, suffix = os.path.splitext(entry)
-    return Path(stem).parent.name if suffix.lower() in PICTURES and "/" in entry else entry
+    return Path(stem).parent.name if suffix.lower() in PICTURES and "/" in entry else line
 
 
 def chosen(tree: Tree, names: Collection[str], folder: str | Path) -> Tree:

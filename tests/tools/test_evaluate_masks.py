@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmseg.errors import ConfigError, DataError
+from mmseg.image_trees import read_video_list
 from tests.evaluation.metric_cases import stored_videos
 from tests.evaluation.test_davis import CLOSE, approx
 from tests.golden_cases import Case
@@ -130,6 +131,13 @@ def test_frames_of_meta_json_that_no_mask_has(names, small, tmp_path):
     options = ["--seen", tmp_path / "seen.txt", "--meta", tmp_path / "meta.json"]
     with pytest.raises(DataError, match=r"object 1 of video .* none of them has a mask"):
         run(tmp_path, "--protocol", "youtube", small / "pred", small / "truth", *options)
+
+
+def test_names_in_lists_may_have_blanks(tmp_path):
+    (tmp_path / "list.txt").write_text(
+        "a b\na\nJPEGImages/480p/c/00000.jpg Annotations/480p/c/00000.png\n/JPEGImages/480p/c/00001.jpg x\n"
+    )
+    assert read_video_list(tmp_path / "list.txt") == ["a b", "a", "c"]
 
 
 def test_vos_benchmark_on_masks_of_0_and_255(small, tmp_path, caplog):
