@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("--no-flow", action="store_true", help="frames and masks only")
     cli.add_flow(parser)
     args = parser.parse_args()
+    needless = [name for name in ("flow", "weights", "updates") if getattr(args, name) != parser.get_default(name)]
+    if args.no_flow and needless:
+        parser.error(f"--{needless[0]} has no effect with --no-flow")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     device = distributed.init(**cli.placement(args.device))
     network = None if args.no_flow else flow_network(args.flow, args.weights, device, args.updates)

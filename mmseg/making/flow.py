@@ -55,7 +55,7 @@ def flow_network(
         updates: of RAFT.
 
     Raises:
-        ConfigError: an unknown name, weights for a method that has none, or no weights can be had.
+        ConfigError: an unknown name, weights or updates for a method that has none, or no weights can be had.
         CheckpointError: the file cannot be read or is of another network.
     """
     if not isinstance(name, str):
@@ -68,6 +68,10 @@ def flow_network(
         raise ConfigError(f"optical flow {name!r}", " or ".join(known), nearest(name, known))
     if weights is not None:
         raise ConfigError(f"weights for optical flow {name!r}", "none: it has none", "leave the weights out")
+    if updates != UPDATES:
+        raise ConfigError(
+            f"updates={updates} for optical flow {name!r}", "none: RAFT has them", "leave the updates out"
+        )
     return OpenCVFlow(name)
 
 

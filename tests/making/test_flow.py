@@ -114,6 +114,8 @@ def test_published_settings_are_the_defaults(weights):
 
 
 def test_names_files_and_weights_that_do_not_work(weights, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="updates=3 for optical flow 'dis'"):
+        flow_network("dis", updates=3)
     with pytest.raises(ConfigError, match="optical flow 'raft_larg'") as caught:
         flow_network("raft_larg")
     assert "raft_large" in caught.value.action

@@ -212,6 +212,8 @@ def test_toy_objects_with_flow_and_masks(tmp_path):
 def test_the_three_commands(tmp_path, call, monkeypatch):
     monkeypatch.chdir(tmp_path)
     davis(tmp_path / "DAVIS")
+    output = call("prepare_davis.py", "DAVIS", "SEG", "--no-flow", "--flow", "dis", status=2)
+    assert "--flow has no effect with --no-flow" in output
     output = call("prepare_davis.py", "DAVIS", "SEG", "--flow", "farneback")
     assert "SEG: 7 frames of train, 3 frames of val" in output
     command = ["generate_flow.py", "--frames", "SEG/frame/val", "--out", "flow", "--flow", "dis"]
