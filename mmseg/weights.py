@@ -248,10 +248,12 @@ def load_content(
     wrong = 10 * (len(shared) - len(misshapen)) < len(own)
     wrong = wrong or (strict and bool(missing or unexpected)) or (purpose == "test" and bool(missing))
     if wrong or (misshapen and (strict or purpose not in ("train", "finetune"))):
+        trains = purpose in ("train", "finetune")
+        other = "set model.pretrained if it holds a backbone alone" if trains else "start a training by --load-from"
         raise CheckpointError(
             f"{path}: does not fit {type(model).__name__} ({differences(model, state)})",
             f"the {len(own)} entries of this model, {len(shared)} of them are in the file",
-            "use the config that the checkpoint was trained with, or start a training from it with --load-from",
+            f"use the config that the checkpoint was trained with, or {other}",
         )
     _tell(path, model, own, state, missing, unexpected, misshapen)
     model.load_state_dict({name: state[name] for name in shared if name not in misshapen}, strict=False)

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmseg.errors import CheckpointError
 from mmseg.models import build_segmentor
-from mmseg.weights import load_checkpoint
+from mmseg.weights import load_checkpoint, write_weights_file
 from tests.models.test_cffm import tiny_config
 from tests.weight_models import equal, small_model
 
@@ -141,3 +141,13 @@ def test_cffm_plus_starts_from_cffm_without_a_warning(tmp_path, caplog):
     torch.save({"state_dict": state}, tmp_path / "half.pth")
     load_checkpoint(model, tmp_path / "half.pth", purpose="train")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_the_way_out_is_not_the_one_that_was_tried(tmp_path):
+    """A backbone alone, given to --load-from and to a test."""
+    path, model = tmp_path / "backbone.pth", small_model()
+    write_weights_file(path, {f"other.{name}": value for name, value in model.state_dict().items()})
+    for purpose, told in (("train", "set model.pretrained"), ("test", "--load-from")):
+        with pytest.raises(CheckpointError) as error:
+            load_checkpoint(model, path, purpose=purpose)
+        assert told in error.value.action and ("--load-from" in error.value.action) == (purpose == "test")
