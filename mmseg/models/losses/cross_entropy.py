@@ -1,4 +1,7 @@
-"""Cross entropy of upsampled logits, whose gradient is computed while a tile of them is in the cache."""
+"""Cross entropy of upsampled logits, whose gradient is computed while a tile of them is in the cache.
+
+On a CPU a kernel does it (:mod:`mmseg.models.cpu.kernels`) where there is one; elsewhere operators of PyTorch do.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mmseg import distributed
 from mmseg.errors import ConfigError
+from mmseg.models.cpu.kernels import cross_entropy as kernels
 from mmseg.models.layers import full_precision
 from mmseg.models.layers.compiling import outside_graphs
 from mmseg.models.losses.base import PixelLoss, of_labels
@@ -97,20 +101,10 @@ class _CrossEntropy(torch.autograd.Function):
         slice_numbers: int | None,
     ) -> tuple[Tensor, Tensor]:
         needs_grad = ctx.needs_input_grad[0]
-        coarse = by_rows(logits)
-        grad = torch.zeros_like(coarse) if needs_grad else None
-        loss, correct = accumulator(logits), torch.zeros((), dtype=torch.int64, device=logits.device)
-        for tile in all_tiles(coarse, labels.shape[-2:], slice_numbers):
-            z, target = tile.upsample(coarse), labels[tile.place]
-            valid = target != ignore_index
-            factor = None if weight is None else weight[tile.place]
-            tile_loss, tile_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
-            loss += tile_loss
-            if tile_correct is None:
-                tile_correct = (tile.upsample(coarse).argmax(1) == target).sum()
-            correct += tile_correct
-            if needs_grad:
-                tile.add_gradient(grad, z)
+        if slice_numbers is None and kernels.takes(logits, labels, weight):
+            loss, correct, grad = kernels.cross_entropy(logits, labels, ignore_index, weight, needs_grad)
+        else:
+            loss, correct, grad = _in_tiles(logits, labels, ignore_index, weight, needs_grad, slice_numbers)
         total = labels.numel() if total is None else total
         if needs_grad:
             ctx.save_for_backward(grad.div_(total))
@@ -121,7 +115,33 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return (grad * grad_loss).transpose(1, 2), None, None, None, None, None
+        return grad * grad_loss, None, None, None, None, None
+
+
+def _in_tiles(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int,
+    weight: Tensor | None,
+    needs_grad: bool,
+    slice_numbers: int | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Summed loss (scalar, float64), number of hits (scalar, int64), and gradient (n, K, h, w) if it is wanted."""
+    coarse = by_rows(logits)
+    grad = torch.zeros_like(coarse) if needs_grad else None
+    loss, correct = accumulator(logits), torch.zeros((), dtype=torch.int64, device=logits.device)
+    for tile in all_tiles(coarse, labels.shape[-2:], slice_numbers):
+        z, target = tile.upsample(coarse), labels[tile.place]
+        valid = target != ignore_index
+        factor = None if weight is None else weight[tile.place]
+        tile_loss, tile_correct = _cross_entropy_(z, target, valid, factor, needs_grad)
+        loss += tile_loss
+        if tile_correct is None:
+            tile_correct = (tile.upsample(coarse).argmax(1) == target).sum()
+        correct += tile_correct
+        if needs_grad:
+            tile.add_gradient(grad, z)
+    return loss, correct, grad if grad is None else grad.transpose(1, 2)
 
 
 def _cross_entropy_(

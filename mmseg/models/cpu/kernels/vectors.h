@@ -104,16 +104,29 @@ static inline void transpose(Four (&x)[4]) {
     x[3] = SHUFFLED(high, high2, 2, 3, 6, 7);
 }
 
-// 2^x for x <= 127, to 1e-7 of it; zero where that is less than 2^-126. What is no number stays none.
-static inline Vector exp2_of(Vector x) {
+// All numbers of `x`, joined in pairs.
+template <class Join>
+static inline float joined(Vector x, const Join& join) {
+    Four parts[LANES / 4];
+    std::memcpy(parts, &x, sizeof parts);
+    for (int count = LANES / 8; count; count /= 2)
+        for (int i = 0; i < count; i++) parts[i] = join(parts[i], parts[i + count]);
+    const Four pairs = join(parts[0], SHUFFLED(parts[0], parts[0], 2, 3, 0, 1));
+    return join(pairs, SHUFFLED(pairs, pairs, 1, 0, 3, 2))[0];
+}
+
+// Polynomials of 2^x for |x| <= 0.5, highest power first: to 1e-7 of it, and to 2e-9, which leaves rounding alone.
+constexpr float EXP2[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.240222424f, 0.693147004f, 1.0f};
+constexpr float EXP2_EXACT[] = {0.00015353362f, 0.00133988750f, 0.00961843692f, 0.0555033237f,
+                                0.240226477f,   0.693147182f,   1.0f};
+
+// 2^x for x <= 127; zero where that is less than 2^-126. What is no number stays none.
+template <int COUNT>
+static inline Vector exp2_of(Vector x, const float (&polynomial)[COUNT]) {
     const Vector shifted = x + 12582912.0f;       // 1.5 * 2^23: the last bits are round(x)
     const Vector rest = x - (shifted - 12582912.0f);  // -0.5 .. 0.5
-    Vector y = all(0.00132647273f);
-    y = y * rest + 0.00967151299f;
-    y = y * rest + 0.0555073358f;
-    y = y * rest + 0.240222424f;
-    y = y * rest + 0.693147004f;
-    y = y * rest + 1.0f;
+    Vector y = all(polynomial[0]);
+    for (int i = 1; i < COUNT; i++) y = y * rest + polynomial[i];
     Integers exponent;
     std::memcpy(&exponent, &shifted, sizeof exponent);
     exponent = (exponent + 127) << 23;
@@ -121,3 +134,5 @@ static inline Vector exp2_of(Vector x) {
     std::memcpy(&power, &exponent, sizeof power);
     return x < all(-126.0f) ? Vector{} : y * power;
 }
+
+static inline Vector exp2_of(Vector x) { return exp2_of(x, EXP2); }
