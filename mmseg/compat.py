@@ -127,8 +127,9 @@ _WITHOUT_EFFECT: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
-# custom_keys of published optimisers for parts that not every model has, as embeddings of positions
-PUBLISHED_CUSTOM_KEYS = {"pos_block", "absolute_pos_embed", "relative_position_bias_table"}
+# custom_keys of published optimisers for parts that not every model has: embeddings of positions; norms, which ResNet
+# calls bn1
+PUBLISHED_CUSTOM_KEYS = {"pos_block", "absolute_pos_embed", "relative_position_bias_table", "norm"}
 
 # Files of weights as the released code loads them: of these systems the state dict alone, of others with this `meta`.
 BARE_FILES = ("GSFM",)

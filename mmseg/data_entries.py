@@ -119,13 +119,19 @@ def _normalisations(node: Any) -> Iterator[str]:
     """What the transforms called ``Normalize...`` below `node` do."""
     if isinstance(node, Mapping):
         if str(node.get("type", "")).startswith("Normalize"):
-            rest = {"to_rgb": True, **{key: value for key, value in _plain(node).items() if key != "type"}}
+            rest = {"to_rgb": True, **{key: _as_floats(value) for key, value in _plain(node).items() if key != "type"}}
             yield "Normalize(" + ", ".join(f"{key}={rest[key]}" for key in sorted(rest)) + ")"
         for entry in node.values():
             yield from _normalisations(entry)
     elif isinstance(node, list | tuple):
         for entry in node:
             yield from _normalisations(entry)
+
+
+def _as_floats(value: Any) -> Any:
+    """Numbers of a list as floats: 128 and 128.0 are one mean."""
+    is_numbers = isinstance(value, list) and all(isinstance(entry, int | float) for entry in value)
+    return [float(entry) for entry in value] if is_numbers else value
 
 
 def _dilation(dataset: Mapping[str, Any]) -> list[str]:

@@ -340,11 +340,15 @@ def test_require_names_the_missing_section(tmp_path):
             require(cfg, key)
 
 
+IN_INTEGERS = {"mean": [128, 116, 103], "std": [58, 57, 57], "to_rgb": True}
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         ({"data.train.dataset.pipeline.6.to_rgb": False}, ["data.val has Normalize", "data.test has Normalize"]),
-        ({"data.test.pipeline.1.transforms.2.mean": [0, 0, 0]}, ["data.test has Normalize(mean=[0, 0, 0]"]),
+        ({"data.test.pipeline.1.transforms.2.mean": [0, 0, 0]}, ["data.test has Normalize(mean=[0.0, 0.0, 0.0]"]),
+        ({"img_norm_cfg": IN_INTEGERS, "data.test.pipeline.1.transforms.2.mean": [128.0, 116.0, 103.0]}, []),
         ({"data.train.dataset.dilation": [-6, -4, -2]}, ["data.val has dilation=[-9", "data.test has dilation=[-9"]),
         ({"dilation": [-6, -4, -2]}, []),
     ],

@@ -35,7 +35,7 @@ data=$out/toy
 mkdir -p "$out"
 [ -n "$gpus" ] || gpus=$(python -c 'import torch; print(min(1, torch.cuda.device_count()))')
 options=("data.train.dataset.data_root=$data" "data.val.data_root=$data" "data.test.data_root=$data")
-[ ${#small[@]} -eq 0 ] || iters=${iters:-20}
+[ ${#small[@]} -eq 0 ] || iters=${iters:-20} options+=("lr_config.warmup=None")  # that of the config is longer
 [ -z "$iters" ] || options+=("runner.max_iters=$iters")
 
 step() { printf '\n== %s\n' "$*"; }

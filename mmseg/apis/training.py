@@ -111,8 +111,9 @@ def train_segmentor(
             model = _build_model(cfg, seed, dataset)
             if resume_from:
                 compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
-                if weights[1] and not (own or auto_resume or replace_by):
-                    logger.warning("%s has no effect: the training goes on from %s", weights[1], resume_from)
+                # What the config starts from has had its effect, in the run that goes on.
+                if (asked := load_from or finetune_from) and not (own or auto_resume):
+                    logger.warning("%s has no effect: the training goes on from %s", asked, resume_from)
             else:
                 _load(model, dataset, weights)
         validation = _validation(cfg, dataset, model, must=rehearsal) if validate else None

@@ -114,8 +114,14 @@ def test_two_files_of_weights_are_refused(tmp_path):
 def test_weights_beside_a_run_that_goes_on_are_told(tmp_path, capsys):
     run(tmp_path / "first", tmp_path)
     first = str(tmp_path / "first" / "latest.pth")
-    for arguments, told in (({"resume_from": first}, True), ({"auto_resume": True}, False)):
-        run(tmp_path / "first", tmp_path, load_from="weights.pth", **arguments)
+    asked, configured = {"load_from": "weights.pth"}, {"options": {"load_from": "weights.pth"}}
+    for arguments, told in (
+        (asked | {"resume_from": first}, True),
+        ({"finetune_from": "weights.pth", "resume_from": first}, True),
+        (asked | {"auto_resume": True}, False),
+        (configured | {"resume_from": first}, False),
+    ):
+        run(tmp_path / "first", tmp_path, **arguments)
         assert (f"weights.pth has no effect: the training goes on from {first}" in capsys.readouterr().out) == told
 
 

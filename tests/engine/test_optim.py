@@ -306,3 +306,6 @@ def test_custom_keys_without_effect_are_told(caplog):
     assert [text.split()[0].rpartition(".")[2] for text in told] == ["haed", "he"]
     assert "no parameter has 'haed' in its name; names begin with head.weight" in told[0]
     assert "a longer key decides" in told[1]
+    caplog.clear()
+    tell_of_idle_keys(nn.ModuleDict({"bn1": nn.BatchNorm2d(2)}), {**ADAMW, **NORM_FREE})  # as in HFAN's ResNet
+    assert not caplog.text
