@@ -142,10 +142,10 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", as_written: bool = False) -> dict[str, Any]:
-    """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names without a ``module.`` prefix.
+    """A checkpoint as a dict with at least ``state_dict`` and ``meta``, names as a plain model has them.
 
     Files that hold nothing but named tensors, or have them under ``model`` or ``network``, are accepted as well; and so
-    are shared folders and repositories of the Hub (:mod:`mmseg.model_folder`). `as_written` keeps the prefix.
+    are shared folders and repositories of the Hub (:mod:`mmseg.model_folder`). `as_written` keeps the names.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or asks for more than tensors and plain values.
@@ -329,8 +329,8 @@ def _new_parts(model: nn.Module) -> list[str]:
 
 
 def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
-    """`state` with `prefix` taken off the names that start with it."""
-    return {name[len(prefix) :] if name.startswith(prefix) else name: value for name, value in state.items()}
+    """`state` with `prefix` taken off the names that start with it, and what ``torch.compile`` puts into them."""
+    return {name.replace("_orig_mod.", "").removeprefix(prefix): value for name, value in state.items()}
 
 
 def differences(model: nn.Module, state: Mapping[str, Any], limit: int = 5) -> str:

@@ -165,12 +165,14 @@ def test_what_is_no_plain_tensor():
     assert unusable(torch.ones(2)) is None and unusable(torch.ones(2, device="meta")) == "has a shape and no content"
 
 
-@pytest.mark.parametrize("layout", ["state_dict", "model", "plain", "module.", "safetensors"])
+@pytest.mark.parametrize(
+    "layout", ["state_dict", "model", "plain", "module.", "_orig_mod.", "module._orig_mod.", "safetensors"]
+)
 def test_layouts(tmp_path, layout):
     path = tmp_path / "weights.pth"
     state = small_model(1).state_dict()
-    if layout == "module.":
-        state = {f"module.{name}": value for name, value in state.items()}
+    if layout.endswith("."):
+        state = {f"{layout}{name}": value for name, value in state.items()}
     if layout == "safetensors":
         path = path.with_suffix(".safetensors")
         save_file(state, path)
@@ -183,6 +185,7 @@ def test_layouts(tmp_path, layout):
 
 def test_strip_prefix_leaves_other_names():
     assert strip_prefix({"module.a": 1, "b.module.c": 2}) == {"a": 1, "b.module.c": 2}
+    assert strip_prefix({"_orig_mod.module.a": 1, "b._orig_mod.c": 2}) == {"a": 1, "b.c": 2}  # parts compiled alone
 
 
 def test_file_without_weights(tmp_path):

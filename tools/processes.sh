@@ -12,6 +12,8 @@ run_processes() {
     shift 4
     is_number GPUS "$count" "a number of processes, or 0 for one CPU process"
     prepare_python
+    "$python" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ["torch", "mmengine", "cv2"])))' >/dev/null ||
+        fail "$(command -v "$python") lacks packages of requirements.txt; activate the environment (source .venv/bin/activate), set PYTHON, or pip install -e ."
     # Threads that wait by spinning slow a shared machine down, many times over as soon as there are more than cores.
     export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
     if [ "$count" -eq 0 ]; then

@@ -49,6 +49,14 @@ def test_what_dist_train_refuses(tmp_path, variables, words):
     assert all(word in message for word in words)
 
 
+def test_a_python_without_the_packages(tmp_path):
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    for gpus in (0, 2):
+        assert f"{bare} lacks packages" in refused([*DIST, "c.py", gpus], tmp_path, PYTHON=str(bare))
+
+
 def test_a_port_in_use(tmp_path):
     with socket.socket() as taken:
         taken.bind(("", 0))
