@@ -92,9 +92,10 @@ class GivenMasks:
             )
         if empty and files:
             raise DataError(
-                f"no object in the masks of {video!r} in {next(iter(files.values())).parent}",
+                f"no object in the {len(files) - len(left)} masks in {next(iter(files.values())).parent} that are for "
+                f"frames of {video!r}",
                 "object ids that are not 0 in one of them at least",
-                "paint an object, or leave the video out",
+                "paint an object, take frames that show one (--every, --max-frames), or leave the video out",
             )
         if left:
             some = ", ".join(path.name for path in list(left.values())[:5])

@@ -135,7 +135,7 @@ class DAVIS17Evaluator(ObjectEvaluator):
         return label_scores(pred, target, state["ids"], self._masks)
 
     def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:
-        _tell_of_late_objects(state)
+        _tell_of_late_objects(state, ". --protocol vos-benchmark scores objects that come later, too")
         return super()._close(state, frames, rows)
 
 
@@ -145,13 +145,12 @@ def _begin_with_first_mask(state: dict, target: np.ndarray) -> None:
     state["ids"] = tuple(range(1, state["largest"] + 1))
 
 
-def _tell_of_late_objects(state: dict) -> None:
+def _tell_of_late_objects(state: dict, advice: str = "") -> None:
     """Objects that come later are not scored, by the toolkit neither: other data sets than DAVIS have them."""
     if state["largest"] > len(state["ids"]):
         logger.warning(
-            "video %r: ids up to %d in the truth, but only those of the first mask (%s) are scored, as by the toolkit. "
-            "--protocol vos-benchmark scores objects that come later, too",
-            *(state["name"], state["largest"], f"1 to {len(state['ids'])}" if state["ids"] else "none"),
+            "video %r: ids up to %d in the truth, but only those of the first mask (%s) are scored, as by the toolkit%s",
+            *(state["name"], state["largest"], f"1 to {len(state['ids'])}" if state["ids"] else "none", advice),
         )
 
 

@@ -74,7 +74,7 @@ def test_what_is_refused(tmp_path):
         given(GivenMasks(write(tmp_path / "large.png", size=(9, 9))), "a")
     write(tmp_path / "nothing/000000.png", 0)
     write(tmp_path / "nothing/000001.png", 0)
-    with pytest.raises(DataError, match="no object in the masks of 'clip'"):
+    with pytest.raises(DataError, match=r"no object in the 2 masks in .* that are for frames of 'clip'"):
         given(GivenMasks(tmp_path / "nothing"), "000000", "000001", "000002")
     write(tmp_path / "nothing/000001.png", 3)
     given(GivenMasks(tmp_path / "nothing"), "000000", "000001", "000002")

@@ -107,6 +107,7 @@ def test_objects_that_come_after_the_first_mask_are_told(kind, caplog):
     target[3:, 15:18, :5] = 4
     feed(kind(), {"a": (target, frames(6))}).compute()
     assert "'a': ids up to 4 in the truth" in caplog.text and "(1 to 1)" in caplog.text
+    assert ("--protocol vos-benchmark" in caplog.text) == (kind is DAVIS17Evaluator)  # which matches no proposals
     target[0] = 0
     feed(kind(), {"a": (target, frames(6, 0))}).compute()
     assert "(none)" in caplog.text
