@@ -149,7 +149,8 @@ def _tell_of_late_objects(state: dict, advice: str = "") -> None:
     """Objects that come later are not scored, by the toolkit neither: other data sets than DAVIS have them."""
     if state["largest"] > len(state["ids"]):
         logger.warning(
-            "video %r: ids up to %d in the truth, but only those of the first mask (%s) are scored, as by the toolkit%s",
+            "video %r: ids up to %d in the truth, but only those of the first mask (%s) are scored, as by the "
+            "toolkit%s",
             *(state["name"], state["largest"], f"1 to {len(state['ids'])}" if state["ids"] else "none", advice),
         )
 
