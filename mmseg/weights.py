@@ -321,11 +321,8 @@ def _new_parts(model: nn.Module) -> list[str]:
 
     A module names them in its attribute ``new_parts``.
     """
-    return [
-        f"{name}.{part}." if name else f"{part}."
-        for name, module in model.named_modules()
-        for part in getattr(module, "new_parts", ())
-    ]
+    modules = ((f"{name}." if name else "", module) for name, module in model.named_modules())
+    return [f"{start}{part}." for start, module in modules for part in getattr(module, "new_parts", ())]
 
 
 def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:

@@ -111,8 +111,8 @@ def train_segmentor(
             model = _build_model(cfg, seed, dataset)
             if resume_from:
                 compare_classes(resumed.classes, dataset.CLASSES, resume_from, refuse=True)
-                # What the config starts from has had its effect, in the run that goes on.
-                if (asked := load_from or finetune_from) and not (own or auto_resume):
+                asked = not (own or auto_resume) and (load_from or finetune_from)  # the config's have had their effect
+                if asked:
                     logger.warning("%s has no effect: the training goes on from %s", asked, resume_from)
             else:
                 _load(model, dataset, weights)
