@@ -121,17 +121,18 @@ class DAVIS17Evaluator(ObjectEvaluator):
     def _score(self, state: dict, frame: int, pred: np.ndarray, target: np.ndarray) -> Scores:
         if state["excess"]:  # the frame before was not the last
             raise state["excess"]
+        state["largest"] = max(state["largest"], largest_id(target))
         number, objects = int(pred.max()), len(state["ids"])
         if number > objects:
+            late = "; for objects that come later, take vos-benchmark" if number <= state["largest"] else ""
             state["excess"] = DataError(
                 f"prediction of frame {frame} of video {state['name']!r}: id {number}",
                 f"0..{objects}, the ids of the first mask of the video",
-                "store ids as given in the first mask, and background as 0 (not 255)"
+                "store ids as given in the first mask, and background as 0 (not 255)" + late
                 if objects
                 else "the first mask is empty, or has no ids but 255, which is void here: for masks of 0 and 255, take "
-                "davis16; for objects that come later, vos-benchmark",
+                "davis16" + late,
             )
-        state["largest"] = max(state["largest"], largest_id(target))
         return label_scores(pred, target, state["ids"], self._masks)
 
     def _close(self, state: dict, frames: list[int], rows: list) -> ObjectVideo:

@@ -121,6 +121,15 @@ def test_an_empty_first_mask_is_not_taken_for_void():
     assert "empty" in caught.value.action and "vos-benchmark" in caught.value.action
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_late_object_that_is_predicted_is_not_taken_for_a_wrong_id(number):
+    target, pred = frames(5), frames(5)
+    target[2:, 15:, :5], pred[2:, 15:, :5] = 2, number
+    with pytest.raises(DataError, match=f"id {number}") as caught:
+        feed(DAVIS17Evaluator(), {"a": (target, pred)})
+    assert ("vos-benchmark" in caught.value.action) == (number == 2)
+
+
 def soft_masks(number: int = 4) -> np.ndarray:
     mask = np.zeros((60, 90), np.uint8)
     mask[20:40, 30:60] = 255
