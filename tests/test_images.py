@@ -1,9 +1,11 @@
 """Pictures as they are found on disks: order of names, strange files, and what is read from good ones."""
 
+import importlib.util
 import io
 import multiprocessing
 import os
 import struct
+import sys
 import zlib
 
 import cv2
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg import images
 from mmseg.errors import DataError
 from mmseg.files import read_bytes
 from mmseg.images import MAX_PIXELS, list_pictures, natural_key, read_frame, read_mask
@@ -278,3 +281,22 @@ def test_damaged_label_maps_are_refused_wherever_the_damage_is(tmp_path):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(DataError):
             read_mask(path)
+
+
+def test_label_maps_are_read_by_pythons_zlib_where_there_is_no_other(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "zlib_ng", None)
+    spec = importlib.util.spec_from_file_location("images_without_zlib_ng", images.__file__)
+    without = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(without)
+    assert without.zlib is zlib
+    labels = np.arange(60 * 50, dtype=np.uint16).astype(np.uint8).reshape(60, 50)
+    path, data = tmp_path / "mask.png", encoded(labels, palette=True)
+    path.write_bytes(data)
+    assert np.array_equal(without.read_mask(path), labels)
+    unpacked = data.index(b"IDAT") + 4
+    content = bytes(8) + data[unpacked + 8 : data.index(b"IEND") - 8]  # what cannot be unpacked, with its checksum
+    checksum = zlib.crc32(b"IDAT" + content).to_bytes(4, "big")
+    path.write_bytes(data[:unpacked] + content + checksum + data[data.index(b"IEND") - 4 :])
+    for read in (without.read_mask, read_mask):
+        with pytest.raises(DataError):
+            read(path)
