@@ -236,7 +236,7 @@ def check_pairs(
 def _beside(folder: str) -> str:
     """What stands where a folder is missing, for messages: it may have another name, or be in capitals."""
     above = os.path.dirname(folder)
-    if os.path.isdir(folder) or not os.path.isdir(above):
+    if os.path.lexists(folder) or not os.path.isdir(above):  # a link to nothing is there, under this name
         return ""
     names = sorted(name for name in os.listdir(above) if not name.startswith("."))
     more = ", ..." if len(names) > _NAMED else ""

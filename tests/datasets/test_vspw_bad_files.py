@@ -149,6 +149,9 @@ def test_a_folder_of_another_name_is_named(tmp_path):
     (folder / "Origin").rename(folder / "origin")
     (folder / "mask").rename(folder / "masks")
     expect("has no mask, but masks, origin", VSPWDataset, tmp_path, "train", TRAIN)
+    (folder / "origin").rename(folder / "frames")
+    (folder / "origin").symlink_to("elsewhere")
+    expect("origin does not exist\n", VSPWDataset, tmp_path, "train", TRAIN)
 
 
 def test_masks_without_frame_are_told(root, caplog):
