@@ -115,8 +115,7 @@ static inline float joined(Vector x, const Join& join) {
     return join(pairs, SHUFFLED(pairs, pairs, 1, 0, 3, 2))[0];
 }
 
-// Polynomials of 2^x for |x| <= 0.5, highest power first: to 1e-7 of it, and to 2e-8, less
-// than rounding adds.
+// Polynomials of 2^x for |x| <= 0.5, highest power first: to 1e-7 of it, and to 2e-8, less than rounding.
 constexpr float EXP2[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.240222424f, 0.693147004f, 1.0f};
 constexpr float EXP2_EXACT[] = {0.00015353362f, 0.00133988750f, 0.00961843692f, 0.0555033237f,
                                 0.240226477f,   0.693147182f,   1.0f};
