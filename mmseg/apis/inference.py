@@ -18,7 +18,6 @@ from mmseg.models.base import VideoModel
 from mmseg.models.opening import init_segmentor, known_device
 from mmseg.registry import DATASETS, class_of
 from mmseg.structures import Frame
-from mmseg.values import check, checker
 
 __all__ = [
     "frames_with_flow",
@@ -59,8 +58,10 @@ def inference_segmentor(
 
 
 def require_model(model: Any) -> None:
-    """Raise ConfigError unless `model` is one of this package."""
-    check(model, checker(VideoModel), "model")
+    """Raise ConfigError unless `model` is one of this package, or what ``torch.compile`` makes of one."""
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, VideoModel):
+        raise ConfigError(f"a {type(model).__name__} as model", "a model of this package", "make it by init_segmentor")
 
 
 def frames_with_flow(model: VideoModel, frames: Iterable[Frame], flow: str | FlowNetwork | None) -> Iterable[Frame]:

@@ -238,6 +238,9 @@ def _beside(folder: str) -> str:
     above = os.path.dirname(folder)
     if os.path.lexists(folder) or not os.path.isdir(above):  # a link to nothing is there, under this name
         return ""
-    names = sorted(name for name in os.listdir(above) if not name.startswith("."))
+    try:
+        names = sorted(name for name in os.listdir(above) if not name.startswith("."))
+    except OSError:  # it may not be read
+        return ""
     more = ", ..." if len(names) > _NAMED else ""
     return f" ({above} has no {os.path.basename(folder)}, but {', '.join(names[:_NAMED])}{more})" if names else ""
