@@ -136,6 +136,12 @@ def test_what_is_no_number_stays_none_and_where_it_is(value, ignored):
     assert grad[:, :, :3].isfinite().all()
 
 
+def test_a_pixel_that_is_no_number_is_no_hit():
+    logits = torch.zeros(1, 20, 4, 4)
+    logits[:, 3], logits[:, 5] = 1, float("nan")
+    assert computed(logits, torch.full((1, 16, 16), 3))[2] == 0
+
+
 def test_large_logits():
     logits, labels = sample(1, 20, (4, 4), (16, 16))
     found, expected = computed(1e4 * logits, labels), formula(1e4 * logits.double(), labels)
