@@ -33,6 +33,7 @@ def test_stream_folder_and_frames_agree(tmp_path, config):
     assert all(m.shape == SIZE and m.dtype == np.uint8 for m in labels)
     for source in (frames_of(tmp_path), tmp_path / "data/data/a/origin"):
         assert np.array_equal(inference_segmentor(model, source), labels)
+    assert np.array_equal(inference_segmentor(torch.compile(model), frames_of(tmp_path)[:2]), labels[:2])
     stream.reset()
     assert np.array_equal(stream.step(frames_of(tmp_path)[0]), labels[0])
 
