@@ -54,6 +54,8 @@ for line in [*(root / "requirements.txt").open(), *(root / "requirements-test.tx
     if not line:
         continue
     need = Requirement(line)
+    if need.marker is not None and not need.marker.evaluate():
+        continue
     names = [need.name, "opencv-python-headless"] if need.name == "opencv-python" else [need.name]
     found = [d.version for n in names for d in metadata.distributions(name=n)]
     if not any(need.specifier.contains(v, prereleases=True) for v in found):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from mmseg.models.cpu.focal import window_groups
 from mmseg.models.decode_heads.cffm.focal_geometry import focal_geometry
@@ -62,3 +63,11 @@ def test_tables_of_the_sizes_used_last_are_kept():
     assert made == [*range(100), 1]
     ones.cache_clear()
     assert ones(0) is not first
+
+
+def test_fake_tables_are_for_nobody_else():
+    ones = remembered(lambda size: torch.ones(size))
+    with FakeTensorMode():
+        assert isinstance(ones(3), FakeTensor)
+    first = ones(3)
+    assert torch.equal(first, torch.ones(3)) and ones(3) is first

@@ -77,7 +77,7 @@ def test_is_as_exact_as_operators():
     ours, theirs = (
         (computed(logits, labels, **kwargs)[1] - expected).norm() for kwargs in ({}, {"slice_numbers": IN_TILES})
     )
-    assert ours < 1.1 * theirs < 2e-7 * expected.norm()
+    assert ours < 1.25 * theirs < 2.5e-7 * expected.norm()
 
 
 def test_threads_change_nothing():
