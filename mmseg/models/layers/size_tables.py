@@ -18,7 +18,7 @@ def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
     """`make`, a function of sizes, device and the like, with a memory; its tensors fit into graphs, whoever asks first.
 
     A compiled region makes its tables anew, as part of what is compiled. An export takes those that are there, as
-    constants: it is for one size, and what it traces has run before. Fake tensors are made anew, too.
+    constants: it is for one size, and what it traces has run before.
     """
     kept: dict[tuple, Tables] = {}
 
@@ -27,13 +27,13 @@ def table(make: Callable[..., Tables]) -> Callable[..., Tables]:
         free = any(isinstance(arg, torch.SymInt) for arg in args)  # a size that the export leaves open
         if torch.compiler.is_compiling() and (free or not torch.compiler.is_exporting() or args not in kept):
             return make(*args)
-        if not torch.compiler.is_compiling() and detect_fake_mode() is not None:
-            return make(*args)  # tables without content, which nobody else could use
         try:
             found = kept.pop(args)  # to the end, behind what was used before it
         except KeyError:
             with torch.inference_mode(False), torch.no_grad():
                 found = make(*args)
+            if detect_fake_mode() is not None:
+                return found  # without content: nobody else could use it
         kept[args] = found
         for oldest in list(kept)[:-_KEPT]:  # streams in other threads may come by at any point
             kept.pop(oldest, None)
