@@ -79,7 +79,7 @@ def _row(job: Job, dataset: Any, clips: int, workers: int) -> Row:
     device = torch.device("cpu")
     start_of_training = partial(Progress.at, num_items=len(dataset), batch_size=clips, max_iters=len(dataset))
     with build_train_loader(dataset, clips, workers, seed=0, device=device, progress=start_of_training) as loader:
-        for _ in range(1 + 2 * workers):  # workers start, and make some ahead
+        for _ in range(4 + 2 * workers):  # memory is mapped, workers start, and make some ahead
             batch = next(loader)
         start = time.perf_counter()
         for _ in range(job.repeats):
