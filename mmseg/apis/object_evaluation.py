@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmseg.apis.evaluation import warped_consistency
+from mmseg.apis.youtube_meta import seen_categories, youtube_objects
 from mmseg.errors import ConfigError, DataError, SegError
 from mmseg.evaluation import (
     DAVIS16Evaluator,
@@ -25,8 +26,8 @@ from mmseg.evaluation import (
     YouTubeVOSEvaluator,
 )
 from mmseg.evaluation.object_evaluator import GLOBAL_NAMES, ObjectEvaluator
-from mmseg.files import make_folder, read_json, write_text
-from mmseg.image_trees import MASKS, chosen, picture_tree, read_lines, read_video_list
+from mmseg.files import make_folder, write_text
+from mmseg.image_trees import MASKS, chosen, picture_tree, read_video_list
 from mmseg.images import read_mask
 from mmseg.worker_pool import run_in_processes
 
@@ -44,7 +45,6 @@ PROTOCOLS: dict[str, type[Evaluator]] = {
 
 _INSIDE = ("Annotations/480p", "480p", "Annotations")
 _NAMED_AT_MOST = 5
-_MAX_META_BYTES = 2**28
 
 
 @dataclass
@@ -186,7 +186,9 @@ def score_masks(scoring: MaskScoring, progress: bool = True) -> tuple[Evaluator,
         inner = cls(**settings).inner
     masks = StoredMasks.find(scoring.predictions, scoring.truth, scoring.protocol, scoring.videos, inner)
     if scoring.protocol == "youtube":
-        settings["objects"] = youtube_objects(meta, masks)
+        settings["objects"] = youtube_objects(
+            meta, {name: [stem for stem, *_ in frames] for name, frames in masks.videos.items()}
+        )
     evaluator = evaluate_masks(masks, partial(cls, **settings), scoring.workers, progress)
     report = {
         "predictions": str(scoring.predictions),
@@ -214,74 +216,6 @@ def _beside(truth: Path) -> Path:
             f"no meta.json in {truth} or {truth.parent}", "the categories of all objects", "give --meta meta.json"
         )
     return found[0]
-
-
-def youtube_objects(path: Path, masks: StoredMasks) -> dict[str, dict[int, tuple[str, list[int] | None]]]:
-    """Objects of ``meta.json``: video -> id -> category, and in which of the frames with a truth they are annotated.
-
-    Raises:
-        DataError: the file is none of YouTube-VOS, or names other frames than the masks.
-    """
-    meta = read_json(path, limit=_MAX_META_BYTES)
-    stems = {name: [stem for stem, *_ in frames] for name, frames in masks.videos.items()}
-    try:
-        videos = meta["videos"]
-        return {
-            name: {
-                int(number): (
-                    str(info["category"]),
-                    _positions(info.get("frames"), stems[name], f"{path}: object {number} of video {name!r}"),
-                )
-                for number, info in videos[name]["objects"].items()
-            }
-            for name in stems
-            if name in videos
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not as expected ({error!r})",
-            '{"videos": {<video>: {"objects": {<id>: {"category": ..., "frames": [...]}}}}}',
-            "take the meta.json of YouTube-VOS",
-        ) from error
-
-
-def _positions(names: Sequence[str] | None, stems: list[str], where: str) -> list[int] | None:
-    """Positions of the named frames among those with a truth; None if one at most is named: that which is given.
-
-    Raises:
-        DataError: none of them has a truth; the message begins with `where`.
-    """
-    if not names:
-        return None
-    found = [stems.index(name) for name in names if name in stems]
-    if not found:
-        raise DataError(
-            f"{where} has frames {names[0]!r} to {names[-1]!r}, and none of them has a mask",
-            f"names of masks, from {stems[0]!r} to {stems[-1]!r}",
-            "take masks and meta.json of one set; names must be equal, '00005' for 00005.png",
-        )
-    return found if len(names) > 1 else None
-
-
-def seen_categories(path: Path) -> set[str]:
-    """Categories of the training set: of its ``meta.json``, or one name a line of a text file.
-
-    Raises:
-        DataError: it cannot be read, or is neither.
-    """
-    if path.suffix != ".json":
-        return set(read_lines(path, "categories"))
-    content = read_json(path, limit=_MAX_META_BYTES)
-    try:
-        if isinstance(content, list):
-            return set(map(str, content))
-        return {str(info["category"]) for video in content["videos"].values() for info in video["objects"].values()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not as expected ({error!r})",
-            "the meta.json of the training set, or a list of categories",
-            "take the meta.json of YouTube-VOS, or write one category a line into a text file",
-        ) from error
 
 
 def evaluate_masks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -124,7 +125,19 @@ def test_model(
     with distributed.together():
         if options.show_dir is not None and distributed.is_main():
             write_confusion(options.show_dir / "confusion.png", evaluators)
-    return evaluators if distributed.is_main() else []
+    if not distributed.is_main():
+        return []
+    _tell_of_nothing(evaluators)
+    return evaluators
+
+
+def _tell_of_nothing(evaluators: Sequence[Evaluator]) -> None:
+    """Warn of evaluators that have no score at all, as those of masks of another kind."""
+    for evaluator in evaluators:
+        scores = evaluator.scores()
+        if scores and not any(map(math.isfinite, scores.values())):
+            first = next(iter(scores))
+            logger.warning("%s is undefined, as are the scores beside it: %s", first, evaluator.why_undefined(first))
 
 
 def _check_scored(evaluators: Sequence[Evaluator], options: TestOptions) -> None:
@@ -208,6 +221,7 @@ class Validation:
         self.pictures = {} if sheet.sheet is None else {"val/frames": sheet.sheet}
         for evaluator in evaluators:
             logger.info("validation\n%s", evaluator.tables())
+        _tell_of_nothing(evaluators)
         return {name: value for evaluator in evaluators for name, value in evaluator.scores().items()}
 
     def shorten(self) -> None:

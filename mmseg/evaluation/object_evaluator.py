@@ -235,7 +235,7 @@ class ObjectEvaluator:
 
     def why_undefined(self, name: str) -> str:
         """In words, when the score of this name is undefined."""
-        return "the truth shows no object"
+        return "the truth shows no object; 255 is void, save for DAVIS-2016"
 
     def check_plausible(self) -> None:
         """Raise DataError if no video shows an object."""

@@ -15,7 +15,8 @@ from mmseg.registry import METRICS
 logger = logging.getLogger("mmseg.evaluation")
 
 ObjectInfo = tuple[str, Sequence[int] | None]
-"""Category of an object and the numbers of the frames in which it is annotated; None: all that are fed."""
+"""Category of an object and the numbers of the frames in which it is annotated, the first of which gives it (-1: one
+that is not fed); None: all that are fed."""
 
 
 @METRICS.register_module()
@@ -87,8 +88,8 @@ class YouTubeVOSEvaluator(ObjectEvaluator):
             logger.warning("video %r: objects %s are not in meta.json and do not count", state["name"], unknown)
         if unseen := sorted(set(state["ids"]) - shown):
             logger.warning(
-                "video %r: objects %s of meta.json are in none of the true masks; frames where the prediction has none "
-                "of them, either, score 1",
+                "video %r: objects %s of meta.json are in none of the true masks; where it names frames of them, a "
+                "prediction without them scores 1",
                 *(state["name"], unseen),
             )
         return super()._close(state, frames, rows)

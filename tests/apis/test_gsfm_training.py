@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import copy
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmseg.apis import testing
 from mmseg.apis.gsfm_scripts import training_config
 from mmseg.apis.training import train_segmentor
 from mmseg.config import load_config
+from mmseg.images import read_mask
 from mmseg.making.toy_given import generate_toy_given
 from tests.golden_cases import GOLDEN
 
@@ -40,6 +43,13 @@ def test_both_stages_and_a_test(tmp_path, caplog):
     (evaluator,) = testing.test_model(cfg, checkpoint, torch.device("cpu"), out)
     assert evaluator.scores()["J&F-Mean"] == pytest.approx(scores["J&F-Mean"], abs=1e-6)
     assert len(list((tmp_path / "out/result_submission/val_000").glob("*.png"))) == 6
+    assert "undefined" not in caplog.text
+    for path in root.glob("DAVIS/2017/trainval/Annotations/**/*.png"):
+        Image.fromarray(np.where(read_mask(path), np.uint8(255), np.uint8(0))).save(path)
+    out = testing.TestOptions(out=tmp_path / "void", progress=False)
+    (evaluator,) = testing.test_model(cfg, checkpoint, torch.device("cpu"), out)
+    assert not np.isfinite(list(evaluator.scores().values())).any()
+    assert "J&F-Mean is undefined, as are the scores beside it: the truth shows no object; 255 is void" in caplog.text
     for path in tmp_path.rglob("*.pth"):
         path.unlink()  # they are large
 

@@ -92,6 +92,12 @@ def test_objects_that_masks_and_meta_json_do_not_share_are_told(caplog):
     assert "'a': objects [3] are not in meta.json and do not count" in caplog.text
     assert "'a': objects [2] of meta.json are in none of the true masks" in caplog.text
     caplog.clear()
+    given_before = {"a": {1: ("dog", [-1, 0, 1])}}
+    pred = target.copy()
+    pred[0] = 0  # the first mask counts, as an earlier frame gives the object
+    found = feed(YouTubeVOSEvaluator(given_before, ["dog"]), {"a": (target, pred)}).compute()
+    assert found["J_seen"] == pytest.approx(0.5)
+    caplog.clear()
     objects["a"] |= {2: ("cat", None), 3: ("cat", None)}
     target[:, :2, :2] = 2
     feed(YouTubeVOSEvaluator(objects, ["dog"]), {"a": (target, target)}).compute()
